@@ -1,0 +1,38 @@
+"""The errors that a user can cause or meet; every message is a sentence that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class BrainSegSAMError(Exception):
+    """Base of all errors that carry a message for the user; anything else that escapes is our own mistake."""
+
+
+class InputError(BrainSegSAMError, ValueError):
+    """An image, folder, table or setting that cannot be used; the message names it."""
+
+
+class GeometryError(InputError):
+    """Grids that do not fit each other or cannot be used (spacing, direction, overlap)."""
+
+
+class ModelError(BrainSegSAMError):
+    """A model folder, catalogue entry or weights file that cannot be used."""
+
+
+class DownloadError(BrainSegSAMError):
+    """A download that did not complete or did not match its checksum."""
+
+
+class OutputError(BrainSegSAMError):
+    """A result that could not be written (permissions, full disk)."""
+
+
+class DependencyError(BrainSegSAMError):
+    """A Python package that is needed is not installed; the message says how to install it."""
+
+
+class Cancelled(BrainSegSAMError):  # noqa: N818  (a request, not a failure)
+    """The user cancelled the job."""
+
+    def __init__(self, message: str = "The job was cancelled.") -> None:
+        super().__init__(message)

@@ -1,0 +1,131 @@
+"""How far a job is, and its cancellation, in one object that is handed down through every long-running function.
+
+A job reports named stages, each with a share of the whole; listeners (a progress bar, a panel, a log) get one immutable
+`ProgressUpdate` per report. `cancel()` may be called from any thread; the job ends with `Cancelled` at its next `advance`
+or `check`, so long loops call one of them at least once a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import Cancelled
+
+
+@dataclass(frozen=True)
+class ProgressUpdate:
+    """One report.
+
+    Attributes:
+        stage: what is being done, in words.
+        done: units finished in this stage.
+        total: units in this stage; 0 where unknown.
+        fraction: share of the whole job that is finished, 0 to 1.
+        remaining_s: estimated seconds left for the whole job, or None while nothing can be said.
+        message: a line for the log, or "".
+    """
+
+    stage: str
+    done: int
+    total: int
+    fraction: float
+    remaining_s: float | None
+    message: str = ""
+
+
+Listener = Callable[[ProgressUpdate], None]
+
+
+class Progress:
+    """Reports how far a job is and carries its cancellation; safe to cancel from another thread."""
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
+        self._cancelled = threading.Event()
+        self._started = time.monotonic()
+        self._stage = ""
+        self._done = 0
+        self._total = 0
+        self._stage_begin = 0.0
+        self._stage_end = 0.0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Ask the job to stop at its next check."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` if the job was asked to stop."""
+        if self._cancelled.is_set():
+            raise Cancelled
+
+    def stage(self, name: str, *, total: int = 0, until: float = 1.0) -> None:
+        """Begin a stage.
+
+        Args:
+            name: what is being done, in words.
+            total: units of work in the stage; 0 where unknown.
+            until: share of the whole job (0 to 1) that is finished when this stage is.
+        """
+        self.check()
+        self._stage = name
+        self._done, self._total = 0, total
+        self._stage_begin = self._stage_end
+        self._stage_end = max(self._stage_begin, min(1.0, until))
+        self._report("")
+
+    def advance(self, units: int = 1, *, message: str = "") -> None:
+        """Count finished units of the current stage and report; raises `Cancelled` when asked to stop."""
+        self.check()
+        self._done += units
+        self._report(message)
+
+    def log(self, message: str) -> None:
+        """Report a line for the log."""
+        self._report(message)
+
+    def part(self, name: str, *, until: float) -> Progress:
+        """A progress for one sub-job (a case of many), which fills this one from here up to `until`.
+
+        The sub-job shares this progress's cancellation; its stages appear as "name: stage".
+        """
+        begin = self._stage_end
+        self._stage_end = max(begin, min(1.0, until))
+        return _Part(self, name, begin, self._stage_end)
+
+    def _fraction(self) -> float:
+        within = self._done / self._total if self._total > 0 else 0.0
+        return self._stage_begin + (self._stage_end - self._stage_begin) * min(1.0, within)
+
+    def _report(self, message: str) -> None:
+        self._emit(self._stage, self._done, self._total, self._fraction(), message)
+
+    def _emit(self, stage: str, done: int, total: int, fraction: float, message: str) -> None:
+        if self._listener is None:
+            return
+        elapsed = time.monotonic() - self._started
+        remaining = elapsed * (1.0 - fraction) / fraction if fraction > 0.01 else None
+        self._listener(ProgressUpdate(stage, done, total, fraction, remaining, message))
+
+
+class _Part(Progress):
+    """A sub-job's progress, mapped onto a span of its parent."""
+
+    def __init__(self, parent: Progress, name: str, begin: float, end: float) -> None:
+        super().__init__()
+        self._parent = parent
+        self._name = name
+        self._begin = begin
+        self._end = end
+        self._cancelled = parent._cancelled
+
+    def _emit(self, stage: str, done: int, total: int, fraction: float, message: str) -> None:
+        label = f"{self._name}: {stage}" if stage else self._name
+        self._parent._emit(label, done, total, self._begin + (self._end - self._begin) * fraction, message)
