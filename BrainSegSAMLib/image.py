@@ -1,0 +1,157 @@
+"""The two things that every method takes and gives: an Image and a Segmentation, each on one Geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GeometryError, InputError
+from .geometry import Geometry
+from .labels import DEFAULT_COLOURS_RGB, LabelScheme, Region
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One or several modalities of one examination on one grid.
+
+    Attributes:
+        geometry: the grid.
+        channels: modality name → float32 (z, y, x), in a fixed order; finite intensities in the scanner's own units.
+        name: for messages and records, e.g. the case id.
+    """
+
+    geometry: Geometry
+    channels: Mapping[str, NDArray[np.float32]]
+    name: str = "image"
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise InputError(f"{self.name} has no modality.")
+        for modality, array in self.channels.items():
+            if array.shape != self.geometry.shape_zyx:
+                raise GeometryError(
+                    f"{self.name}: modality '{modality}' has the shape {array.shape} (z, y, x), "
+                    f"but its grid has {self.geometry.shape_zyx}."
+                )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the channels, in order."""
+        return tuple(self.channels)
+
+    def stack(self, modalities: Sequence[str]) -> NDArray[np.float32]:
+        """float32 (C, z, y, x) of the modalities in the order asked for.
+
+        Raises:
+            InputError: where one is missing; the message lists what there is.
+        """
+        missing = [m for m in modalities if m not in self.channels]
+        if missing:
+            raise InputError(
+                f"{self.name} lacks {', '.join(missing)}; needed are {', '.join(modalities)}, "
+                f"found are {', '.join(self.modalities)}."
+            )
+        return np.stack([self.channels[m] for m in modalities]).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Labelled voxels on one grid.
+
+    Attributes:
+        geometry: the grid.
+        scheme: what the label values mean.
+        label_map: unsigned integer (z, y, x); 0 is background. Regions that overlap share label values (see `labels`).
+        name: for messages and records.
+        record: how it was made (model, settings, geometry actions, timings), for `run.json` and users.
+    """
+
+    geometry: Geometry
+    scheme: LabelScheme
+    label_map: NDArray[np.unsignedinteger[Any]]
+    name: str = "segmentation"
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.label_map.shape != self.geometry.shape_zyx:
+            raise GeometryError(
+                f"{self.name}: the label map has the shape {self.label_map.shape} (z, y, x), "
+                f"but its grid has {self.geometry.shape_zyx}."
+            )
+        if not np.issubdtype(self.label_map.dtype, np.unsignedinteger):
+            raise InputError(f"{self.name}: a label map holds unsigned integers, not {self.label_map.dtype}.")
+
+    def mask(self, region: str) -> NDArray[np.bool_]:
+        """bool (z, y, x): the voxels of one region."""
+        labels = self.scheme[region].labels
+        if len(labels) == 1:
+            return np.asarray(self.label_map == labels[0])
+        member = np.zeros(int(np.iinfo(self.label_map.dtype).max) + 1, dtype=bool)
+        member[list(labels)] = True
+        return member[self.label_map]
+
+    def masks(self) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
+        """Each region with its mask, one at a time."""
+        for region in self.scheme.regions:
+            yield region, self.mask(region.name)
+
+    def volume_ml(self, region: str) -> float:
+        """Volume of one region in millilitres."""
+        return float(np.count_nonzero(self.mask(region))) * self.geometry.voxel_volume_mm3 / 1000.0
+
+    @classmethod
+    def from_masks(
+        cls, geometry: Geometry, masks: Mapping[str, NDArray[np.bool_]], *, scheme: LabelScheme | None = None,
+        name: str = "segmentation",
+    ) -> Segmentation:
+        """From arbitrary, possibly overlapping masks.
+
+        Every distinct combination of regions that occurs becomes one label value, so nothing is lost.
+
+        Args:
+            geometry: the grid.
+            masks: region name → bool (z, y, x).
+            scheme: where given, its names, colours and codes are used; its label values are replaced.
+            name: for messages.
+        """
+        if not masks:
+            raise InputError(f"{name}: there is no mask.")
+        names = list(masks)
+        combined = np.zeros(geometry.shape_zyx, dtype=np.uint32)
+        combinations: list[frozenset[int]] = [frozenset()]
+        index_of = {frozenset[int](): 0}
+        for position, region in enumerate(names):
+            inside = np.asarray(masks[region], dtype=bool)
+            if inside.shape != geometry.shape_zyx:
+                raise GeometryError(f"{name}: mask '{region}' has the shape {inside.shape}, not {geometry.shape_zyx}.")
+            present = np.unique(combined[inside])
+            lookup = np.arange(len(combinations), dtype=np.uint32)
+            for old in present:
+                key = combinations[int(old)] | {position}
+                index_of[key] = len(combinations)
+                combinations.append(key)
+                lookup[old] = index_of[key]
+            combined[inside] = lookup[combined[inside]]
+        used, label_map = np.unique(combined, return_inverse=True)
+        label_map = label_map.reshape(geometry.shape_zyx)
+        if used[0] != 0:  # no background voxel: keep 0 free for it
+            label_map, used = label_map + 1, np.concatenate([[0], used])
+        dtype = np.uint8 if len(used) <= 256 else np.uint16
+        regions = []
+        for position, region in enumerate(names):
+            values = tuple(i for i, old in enumerate(used) if position in combinations[int(old)])
+            known = scheme[region] if scheme is not None else None
+            regions.append(
+                Region(
+                    region,
+                    # An empty mask keeps its place in the list with a value that no voxel carries.
+                    values or (len(used) + position,),
+                    known.colour_rgb if known else DEFAULT_COLOURS_RGB[position % len(DEFAULT_COLOURS_RGB)],
+                    known.terminology if known else None,
+                )
+            )
+        return cls(geometry, LabelScheme(tuple(regions)), label_map.astype(dtype), name)
