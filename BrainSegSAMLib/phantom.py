@@ -1,8 +1,8 @@
 """A synthetic brain MRI with a glioma-like lesion: flair, t1, t1ce, t2 and the labels that were put in.
 
 It exists so that the demonstration, a few training cases and the tests need no patient's images. The brain is drawn
-from formulas: ellipsoids for the parts, level sets of smooth noise for the sulci and the lesion, a contrast table for the
-tissues. All random fields live on lattices fixed in millimetres, so one seed is the same brain on every grid.
+from formulas: ellipsoids for the parts, level sets of smooth noise for the sulci and the lesion, a contrast table for
+the tissues. All random fields live on lattices fixed in millimetres, so one seed is the same brain on every grid.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import InputError
 
 Array = NDArray[np.float32]
 Point = tuple[float, float, float]
@@ -105,7 +107,7 @@ def make_phantom(
         The case; voxel (0, 0, 0) lies at ORIGIN_LPS_MM.
 
     Raises:
-        ValueError: a negative seed, an empty shape or a spacing that is not positive.
+        InputError: a negative seed, an empty shape or a spacing that is not positive.
 
     Source:
         Our own construction. The contrast table imitates z-scores within the brain, volumes and extents measured on
@@ -113,7 +115,7 @@ def make_phantom(
     """
     if seed < 0 or min(shape_zyx) < 1 or min(spacing_zyx_mm) <= 0:
         msg = f"A phantom needs seed >= 0, shape >= 1 and spacing > 0; got {seed}, {shape_zyx}, {spacing_zyx_mm}."
-        raise ValueError(msg)
+        raise InputError(msg)
     grid = _grid(shape_zyx, spacing_zyx_mm)
     plan = _plan_lesion(np.random.default_rng([seed, 1])) if lesion else None
     x, y, z = _anatomical_coordinates(grid, seed, plan)
@@ -158,7 +160,7 @@ def _field(seed: int, stream: int, feature_mm: float, axes: Sequence[Array]) -> 
         spline = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6).astype(np.float32)
         values = np.moveaxis(np.tensordot(spline, values, axes=(1, axis)), 0, axis)
     # 0.479 is the mean of the sum of squared spline weights on one axis.
-    return np.ascontiguousarray(values, np.float32) / np.float32(0.479**1.5)
+    return np.asarray(np.ascontiguousarray(values) / np.float32(0.479**1.5), np.float32)
 
 
 def _plan_lesion(rng: np.random.Generator) -> _Lesion:
@@ -168,7 +170,7 @@ def _plan_lesion(rng: np.random.Generator) -> _Lesion:
     reach = np.sqrt(rng.uniform(0.1, 1.0))
     centre = (side * rng.uniform(28, 38), 2 + 42 * reach * np.cos(angle), 82 + 20 * reach * np.sin(angle))
     core_ml = float(np.exp(rng.uniform(np.log(6), np.log(50))))
-    whole_ml = float(np.clip(core_ml * rng.uniform(1.6, 3.5) + rng.uniform(8, 20), 20, 115))
+    whole_ml = float(np.clip(core_ml * rng.uniform(1.4, 2.6) + rng.uniform(12, 35), 22, 118))
     radius = (3 * core_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     lobes = [((0.0, 0.0, 0.0), 1.0)]
     for _ in range(int(rng.integers(0, 3))):
@@ -179,7 +181,7 @@ def _plan_lesion(rng: np.random.Generator) -> _Lesion:
 
 
 def _anatomical_coordinates(grid: _Grid, seed: int, plan: _Lesion | None) -> tuple[Array, Array, Array]:
-    """Map each voxel to the template: x left, y anterior of the middle, z above the lowest slice, in mm, float32 zyx."""
+    """Map each voxel to the template: x left, y anterior of the middle, z above the lowest slice, in mm."""
     rng = np.random.default_rng([seed, 2])
     z, y, x = np.meshgrid(*grid.axes, indexing="ij", sparse=True)
     scale = rng.normal(1.0, 0.025, 3)
@@ -203,19 +205,19 @@ def _ellipsoid(x: Array, y: Array, z: Array, centre: Point, radii: Point) -> Arr
     r = np.sqrt(
         ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2 + ((z - centre[2]) / radii[2]) ** 2
     )
-    return ((1 - r) * np.float32(np.prod(radii) ** (1 / 3))).astype(np.float32)
+    return np.asarray((1 - r) * np.float32(np.prod(radii) ** (1 / 3)), np.float32)
 
 
 def _brain_parts(x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
     """Depth (mm, negative outside) in the cerebrum, the cerebellum and the brainstem."""
     side = np.abs(x)
     up = z - 76
-    width = 68 - 0.075 * y - 0.0012 * y * y
-    height = np.where(up > 0, 63, 37 + 0.06 * y)
+    width = 66 - 0.07 * y - 0.0012 * y * y
+    height = np.where(up > 0, 61, 34 - 0.08 * y)
     cerebrum = (1 - (np.abs(x / width) ** 2.3 + np.abs(y / 84) ** 2.2 + np.abs(up / height) ** 2.2) ** (1 / 2.2)) * 66
-    temporal = _ellipsoid(side, y, z + 0.15 * y, (43, 4, 51), (22, 44, 24))
+    temporal = _ellipsoid(side, y, z + 0.15 * y, (40, 2, 52), (23, 46, 25))
     cerebrum = np.maximum(cerebrum, temporal)
-    cerebellum = _ellipsoid(side, y, z, (22, -46, 29), (31, 27, 25))
+    cerebellum = _ellipsoid(side, y, z, (19, -44, 32), (34, 31, 28))
     stem = _ellipsoid(x, y + 0.2 * (z - 40), z, (0, -16, 28), (13, 13, 42))
     return cerebrum.astype(np.float32), cerebellum, stem
 
@@ -224,7 +226,7 @@ def _brain_mask(parts: tuple[Array, Array, Array], grid: _Grid, seed: int) -> ND
     """Where the skull stripping left the brain: a smooth union of the parts with a slightly ragged edge."""
     smooth = np.float32(4.0)
     union = smooth * np.log(sum(np.exp(np.clip(p, -40, 40) / smooth) for p in parts))
-    return np.asarray(union > -1.0 + 0.9 * _field(seed, 4, 6, grid.axes) + 0.8 * _field(seed, 5, 20, grid.axes))
+    return np.asarray(union > 0.3 + 0.9 * _field(seed, 4, 6, grid.axes) + 0.8 * _field(seed, 5, 20, grid.axes))
 
 
 def _soft(depth: Array, width: float) -> Array:
@@ -242,7 +244,7 @@ def _sulcal_distance(x: Array, y: Array, z: Array, depth: Array, floor_mm: Array
     low, high = _LATTICE_MM
     step = 2.0
     line = np.arange(low + 8, high - 8, step, dtype=np.float32)
-    noise = _field(seed, 6, 5.8, (line, line, line))
+    noise = _field(seed, 6, 5.0, (line, line, line))
     slope = np.sqrt(sum(np.gradient(noise, step, axis=a) ** 2 for a in range(3)))
     r = np.sqrt((x / 68) ** 2 + (y / 83) ** 2 + ((z - 72) / 62) ** 2)
     out = np.clip(r, 0.25, None) ** -0.75
@@ -281,7 +283,7 @@ def _tissues(
     to_csf = np.where(in_stem, to_csf, np.minimum(to_csf, tentorium - 0.6)).astype(np.float32)
     ventricle = _ventricles(x, y, z, float(rng.uniform(0.8, 1.35)))
     csf = np.maximum(_soft(-to_csf, blur), _soft(ventricle, blur))
-    ribbon = np.where(in_cerebrum, 2.9, np.where(in_stem, -4.0, 3.2)).astype(np.float32)
+    ribbon = np.where(in_cerebrum, 3.3, np.where(in_stem, -4.0, 3.2)).astype(np.float32)
     gm = _soft(ribbon - to_csf, blur) * (1 - csf)
     deep = _deep_gray(side, y, z, blur) * (1 - csf)
     gm = gm * (1 - deep)
@@ -349,7 +351,7 @@ def _draw_lesion(
     core_depth = _within_volume(core_field, solid, plan.core_ml, grid) - core_field
     spread = np.minimum(distance, 60) * 0.9 + 3.5 * _field(seed, 22, 14, grid.axes)[inside] + 1.2 * fine
     spread = spread + 7 * (tissue["gm"] + tissue["deep"]) + 25 * tissue["csf"]
-    spread = np.minimum(spread, -core_depth - 2.0).astype(np.float32)
+    spread = np.minimum(spread, -core_depth - 4.0).astype(np.float32)
     edge = _within_volume(spread, solid, plan.whole_ml, grid) - spread
     thick = np.clip(plan.rim_mm * (1 + 0.55 * _field(seed, 23, 9, grid.axes)[inside]), 0, None)
     blur = 0.5 + 0.12 * (float(np.mean(grid.spacing)) - 1.0)
@@ -383,7 +385,7 @@ def _render(tissue: dict[str, Array], grid: _Grid, inside: NDArray[np.bool_], se
         for k, share in lesion.items():
             mean = _CONTRAST[k][m] + rng.normal(0, _SPREAD[k][m])
             value = value + share * (mean + 0.35 * rough + 0.25 * _field(seed, 24, 12, grid.axes)[inside])
-        value = value + 0.12 * rough + 0.18 * _field(seed, 40 + m, 14, grid.axes)[inside]
+        value = value + 0.12 * rough + 0.12 * _field(seed, 40 + m, 14, grid.axes)[inside]
         level = _LEVEL[name] * float(np.exp(rng.normal(0, 0.25)))
         variation = _VARIATION[name] * rng.uniform(0.9, 1.1)
         volume = np.full(inside.shape, 1 + variation * _CONTRAST["csf"][m] * 0.7, np.float32)
