@@ -1,0 +1,145 @@
+"""DICOM series in a folder: which there are, and one of them as a volume, refused where slices are missing or mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from .errors import GeometryError, InputError
+from .itk import require_scalar_3d, simpleitk, unreadable
+
+_SERIES_UID: Final = "0020|000e"
+_DESCRIPTION: Final = "0008|103e"
+_POSITION: Final = "0020|0032"
+_ORIENTATION: Final = "0020|0037"
+
+# Scanners round positions to about 0.01 mm; a gap or a doubled slice is off by a whole slice distance.
+_SPACING_TOLERANCE: Final = 0.05
+# Largest sideways step between neighbouring slices, as a share of their distance: 1 degree of gantry tilt is 0.017.
+_TILT_TOLERANCE: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Series:
+    """One DICOM series.
+
+    Attributes:
+        uid: its SeriesInstanceUID.
+        description: its SeriesDescription; "" where there is none.
+        files: its files, sorted along the slice normal.
+    """
+
+    uid: str
+    description: str
+    files: tuple[Path, ...]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: the letters DICM after the 128-byte preamble."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def find_series(folder: Path) -> list[Series]:
+    """The series whose files lie directly in a folder, in the order of their UIDs; [] where there is no DICOM file."""
+    sitk = simpleitk()
+    found = []
+    for uid in sorted(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))):
+        files = tuple(Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
+        if files:
+            found.append(Series(uid, _tag(files[0], _DESCRIPTION), files))
+    return found
+
+
+def read_series(path: Path) -> Any:
+    """Read a series as one `SimpleITK.Image`.
+
+    Args:
+        path: a folder that holds one series, or a file, which stands for its series in that folder.
+
+    Raises:
+        InputError: where there is none, or several, or slices are missing, doubled or of different kinds.
+        GeometryError: where the slices are stacked obliquely (gantry tilt).
+    """
+    sitk = simpleitk()
+    series = _choose_series(path)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(file) for file in series.files])
+    reader.MetaDataDictionaryArrayUpdateOn()
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise unreadable(path, error) from error
+    require_scalar_3d(path, image.GetSize(), image.GetNumberOfComponentsPerPixel())
+    if len(series.files) > 1:
+        _check_stack(path, reader, len(series.files))
+    return image
+
+
+def _choose_series(path: Path) -> Series:
+    found = find_series(path if path.is_dir() else path.parent)
+    if path.is_file():
+        uid = _tag(path, _SERIES_UID)
+        found = [series for series in found if series.uid.startswith(uid)]
+    if not found:
+        what = "a folder without volumes or DICOM files" if path.is_dir() else "not a DICOM image"
+        raise InputError(f"{path} is {what}.")
+    if len(found) > 1:
+        listed = "; ".join(f"'{s.description or s.uid}' ({len(s.files)} files)" for s in found)
+        raise InputError(
+            f"{path} holds {len(found)} DICOM series: {listed}. Put the one that is needed into a folder of its own."
+        )
+    return found[0]
+
+
+def _check_stack(path: Path, reader: Any, count: int) -> None:
+    """Check that the slices are parallel, evenly spaced, and stacked along their normal."""
+    try:
+        positions = np.array([_numbers(reader.GetMetaData(i, _POSITION)) for i in range(count)])
+        orientations = np.array([_numbers(reader.GetMetaData(i, _ORIENTATION)) for i in range(count)])
+    except RuntimeError as error:
+        raise InputError(f"{path} has DICOM files without a position in space; a volume cannot be made.") from error
+    if np.abs(orientations - orientations[0]).max() > 1e-3:
+        raise InputError(f"{path} has slices of different orientations in one DICOM series; separate them first.")
+    normal = np.cross(orientations[0, :3], orientations[0, 3:])
+    steps = np.diff(positions, axis=0)
+    along = steps @ normal
+    distance = float(np.median(along))
+    if along.min() < 0.01:
+        raise InputError(
+            f"{path} has several DICOM images at one position (time points, b-values or echoes in one series); "
+            "separate them into folders of their own."
+        )
+    gaps = int(np.count_nonzero(np.abs(along - distance) > _SPACING_TOLERANCE * distance))
+    if gaps:
+        raise InputError(
+            f"{path} has missing or unevenly spaced slices: {gaps} of {count - 1} steps between neighbours are not "
+            f"{distance:.3g} mm, the largest is {along.max():.3g} mm. Export the whole series again."
+        )
+    sideways = float(np.linalg.norm(steps - along[:, None] * normal, axis=1).max())
+    if sideways > _TILT_TOLERANCE * distance:
+        raise GeometryError(
+            f"{path} has slices that are stacked obliquely (each shifted sideways by {sideways:.3g} mm, a tilted "
+            "gantry); resample the series onto a regular grid first."
+        )
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split("\\")]
+
+
+def _tag(path: Path, tag: str) -> str:
+    sitk = simpleitk()
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        return str(reader.GetMetaData(tag)).strip("\0 ") if reader.HasMetaDataKey(tag) else ""
+    except RuntimeError as error:
+        raise unreadable(path, error) from error
