@@ -1,0 +1,22 @@
+"""Between Slicer's nodes and ours: volume nodes → arrays on a Geometry, Segmentation ↔ segmentation node.
+
+Everything outside this package lives in one world space. Slicer's nodes live under parent transforms, so a linear one
+is hardened into the Geometry on the way in (the node keeps its own), and taken out again on the way back: the segments
+lie under the same transform as the volume that they were found on, and move with it.
+
+Works with `slicer-core` from the package registry and inside Slicer alike: MRML and VTK only, no Qt and no application;
+`slicer` and `vtk` are imported when a function is called. Outside Slicer a `vtkSlicerSegmentationsModuleLogic` must have
+been attached to the scene once: it registers the conversion rules in which a segmentation keeps its reference geometry.
+"""
+
+from .segmentations import LABEL_VALUES_TAG, node_to_segmentation, segmentation_to_node
+from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
+
+__all__ = [
+    "LABEL_VALUES_TAG",
+    "image_from_volume_nodes",
+    "node_to_segmentation",
+    "read_volume_node",
+    "segmentation_to_node",
+    "volume_node_geometry",
+]

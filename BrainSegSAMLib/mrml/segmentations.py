@@ -1,0 +1,321 @@
+"""Segmentation ↔ segmentation node: every region is a segment; overlaps, names, colours and codes are kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from BrainSegSAMLib.errors import GeometryError, InputError
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.labels import DEFAULT_COLOURS_RGB, LabelScheme, Region, Terminology
+
+from .spaces import (
+    FloatArray,
+    ijk_to_local_ras,
+    image_to_ras,
+    named,
+    oriented_image,
+    parent_to_world,
+    vtk_matrix,
+    world_geometry,
+)
+from .volumes import check_is_scalar_volume
+
+_log = logging.getLogger(__name__)
+
+BoolArray = NDArray[np.bool_]
+
+# Segment tag with the label values of a region ("1 3"): a segment has no place of its own for them, and without them a
+# label map that went through a segmentation node would come back with other numbers.
+LABEL_VALUES_TAG = "BrainSegSAM.LabelValues"
+
+# vtkSegmentationConverter::GetSegmentationBinaryLabelmapRepresentationName(); written into .seg.nrrd files as well.
+_BINARY_LABELMAP = "Binary labelmap"
+
+
+def segmentation_to_node(
+    segmentation: Segmentation, reference_volume_node: Any, *, node: Any = None, name: str = "", replace: bool = False,
+) -> Any:
+    """Put every region of a segmentation as a segment into the scene of its reference volume.
+
+    A new node has the reference volume's geometry and parent transform. In an existing node, which keeps its own, the
+    other segments stay untouched; segments are resampled (nearest neighbour) where its voxel grid is another one. All
+    segments are made before the scene is touched; where it still fails, what was added is removed.
+
+    Args:
+        segmentation: in world space, e.g. predicted from `read_volume_node` of the reference volume.
+        reference_volume_node: the volume on which it was found; in a scene.
+        node: vtkMRMLSegmentationNode to add to; None makes a new one, with a display node.
+        name: of a new node; the segmentation's own by default. Made unique in the scene.
+        replace: what happens to a segment of the same name in an existing node: replaced in its place, or kept while
+            the new one gets a unique name.
+
+    Returns:
+        The vtkMRMLSegmentationNode.
+
+    Raises:
+        InputError: where the reference volume or the node cannot be used.
+        GeometryError: under a non-linear transform, or where the transform shears the segments' grid.
+    """
+    check_is_scalar_volume(reference_volume_node)
+    scene = reference_volume_node.GetScene()
+    if scene is None:
+        raise InputError(f"{named(reference_volume_node)} is in no scene; add it to one first.")
+    if node is None:
+        segments = _segments(segmentation, reference_volume_node, _grid_of_volume(reference_volume_node))
+        return _new_node(scene, segments, reference_volume_node, name or segmentation.name)
+    contents = _contents(node)
+    grid = _common_grid(contents)
+    segments = _segments(segmentation, node, grid)
+    modifying = node.StartModify()
+    try:
+        _add_segments(contents, segments, replace=replace)
+        if grid is None:
+            node.SetReferenceImageGeometryParameterFromVolumeNode(reference_volume_node)
+    finally:
+        node.EndModify(modifying)
+    return node
+
+
+def node_to_segmentation(node: Any, *, geometry: Geometry | None = None) -> Segmentation:
+    """All segments of a node, overlaps kept, with names, colours and codes; the node is not changed.
+
+    Args:
+        node: vtkMRMLSegmentationNode whose source representation is a binary labelmap.
+        geometry: grid in world space to sample on (nearest neighbour; what lies outside is cut off), e.g. that of
+            `volume_node_geometry`. By default the node's own voxels: its reference geometry, extended to hold every
+            segment.
+
+    Returns:
+        Label values are those that `segmentation_to_node` noted, as far as the masks still allow it.
+
+    Raises:
+        InputError: where the node has no segment, or no voxels.
+        GeometryError: as `volume_node_geometry`.
+    """
+    import slicer
+
+    contents = _contents(node)
+    if contents.GetNumberOfSegments() == 0:
+        raise InputError(f"{named(node)} has no segment.")
+    to_world = parent_to_world(node)
+    if geometry is None:
+        grid = _common_grid(contents, slicer.vtkSegmentation.EXTENT_UNION_OF_EFFECTIVE_SEGMENTS_AND_REFERENCE_GEOMETRY)
+        if grid is None:
+            raise InputError(f"{named(node)} has only empty segments and no reference volume to lay them on.")
+        geometry = world_geometry(to_world @ image_to_ras(grid), grid.GetExtent(), named(node))
+    else:
+        extent = [bound for size in geometry.size_ijk for bound in (0, size - 1)]
+        grid = oriented_image(np.linalg.inv(to_world) @ geometry.ijk_to_ras, extent)
+    regions: list[Region] = []
+    masks: dict[str, BoolArray] = {}
+    for index in range(contents.GetNumberOfSegments()):
+        segment_id = contents.GetNthSegmentID(index)
+        region = _region(contents.GetSegment(segment_id), index, masks)
+        regions.append(region)
+        masks[region.name] = _mask(node, segment_id, grid)
+    found = Segmentation.from_masks(geometry, masks, scheme=LabelScheme(tuple(regions)), name=node.GetName())
+    return _with_noted_labels(found, [_noted_labels(contents.GetNthSegment(i)) for i in range(len(regions))])
+
+
+def _contents(node: Any) -> Any:
+    """The vtkSegmentation of a segmentation node that holds voxels."""
+    if node is None or not node.IsA("vtkMRMLSegmentationNode"):
+        raise InputError(f"'{node.GetName() if node else node}' is not a segmentation node.")
+    contents = node.GetSegmentation()
+    if contents.GetSourceRepresentationName() != _BINARY_LABELMAP:
+        raise InputError(
+            f"{named(node)} is stored as '{contents.GetSourceRepresentationName()}', not as voxels. Make 'Binary "
+            "labelmap' its source representation (Segmentations module, Representations) or choose another."
+        )
+    return contents
+
+
+def _grid_of_volume(node: Any) -> Any:
+    return oriented_image(ijk_to_local_ras(node), node.GetImageData().GetExtent())
+
+
+def _common_grid(contents: Any, extent_mode: int | None = None) -> Any:
+    """The voxel grid that a segmentation's segments share, in the node's own space; None where it has none yet."""
+    import slicer
+
+    mode = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY if extent_mode is None else extent_mode
+    # Empty for a node without a non-empty segment: then the reference geometry, if it was ever set, counts.
+    serialized = contents.DetermineCommonLabelmapGeometry(mode, None) or contents.GetConversionParameter(
+        slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    )
+    if not serialized:
+        return None
+    grid = slicer.vtkOrientedImageData()
+    slicer.vtkSegmentationConverter.DeserializeImageGeometry(serialized, grid, False)
+    return grid
+
+
+def _segments(segmentation: Segmentation, target: Any, grid: Any) -> list[Any]:
+    """One vtkSegment a region, in the space of `target`'s parent transform, on `grid` where that is given."""
+    local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras
+    extent = [bound for size in segmentation.geometry.size_ijk for bound in (0, size - 1)]
+    world_geometry(local, extent, named(target))  # refuses shear
+    return [_segment(region, _labelmap(mask, local, grid)) for region, mask in segmentation.masks()]
+
+
+def _labelmap(mask: BoolArray, ijk_to_ras: FloatArray, grid: Any) -> Any:
+    """A vtkOrientedImageData cropped to the mask, as Slicer keeps segments; None for an empty mask."""
+    import slicer
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    if not mask.any():
+        return None
+    box = []  # first and last index along z, y, x
+    for axis in range(3):
+        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(occupied[0]), int(occupied[-1])))
+    image = oriented_image(ijk_to_ras, [bound for pair in box[::-1] for bound in pair])
+    cropped = mask[tuple(slice(first, last + 1) for first, last in box)]
+    image.GetPointData().SetScalars(numpy_to_vtk(cropped.astype(np.uint8).ravel(), deep=True))
+    resample = slicer.vtkOrientedImageDataResample
+    if grid is None:
+        return image
+    if resample.DoGeometriesMatch(image, grid):
+        image.SetGeometryFromImageToWorldMatrix(vtk_matrix(image_to_ras(grid)))  # free of rounding
+        return image
+    _log.info("The segments are resampled onto the voxel grid of the segmentation node.")
+    resampled = slicer.vtkOrientedImageData()
+    if not resample.ResampleOrientedImageToReferenceOrientedImage(image, grid, resampled, False, True):
+        raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
+    return resampled
+
+
+def _segment(region: Region, labelmap: Any) -> Any:
+    import slicer
+
+    segment = slicer.vtkSegment()
+    segment.SetName(region.name)
+    segment.SetNameAutoGenerated(False)
+    segment.SetColor(*[channel / 255.0 for channel in region.colour_rgb])
+    segment.SetColorAutoGenerated(False)
+    if region.terminology is not None:
+        segment.SetTerminology(region.terminology.slicer_entry())
+    segment.SetTag(LABEL_VALUES_TAG, " ".join(str(label) for label in region.labels))
+    if labelmap is not None:
+        segment.AddRepresentation(_BINARY_LABELMAP, labelmap)
+    return segment
+
+
+def _new_node(scene: Any, segments: list[Any], reference_volume_node: Any, name: str) -> Any:
+    node = scene.CreateNodeByClass("vtkMRMLSegmentationNode")  # with the defaults that the user set in Slicer
+    node.UnRegister(None)  # Python holds it now; without this it would never be freed
+    node.SetName(scene.GenerateUniqueName(name))
+    _add_segments(node.GetSegmentation(), segments, replace=False)
+    node.GetSegmentation().CollapseBinaryLabelmaps(False)  # segments that do not overlap share memory, as in Slicer
+    try:
+        scene.AddNode(node)
+        node.SetAndObserveTransformNodeID(reference_volume_node.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(reference_volume_node)
+        node.CreateDefaultDisplayNodes()
+    except BaseException:
+        if node.GetDisplayNode() is not None:
+            scene.RemoveNode(node.GetDisplayNode())
+        scene.RemoveNode(node)
+        raise
+    return node
+
+
+def _add_segments(contents: Any, segments: list[Any], *, replace: bool) -> None:
+    """All or none: what was added is removed again where one is refused."""
+    old_ids = {contents.GetNthSegment(i).GetName(): contents.GetNthSegmentID(i)
+               for i in reversed(range(contents.GetNumberOfSegments()))}
+    added: list[tuple[str, str]] = []  # new id, id of the segment it replaces
+    try:
+        for segment in segments:
+            name = segment.GetName()
+            replaced = old_ids.get(name, "") if replace else ""
+            if name in old_ids and not replaced:
+                segment.SetName(_unique(name, {*old_ids, *(other.GetName() for other in segments)}))
+            segment_id = contents.GenerateUniqueSegmentID("")
+            if not contents.AddSegment(segment, segment_id):
+                raise InputError(f"Slicer refused the segment '{name}'.")
+            added.append((segment_id, replaced))
+    except BaseException:
+        for segment_id, _ in added:
+            contents.RemoveSegment(segment_id)
+        raise
+    for segment_id, replaced in added:
+        if replaced:
+            contents.SetSegmentIndex(segment_id, contents.GetSegmentIndex(replaced))
+            contents.RemoveSegment(replaced)
+
+
+def _unique(name: str, taken: Any) -> str:
+    """`name`, or with the first free number as Slicer appends it: name_1, name_2 and so on."""
+    number, candidate = 0, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def _region(segment: Any, index: int, taken: Any) -> Region:
+    import slicer
+
+    entry = segment.GetTerminology()
+    # Slicer writes this placeholder into every segment of which nobody said what it is.
+    stated = entry and entry != slicer.vtkSegment().GetTerminology()
+    colour = [round(channel * 255) for channel in segment.GetColor()]
+    valid = all(0 <= channel <= 255 for channel in colour)
+    return Region(
+        _unique(segment.GetName() or f"Segment {index + 1}", taken),
+        (index + 1,),
+        (colour[0], colour[1], colour[2]) if valid else DEFAULT_COLOURS_RGB[index % len(DEFAULT_COLOURS_RGB)],
+        Terminology.from_slicer_entry(entry) if stated else None,
+    )
+
+
+def _mask(node: Any, segment_id: str, grid: Any) -> BoolArray:
+    """Bool (z, y, x) of one segment on a grid in the node's own space."""
+    import slicer
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    shape = tuple(grid.GetDimensions()[::-1])
+    stored = node.GetSegmentation().GetSegment(segment_id).GetRepresentation(_BINARY_LABELMAP)
+    if stored is None or stored.IsEmpty():
+        return np.zeros(shape, dtype=bool)
+    own, sampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    node.GetBinaryLabelmapRepresentation(segment_id, own)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(own, grid, sampled, False, False)
+    values: BoolArray = vtk_to_numpy(sampled.GetPointData().GetScalars()).reshape(shape) > 0
+    return values
+
+
+def _noted_labels(segment: Any) -> tuple[int, ...]:
+    import vtk
+
+    text = vtk.reference("")
+    if not segment.GetTag(LABEL_VALUES_TAG, text):
+        return ()
+    words = str(text).split()
+    return tuple(int(word) for word in words) if all(word.isdigit() and int(word) > 0 for word in words) else ()
+
+
+def _with_noted_labels(found: Segmentation, noted: list[tuple[int, ...]]) -> Segmentation:
+    """The same masks with the label values that their segments carry; unchanged where these no longer describe them."""
+    if not all(noted):
+        return found
+    regions = [
+        Region(region.name, labels, region.colour_rgb, region.terminology)
+        for region, labels in zip(found.scheme.regions, noted, strict=True)
+    ]
+    highest = max(max(labels) for labels in noted)
+    dtype = np.uint8 if highest < 256 else np.uint16 if highest < 65536 else np.uint32
+    lookup = np.zeros(int(found.label_map.max()) + 1, dtype=dtype)
+    for value in np.unique(found.label_map[found.label_map > 0]):
+        members = [value in region.labels for region in found.scheme.regions]
+        fitting = [label for label in range(1, highest + 1) if [label in labels for labels in noted] == members]
+        if not fitting:
+            return found
+        lookup[value] = fitting[0]
+    return Segmentation(found.geometry, LabelScheme(tuple(regions)), lookup[found.label_map], found.name)

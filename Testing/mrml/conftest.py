@@ -1,0 +1,100 @@
+"""A real MRML scene from slicer-core (or Slicer's own), and a test that fails on anything VTK complains about."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="the MRML libraries of slicer-core are not installed")
+vtk = pytest.importorskip("vtk")
+
+# What Slicer's libraries print outside the application without anything being wrong.
+HARMLESS = (
+    r"GenericColors",  # the default colour file is in the application, not in the wheel
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "mrml" in item.path.parts:
+            item.add_marker(pytest.mark.slicer)
+
+
+@pytest.fixture(autouse=True)
+def no_vtk_complaints():
+    window = vtk.vtkStringOutputWindow()
+    before = vtk.vtkOutputWindow.GetInstance()
+    vtk.vtkOutputWindow.SetInstance(window)
+    yield window
+    output = window.GetOutput() or ""
+    vtk.vtkOutputWindow.SetInstance(before)
+    # "ERROR: In file, line n\nclass (0x…): what\n\n": a message is a block.
+    blocks = [block for block in re.split(r"\n\s*\n", output) if re.search(r"error|warning", block, re.IGNORECASE)]
+    left = [block for block in blocks if not any(re.search(pattern, block) for pattern in HARMLESS)]
+    assert not left, "VTK complained:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def scene():
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(scene)
+    # As in Slicer: these register node classes and the conversion rules that hold the reference geometry.
+    logics = [slicer.vtkSlicerSegmentationsModuleLogic(), slicer.vtkSlicerSequencesLogic()]
+    for logic in logics:
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+    yield scene
+    scene.Clear(True)
+
+
+def matrix4(array):
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(np.asarray(array, float).ravel().tolist())
+    return matrix
+
+
+@pytest.fixture
+def rotation():
+    """4x4 of scaling, then rotation about an axis, then translation."""
+
+    def build(axis, degrees, translation=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0)):
+        transform = vtk.vtkTransform()
+        transform.Translate(*translation)
+        transform.RotateWXYZ(degrees, *axis)
+        transform.Scale(*scale)
+        matrix = transform.GetMatrix()
+        return np.array([[matrix.GetElement(r, c) for c in range(4)] for r in range(4)])
+
+    return build
+
+
+@pytest.fixture
+def make(scene):
+    """Makers of real nodes in the scene."""
+
+    class Make:
+        def volume(self, array_zyx, ijk_to_ras=None, *, name="flair", node_class="vtkMRMLScalarVolumeNode"):
+            from vtk.util.numpy_support import numpy_to_vtk
+
+            array = np.ascontiguousarray(array_zyx)
+            image = vtk.vtkImageData()
+            image.SetDimensions(*array.shape[:3][::-1])
+            components = array.shape[3] if array.ndim == 4 else 1
+            scalars = numpy_to_vtk(array.reshape(-1, components) if components > 1 else array.ravel(), deep=True)
+            image.GetPointData().SetScalars(scalars)
+            node = scene.AddNewNodeByClass(node_class, name)
+            node.SetAndObserveImageData(image)
+            node.SetIJKToRASMatrix(matrix4(np.eye(4) if ijk_to_ras is None else ijk_to_ras))
+            return node
+
+        def transform(self, matrix, *, name="transform", parent=None):
+            node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+            node.SetMatrixTransformToParent(matrix4(matrix))
+            if parent is not None:
+                node.SetAndObserveTransformNodeID(parent.GetID())
+            return node
+
+    return Make()
