@@ -24,29 +24,32 @@ ORIGIN_LPS_MM: Final[Point] = (0.0, -239.0, 0.0)
 """Centre of voxel (0, 0, 0) for every phantom; the axes run left, posterior, superior, as in BraTS."""
 
 NCR, ED, ET = 1, 2, 3
+HEALTHY: Final = ("csf", "sulcus", "gm", "wm", "deep", "vessel")
 
 _CENTRE_XY_MM: Final = (119.0, 129.5)
 _LATTICE_MM: Final = (-24.0, 268.0)
 
-# z-scores within the brain (see Source in make_phantom): flair, t1, t1ce, t2 in each row.
-_CONTRAST: Final[dict[str, Point | tuple[float, float, float, float]]] = {
-    "csf": (-3.2, -3.2, -2.7, 3.6),
-    "gm": (0.05, -0.30, -0.15, 0.05),
-    "wm": (0.00, 0.85, 0.60, -0.60),
-    "deep": (-0.05, 0.20, 0.15, -0.45),
-    "vessel": (-0.8, 0.1, 3.2, -0.6),
-    "ED": (1.75, 0.15, 0.05, 0.75),
-    "NCR": (2.0, -0.45, -0.55, 1.8),
-    "ET": (2.1, 0.25, 2.3, 1.5),
+# Contrast in z-scores, flair, t1, t1ce, t2 in each row; set such that the rendered brain, which is blurred and has a
+# bias field, has about the z-scores of real cases (see Source in make_phantom).
+_CONTRAST: Final[dict[str, tuple[float, float, float, float]]] = {
+    "csf": (-3.3, -3.8, -3.3, 3.5),
+    "sulcus": (-2.5, -3.2, -2.4, 1.7),
+    "gm": (0.00, -0.35, -0.25, 0.10),
+    "wm": (-0.28, 0.70, 0.45, -0.33),
+    "deep": (-0.10, 0.15, 0.10, -0.28),
+    "vessel": (-0.8, 0.8, 7.0, -0.6),
+    "ED": (1.15, 0.10, -0.08, 0.75),
+    "NCR": (0.95, -0.40, -0.50, 1.6),
+    "ET": (1.20, 0.28, 2.15, 1.6),
 }
 _SPREAD: Final[dict[str, tuple[float, float, float, float]]] = {
-    "ED": (0.35, 0.2, 0.2, 0.25),
+    "ED": (0.25, 0.15, 0.15, 0.2),
     "NCR": (0.5, 0.3, 0.25, 0.5),
     "ET": (0.4, 0.2, 0.4, 0.3),
 }
 _LEVEL: Final = {"flair": 620.0, "t1": 600.0, "t1ce": 700.0, "t2": 580.0}
-_VARIATION: Final = {"flair": 0.24, "t1": 0.19, "t1ce": 0.20, "t2": 0.29}
-"""Standard deviation over mean within the brain."""
+_VARIATION: Final = {"flair": 0.29, "t1": 0.21, "t1ce": 0.26, "t2": 0.40}
+"""Intensity of one z-score over the level; with it the brain has the measured standard deviation over mean."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ def _brain_parts(x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
     cerebrum = (1 - (np.abs(x / width) ** 2.3 + np.abs(y / 84) ** 2.2 + np.abs(up / height) ** 2.2) ** (1 / 2.2)) * 66
     temporal = _ellipsoid(side, y, z + 0.15 * y, (40, 2, 52), (23, 46, 25))
     cerebrum = np.maximum(cerebrum, temporal)
-    cerebellum = _ellipsoid(side, y, z, (19, -44, 32), (34, 31, 28))
+    cerebellum = _ellipsoid(side, y, z, (19, -41, 32), (34, 32, 28))
     stem = _ellipsoid(x, y + 0.2 * (z - 40), z, (0, -16, 28), (13, 13, 42))
     return cerebrum.astype(np.float32), cerebellum, stem
 
@@ -226,15 +229,15 @@ def _brain_mask(parts: tuple[Array, Array, Array], grid: _Grid, seed: int) -> ND
     """Where the skull stripping left the brain: a smooth union of the parts with a slightly ragged edge."""
     smooth = np.float32(4.0)
     union = smooth * np.log(sum(np.exp(np.clip(p, -40, 40) / smooth) for p in parts))
-    return np.asarray(union > 0.3 + 0.9 * _field(seed, 4, 6, grid.axes) + 0.8 * _field(seed, 5, 20, grid.axes))
+    return np.asarray(union > 1.4 + 0.9 * _field(seed, 4, 6, grid.axes) + 0.8 * _field(seed, 5, 20, grid.axes))
 
 
-def _soft(depth: Array, width: float) -> Array:
+def _soft(depth: NDArray[np.floating], width: float) -> Array:
     """Share of the voxel inside a surface `depth` mm away (0 to 1): partial volume as a logistic step."""
     return np.asarray(1 / (1 + np.exp(np.clip(-depth / width, -30, 30))), np.float32)
 
 
-def _sulcal_distance(x: Array, y: Array, z: Array, depth: Array, floor_mm: Array, seed: int) -> Array:
+def _sulcal_distance(x: Array, y: Array, z: Array, depth: Array, floor_mm: Array, bend: Array, seed: int) -> Array:
     """Distance (mm) to the nearest sulcus.
 
     Sulci are the zero level of noise that is constant along the way inwards, which makes walls like real folds.
@@ -246,9 +249,10 @@ def _sulcal_distance(x: Array, y: Array, z: Array, depth: Array, floor_mm: Array
     line = np.arange(low + 8, high - 8, step, dtype=np.float32)
     noise = _field(seed, 6, 5.0, (line, line, line))
     slope = np.sqrt(sum(np.gradient(noise, step, axis=a) ** 2 for a in range(3)))
-    r = np.sqrt((x / 68) ** 2 + (y / 83) ** 2 + ((z - 72) / 62) ** 2)
-    out = np.clip(r, 0.25, None) ** -0.75
+    out = np.clip(1 - depth / 66, 0.25, 1) ** -0.75
     places = np.stack([(z - 72) * out + 72, y * out + 120, x * out + 120])
+    # The walls are bent on the way in, else every gyrus would be a straight spoke.
+    places += 2.6 * bend
     index = (places - line[0]) / step
     value = ndimage.map_coordinates(noise, index, order=1, mode="nearest")
     sharp = ndimage.map_coordinates(slope.astype(np.float32), index, order=1, mode="nearest")
@@ -259,43 +263,49 @@ def _sulcal_distance(x: Array, y: Array, z: Array, depth: Array, floor_mm: Array
 def _tissues(
     place: list[Array], parts: list[Array], grid: _Grid, inside: NDArray[np.bool_], seed: int
 ) -> dict[str, Array]:
-    """Shares (0 to 1, summing to 1) of csf, gm, wm, deep and vessel per brain voxel, flat arrays."""
+    """Shares (0 to 1, summing to 1) of the HEALTHY tissues per brain voxel (flat), and of periventricular caps."""
     rng = np.random.default_rng([seed, 3])
     x, y, z = place
     cerebrum, cerebellum, stem = parts
     blur = 0.45 + 0.12 * (float(np.mean(grid.spacing)) - 1.0)
     side = np.abs(x)
-    wide = 1.0 + 0.35 * _field(seed, 7, 25, grid.axes)[inside]
-    atrophy = rng.uniform(0.3, 1.1)
-    floor_mm = np.clip(13 + 6 * _field(seed, 8, 18, grid.axes)[inside], 2, 24)
-    sulci = _sulcal_distance(x, y, z, cerebrum, floor_mm.astype(np.float32), seed)
+    wide = 1.0 + 0.5 * _field(seed, 7, 25, grid.axes)[inside]
+    atrophy = rng.uniform(0.25, 0.9)
+    bend = np.stack([_field(seed, k, 9, grid.axes)[inside] for k in (11, 12, 13)])
+    floor_mm = np.clip(19 + 8 * _field(seed, 8, 18, grid.axes)[inside], 3, 30)
+    sulci = _sulcal_distance(x, y, z, cerebrum, floor_mm.astype(np.float32), bend, seed)
     core = _ellipsoid(x, y, z, (0, -4, 72), (40, 47, 25))
-    fissure = np.hypot(x, np.clip(core, 0, None))
-    sylvian = np.hypot(z - 58 + 0.3 * y + 0.12 * (side - 45), np.clip(39 - side, 0, None))
+    fissure = np.hypot(x + 0.5 * bend[2], np.clip(core, 0, None))
+    sylvian = np.hypot(z - 58 + 2.5 * bend[0] + 0.3 * y + 0.12 * (side - 45), np.clip(39 - side, 0, None))
     sylvian = np.hypot(sylvian, np.clip(np.abs(y - 8) - 30, 0, None))
-    to_csf = np.minimum(sulci, np.minimum(fissure, sylvian - 0.8)) - atrophy * np.clip(wide, 0.2, None)
-    to_csf = np.minimum(to_csf, cerebrum - 0.8)
-    folia = 1.6 * np.abs(_field(seed, 9, 3.2, grid.axes)[inside]) + 0.35 * np.clip(cerebellum, 0, None)
+    to_csf = np.minimum(sulci, np.minimum(fissure, sylvian - 0.8)) - atrophy * np.clip(wide, -0.2, 2.2)
+    to_csf = np.minimum(to_csf, cerebrum - 0.2)
+    leaf = np.abs(np.sin(0.62 * (z - 0.5 * y) + 0.9 * _field(seed, 9, 7, grid.axes)[inside]))
+    folia = 2.4 * leaf + 0.13 * np.clip(cerebellum, 0, None)
     in_cerebrum = (cerebrum >= cerebellum) & (cerebrum >= stem - 6)
     in_stem = ~in_cerebrum & (stem >= cerebellum - 3)
     tentorium = np.abs(cerebrum - cerebellum) / 2
     to_csf = np.where(in_cerebrum, to_csf, np.where(in_stem, stem + 0.5, np.minimum(cerebellum, folia) - 0.3))
     to_csf = np.where(in_stem, to_csf, np.minimum(to_csf, tentorium - 0.6)).astype(np.float32)
     ventricle = _ventricles(x, y, z, float(rng.uniform(0.8, 1.35)))
-    csf = np.maximum(_soft(-to_csf, blur), _soft(ventricle, blur))
+    filled = _soft(ventricle, blur)
+    csf = np.maximum(_soft(-to_csf, blur), filled)
     ribbon = np.where(in_cerebrum, 3.3, np.where(in_stem, -4.0, 3.2)).astype(np.float32)
     gm = _soft(ribbon - to_csf, blur) * (1 - csf)
     deep = _deep_gray(side, y, z, blur) * (1 - csf)
+    deep = np.where(in_stem, 0.6 * (1 - csf), deep)
     gm = gm * (1 - deep)
-    crossing = _field(seed, 10, 9, grid.axes)[inside]
-    vessel = _soft(0.8 - np.hypot(3.5 * crossing, np.clip(to_csf, -0.5, None)), 0.35) * 0.8
+    # Vessels: lines where two noise fields are both zero, kept near the sulci.
+    first, second = (_field(seed, k, 12, grid.axes)[inside] for k in (10, 14))
+    vessel = _soft(1.0 - 7.0 * np.hypot(first, second), 0.3) * _soft(2.0 - to_csf, 0.5)
     sinus = _soft(3.0 - np.hypot(x, np.clip(cerebrum, 0, None) - 1), 0.6) * (np.abs(y + 20) < 65) * (z > 60)
     plexus = _soft(1.6 - np.hypot(side - 21, z - 76), 0.5) * _soft(ventricle, 0.5) * (y < -15)
     vessel = np.maximum(vessel, np.maximum(0.7 * sinus, plexus)).astype(np.float32)
     rest = 1 - vessel
     cap = _soft(4 + ventricle, 1.2) * (1 - csf)
     return {
-        "csf": csf * rest,
+        "csf": filled * rest,
+        "sulcus": (csf - filled) * rest,
         "gm": gm * rest,
         "deep": deep * rest,
         "wm": np.clip(1 - csf - gm - deep, 0, 1) * rest,
@@ -346,16 +356,17 @@ def _draw_lesion(
     for (dx, dy, dz), size in plan.lobes:
         lobe = np.sqrt((x - dx) ** 2 + (y - dy) ** 2 + (z - dz) ** 2)[inside] - radius * size
         distance = np.minimum(distance, lobe)
-    solid = tissue["csf"] < 0.5
+    fluid = tissue["csf"] + tissue["sulcus"]
+    solid = fluid < 0.5
     core_field = (distance + 0.20 * radius * coarse + 1.1 * fine).astype(np.float32)
     core_depth = _within_volume(core_field, solid, plan.core_ml, grid) - core_field
     spread = np.minimum(distance, 60) * 0.9 + 3.5 * _field(seed, 22, 14, grid.axes)[inside] + 1.2 * fine
-    spread = spread + 7 * (tissue["gm"] + tissue["deep"]) + 25 * tissue["csf"]
+    spread = spread + 7 * (tissue["gm"] + tissue["deep"]) + 25 * fluid
     spread = np.minimum(spread, -core_depth - 4.0).astype(np.float32)
     edge = _within_volume(spread, solid, plan.whole_ml, grid) - spread
-    thick = np.clip(plan.rim_mm * (1 + 0.55 * _field(seed, 23, 9, grid.axes)[inside]), 0, None)
+    thick = np.clip(plan.rim_mm * (0.9 + 0.75 * _field(seed, 23, 8, grid.axes)[inside]), 0, None)
     blur = 0.5 + 0.12 * (float(np.mean(grid.spacing)) - 1.0)
-    free = 1 - np.clip(tissue["csf"], 0, 1) ** 2
+    free = 1 - np.clip(fluid, 0, 1) ** 2
     core, inner = _soft(core_depth, blur), _soft(core_depth - thick, blur)
     whole = _soft(edge, 0.9) * free
     return {"ED": whole * (1 - core), "NCR": core * inner * free, "ET": core * (1 - inner) * free}
@@ -373,29 +384,31 @@ def _render(tissue: dict[str, Array], grid: _Grid, inside: NDArray[np.bool_], se
     from scipy import ndimage
 
     lesion = {k: tissue[k] for k in ("ED", "NCR", "ET") if k in tissue}
-    healthy = 1 - sum(lesion.values()) if lesion else np.float32(1)
+    healthy = np.ones_like(tissue["wm"]) - sum(lesion.values())
     out = {}
     for m, name in enumerate(CHANNELS):
         rng = np.random.default_rng([seed, 10 + m])
-        value = sum(tissue[k] * (_CONTRAST[k][m] + rng.normal(0, 0.08)) for k in ("csf", "gm", "wm", "deep", "vessel"))
+        value = np.zeros_like(healthy)
+        for k in HEALTHY:
+            value += tissue[k] * np.float32(_CONTRAST[k][m] + rng.normal(0, 0.08))
         if name in ("flair", "t2"):
             value = value + tissue["cap"] * rng.uniform(0.2, 0.7)
         value = value * healthy
         rough = _field(seed, 30 + m, 5, grid.axes)[inside]
         for k, share in lesion.items():
             mean = _CONTRAST[k][m] + rng.normal(0, _SPREAD[k][m])
-            value = value + share * (mean + 0.35 * rough + 0.25 * _field(seed, 24, 12, grid.axes)[inside])
-        value = value + 0.12 * rough + 0.12 * _field(seed, 40 + m, 14, grid.axes)[inside]
+            value = value + share * (mean + 0.25 * rough + 0.22 * _field(seed, 24, 12, grid.axes)[inside])
+        value = value + 0.2 * rough + 0.25 * _field(seed, 40 + m, 14, grid.axes)[inside]
         level = _LEVEL[name] * float(np.exp(rng.normal(0, 0.25)))
         variation = _VARIATION[name] * rng.uniform(0.9, 1.1)
-        volume = np.full(inside.shape, 1 + variation * _CONTRAST["csf"][m] * 0.7, np.float32)
+        volume = np.full(inside.shape, 1 + variation * _CONTRAST["sulcus"][m] * 0.7, np.float32)
         volume[inside] = 1 + variation * value
-        thickness = rng.uniform(0.2, 1.6)
+        thickness = rng.uniform(0.2, 2.4)
         sigma = [0.35 + thickness * (a == 0) for a in range(3)]
         noise = [rng.standard_normal(inside.shape, dtype=np.float32) for _ in range(2)]
         volume += np.float32(0.12 * variation) * noise[0]
         volume = ndimage.gaussian_filter(volume, [s / d for s, d in zip(sigma, grid.spacing, strict=True)])
-        volume *= 1 + rng.uniform(0.02, 0.06) * _field(seed, 50 + m, 70, grid.axes)
+        volume *= 1 + rng.uniform(0.03, 0.07) * _field(seed, 50 + m, 60, grid.axes)
         volume = np.hypot(volume, np.float32(0.07 * variation) * noise[1])
         out[name] = np.where(inside, np.clip(volume * level, 1, None), 0).astype(np.float32)
     return out

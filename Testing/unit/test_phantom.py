@@ -81,8 +81,10 @@ def test_core_is_wrapped_by_edema(cases: list[Phantom]) -> None:
         assert (case.labels[shell] == ED).mean() > 0.5
 
 
-def test_contrasts_have_the_signs_of_a_glioma(cases: list[Phantom]) -> None:
-    for case in cases:
+def test_contrasts_have_the_signs_of_a_glioma() -> None:
+    for seed in SEEDS[:3]:
+        # 2 mm: at 3 mm a thin rim is blurred away.
+        case = make_phantom(seed, shape_zyx=(78, 120, 120), spacing_zyx_mm=(2.0, 2.0, 2.0))
         white = white_matter(case)
         mean = {
             (name, part): float(values[mask].mean())
