@@ -1,8 +1,8 @@
 """Checks of raw NIfTI and MetaImage files for faults that ITK mends or fills in silently.
 
 Measured with SimpleITK 2.5.7: a truncated NIfTI file is read with zeros in the missing part, a voxel size of 0 becomes
-1, a negative MetaImage spacing becomes a flipped axis, and a sheared sform is dropped where a qform is there. Each would
-put a wrong image, or one in a wrong place, in front of the user; here each is an error.
+1, a negative MetaImage spacing becomes a flipped axis, and a sheared sform is dropped where there is a qform. Each of
+these would put a wrong image, or one in a wrong place, in front of the user; here each is an error.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,21 @@ def simpleitk() -> Any:
     try:
         return importlib.import_module("SimpleITK")
     except ImportError as error:
-        raise DependencyError("The Python package SimpleITK is needed; install it with: pip install SimpleITK") from error
+        raise DependencyError(
+            "The Python package SimpleITK is needed; install it with: pip install SimpleITK"
+        ) from error
 
 
 def geometry_of(image: Any, path: Path) -> Geometry:
-    """The grid of a `SimpleITK.Image`; errors name the file.
+    """The grid of a 3-D `SimpleITK.Image`.
 
     Raises:
-        InputError: where it is a single slice.
-        GeometryError: where its spacing or direction cannot describe a regular grid.
+        GeometryError: where its spacing or direction cannot describe a regular grid; the message names the file.
     """
-    size = image.GetSize()
-    if min(size) < 2:
-        raise InputError(f"{path} is a single slice ({'×'.join(map(str, size))} voxels); a volume is needed.")
     try:
-        return Geometry(size, image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3)))
+        return Geometry(
+            image.GetSize(), image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3))
+        )
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
 
@@ -74,7 +75,7 @@ def unreadable(path: Path, error: RuntimeError) -> InputError:
     """The error for what ITK could not read: the last line of ITK's, which holds the reason, after the file's name."""
     # MetaImage answers "No such file" to any trouble, also where the file is there and cut short.
     lines = [line for line in str(error).splitlines() if line.strip() and "No such file" not in line]
-    reason = " ".join(lines[-1].split())[:200] if lines else "no reason given"
+    reason = " ".join(re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1]).split())[:200] if lines else "no reason given"
     if "spacing" in reason:
         return GeometryError(f"{path} has a voxel spacing that is not positive ({reason}); correct its header.")
     return InputError(f"{path} cannot be read: it is damaged, incomplete or not a volume. ITK says: {reason}")

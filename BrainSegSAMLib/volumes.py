@@ -54,25 +54,30 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], Geometry]:
             f"{path} has {bad} voxels whose intensity is not a finite number (NaN or infinite); "
             "export it again, or replace them."
         )
+    if min(array.shape) < 2:
+        size = "×".join(map(str, image.GetSize()))
+        raise InputError(f"{path} is a single slice ({size} voxels); a volume is needed.")
     return array, geometry_of(image, path)
 
 
-def read_image(path: Path, *, as_float: bool) -> Any:
-    """Read a scalar 3-D `SimpleITK.Image`; see `read_volume` for what is checked and raised.
+def read_image(path: Path, *, as_float: bool, several_values: bool = False) -> Any:
+    """Read a 3-D `SimpleITK.Image`; see `read_volume` for what is checked and raised.
 
     Args:
         path: as in `read_volume`.
         as_float: convert to float32; otherwise the file's own type is kept.
+        several_values: allow several values per voxel, as the layers of a .seg.nrrd.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist.")
     with quiet_itk():
-        image = read_series(path) if path.is_dir() or is_dicom(path) else _read_file(path)
+        from_dicom = path.is_dir() or is_dicom(path)
+        image = read_series(path) if from_dicom else _read_file(path, several_values=several_values)
         sitk = simpleitk()
         return sitk.Cast(image, sitk.sitkFloat32) if as_float else image
 
 
-def _read_file(path: Path) -> Any:
+def _read_file(path: Path, *, several_values: bool) -> Any:
     sitk = simpleitk()
     suffix = volume_suffix(path)
     if not suffix:
@@ -87,7 +92,7 @@ def _read_file(path: Path) -> Any:
     try:
         reader.ReadImageInformation()
         # Before the voxels are read: a refused 4-D series can be gigabytes.
-        require_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents())
+        require_scalar_3d(path, reader.GetSize(), 1 if several_values else reader.GetNumberOfComponents())
         return reader.Execute()
     except RuntimeError as error:
         raise unreadable(path, error) from error
