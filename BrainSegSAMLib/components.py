@@ -119,17 +119,15 @@ def _row_ends(mask: BoolArray) -> NDArray[np.intp]:
 
 
 def _diameter(points_mm: NDArray[np.float64]) -> float:
-    """Largest distance between any two points, (n, 3): that between two vertices of their convex hull."""
+    """Largest distance between any two of several points, (n, 3): that between two vertices of their convex hull."""
     from scipy.spatial import ConvexHull
     from scipy.spatial.distance import pdist
 
     centred = points_mm - points_mm.mean(axis=0)
     # Qhull refuses flat sets, so flat and straight pieces are measured in their own plane or line.
     _, extent, axes = np.linalg.svd(centred, full_matrices=False)
-    dimensions = int(np.count_nonzero(extent > 1e-9 * max(float(extent[0]), 1e-300)))
+    dimensions = int(np.count_nonzero(extent > 1e-9 * extent[0]))
     inside = centred @ axes[:dimensions].T
-    if dimensions == 0 or not extent[0] > 0:
-        return 0.0
     if dimensions == 1:
         return float(np.ptp(inside))
     return float(pdist(points_mm[ConvexHull(inside).vertices]).max())

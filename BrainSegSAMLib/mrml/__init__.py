@@ -5,8 +5,8 @@ is hardened into the Geometry on the way in (the node keeps its own), and taken 
 lie under the same transform as the volume that they were found on, and move with it.
 
 Works with `slicer-core` from the package registry and inside Slicer alike: MRML and VTK only, no Qt and no application;
-`slicer` and `vtk` are imported when a function is called. Outside Slicer a `vtkSlicerSegmentationsModuleLogic` must have
-been attached to the scene once: it registers the conversion rules in which a segmentation keeps its reference geometry.
+`slicer` and `vtk` are imported when a function is called. Outside Slicer a `vtkSlicerSegmentationsModuleLogic` must
+have been attached to the scene: it registers the conversion rules in which a segmentation keeps its reference geometry.
 """
 
 from .segmentations import LABEL_VALUES_TAG, node_to_segmentation, segmentation_to_node

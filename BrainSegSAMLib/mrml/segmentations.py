@@ -214,12 +214,12 @@ def _new_node(scene: Any, segments: list[Any], reference_volume_node: Any, name:
     node.GetSegmentation().CollapseBinaryLabelmaps(False)  # segments that do not overlap share memory, as in Slicer
     try:
         scene.AddNode(node)
-        node.SetAndObserveTransformNodeID(reference_volume_node.GetTransformNodeID())
+        # Not GetTransformNodeID(): its first call marks the volume as modified.
+        parent = reference_volume_node.GetParentTransformNode()
+        node.SetAndObserveTransformNodeID(parent.GetID() if parent is not None else None)
         node.SetReferenceImageGeometryParameterFromVolumeNode(reference_volume_node)
         node.CreateDefaultDisplayNodes()
     except BaseException:
-        if node.GetDisplayNode() is not None:
-            scene.RemoveNode(node.GetDisplayNode())
         scene.RemoveNode(node)
         raise
     return node

@@ -108,7 +108,8 @@ def test_image_data_that_does_not_start_at_index_zero(make):
 
 
 def test_different_grids_are_named(make):
-    nodes = {"flair": make.volume(shiny(), name="Brain FLAIR"), "t1": make.volume(shiny((4, 4, 4), (1, 1, 1)), name="B")}
+    small = make.volume(shiny((4, 4, 4), (1, 1, 1)), name="B")
+    nodes = {"flair": make.volume(shiny(), name="Brain FLAIR"), "t1": small}
     with pytest.raises(GeometryError, match=r"'Brain FLAIR' and Volume 'B' lie on different grids: .*voxels"):
         image_from_volume_nodes(nodes)
     with pytest.raises(InputError, match="no volume was chosen"):
@@ -179,7 +180,7 @@ def test_non_linear_parent_transforms_are_refused_with_advice(make, scene, rotat
         source, target = vtk.vtkPoints(), vtk.vtkPoints()
         for point in np.random.default_rng(0).random((6, 3)) * 50:
             source.InsertNextPoint(point)
-            target.InsertNextPoint(point + [0, 0, point[0] ** 2 / 100])
+            target.InsertNextPoint(*point[:2], point[2] + point[0] ** 2 / 100)
         transform.SetSourceLandmarks(source)
         transform.SetTargetLandmarks(target)
         transform.SetBasisToR()
