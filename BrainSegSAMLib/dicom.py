@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from .errors import GeometryError, InputError
-from .itk import require_scalar_3d, simpleitk, unreadable
+from .itk import quiet_itk, require_scalar_3d, simpleitk, unreadable
 
 _SERIES_UID: Final = "0020|000e"
 _DESCRIPTION: Final = "0008|103e"
@@ -50,10 +50,11 @@ def find_series(folder: Path) -> list[Series]:
     """The series whose files lie directly in a folder, in the order of their UIDs; [] where there is no DICOM file."""
     sitk = simpleitk()
     found = []
-    for uid in sorted(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))):
-        files = tuple(Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
-        if files:
-            found.append(Series(uid, _tag(files[0], _DESCRIPTION), files))
+    with quiet_itk():
+        for uid in sorted(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))):
+            files = tuple(Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
+            if files:
+                found.append(Series(uid, _tag(files[0], _DESCRIPTION), files))
     return found
 
 
