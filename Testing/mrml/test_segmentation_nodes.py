@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import Code, LabelScheme, Region, Terminology
 from BrainSegSAMLib.mrml import node_to_segmentation, read_volume_node, segmentation_to_node
+from BrainSegSAMLib.segmentation_files import read_segmentation, write_label_map, write_seg_nrrd
+from BrainSegSAMLib.volumes import read_volume
 
 slicer = pytest.importorskip("slicer")
 vtk = pytest.importorskip("vtk")
@@ -526,3 +530,67 @@ def test_wide_label_values_come_back(case):
     labels = lesion().astype(np.uint16) * 300
     wide = Segmentation(segmentation.geometry, LabelScheme.plain({"a": 300, "b": 600, "c": 900}), labels)
     same(node_to_segmentation(segmentation_to_node(wide, volume)), wide)
+
+
+# ---- through our own files ------------------------------------------------------------------------------------------
+
+
+def test_node_to_files_and_back_to_a_node(case, tmp_path, ijk_to_ras, parent):
+    """Node → our files → node: identical, wherever the volume lies."""
+    volume, segmentation = case(ijk_to_ras, parent)
+    found = node_to_segmentation(segmentation_to_node(segmentation, volume))
+    for name, write in (("a.seg.nrrd", write_seg_nrrd), ("a.nii.gz", write_label_map)):
+        write(found, tmp_path / name)
+        read = read_segmentation(tmp_path / name, GLIOMA)
+        same(node_to_segmentation(segmentation_to_node(read, volume), geometry=segmentation.geometry), segmentation)
+
+
+def test_our_seg_nrrd_is_read_by_slicer(case, scene, tmp_path):
+    _, segmentation = case(np.array([[0, -1.0, 0, 40], [0, 0, 1.5, -60], [-1.0, 0, 0, 70], [0, 0, 0, 1]]))
+    write_seg_nrrd(segmentation, tmp_path / "ours.seg.nrrd")
+    node, storage = (scene.AddNewNodeByClass(f"vtkMRMLSegmentation{kind}Node") for kind in ("", "Storage"))
+    storage.SetFileName(str(tmp_path / "ours.seg.nrrd"))
+    assert storage.ReadData(node) == 1
+    back = node_to_segmentation(node, geometry=segmentation.geometry)
+    assert [(r.name, r.colour_rgb, r.terminology) for r in back.scheme.regions] == [
+        (r.name, r.colour_rgb, r.terminology) for r in GLIOMA.regions]
+    for region, mask in segmentation.masks():
+        np.testing.assert_array_equal(back.mask(region.name), mask)
+
+
+def test_slicers_seg_nrrd_is_read_by_us(case, scene, tmp_path):
+    volume, segmentation = case(np.array([[0, -1.0, 0, 40], [0, 0, 1.5, -60], [-1.0, 0, 0, 70], [0, 0, 0, 1]]))
+    node = segmentation_to_node(segmentation, volume)
+    storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "slicers.seg.nrrd"))
+    assert storage.WriteData(node) == 1
+    back = read_segmentation(tmp_path / "slicers.seg.nrrd", GLIOMA)
+    assert back.geometry.is_same_grid(segmentation.geometry)
+    np.testing.assert_array_equal(back.label_map, segmentation.label_map)
+
+
+# ---- a real volume --------------------------------------------------------------------------------------------------
+
+
+def test_a_real_volume_stored_inferior_left_anterior(make, scene, rotation):
+    """The T1 of `deep_gray` is stored I, L, A. Slicer's own reader and VTK say where its segments must lie."""
+    folder = Path(__file__).parents[3] / "shared" / "data" / "deep_gray"
+    files = sorted(folder.rglob("*t1*.nii*"))
+    if not files:
+        pytest.skip("../shared/data/deep_gray is not there")
+    storage = scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName(str(files[0]))
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "t1")
+    assert storage.ReadData(volume) == 1
+    parent = make.transform(rotation((1, 2, 3), 30, (10, -20, 30)))
+    volume.SetAndObserveTransformNodeID(parent.GetID())
+    voxels_, geometry = read_volume_node(volume)
+    from_file, _ = read_volume(files[0])
+    np.testing.assert_array_equal(voxels_, from_file)
+    bright = voxels_ >= np.partition(voxels_.ravel(), -400)[-400]
+    segmentation = Segmentation.from_masks(geometry, {"bright": bright})
+    node = segmentation_to_node(segmentation, volume)
+    expected, found = world_points_by_vtk(volume, bright), segment_world_points(node, "bright")
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.mean(axis=0), expected.mean(axis=0), atol=1e-3)
+    np.testing.assert_array_equal(node_to_segmentation(node).mask("bright"), bright)
