@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import DependencyError, ModelError
 
 _MAX_BYTES = 16 * 2**20  # such files hold kilobytes; a larger one is something else
 
@@ -44,9 +44,14 @@ def check_described(data: Mapping[str, Any], schema_name: str, path: Path) -> No
 
     Raises:
         ModelError: one sentence that names the file and the field.
+        DependencyError: the package jsonschema is not installed.
     """
-    import jsonschema
-
+    try:
+        import jsonschema
+    except ImportError as error:
+        raise DependencyError(
+            "Reading model descriptions needs the Python package jsonschema; install it with 'pip install jsonschema'."
+        ) from error
     schema = json.loads((Path(__file__).parent / schema_name).read_text(encoding="utf-8"))
     _check_format_version(data, schema, path)
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(data))
