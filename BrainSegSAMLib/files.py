@@ -27,6 +27,7 @@ _REASONS = {
     errno.EPERM: "you have no permission to write there; choose another folder",
     errno.EROFS: "it lies on a read-only disk; choose another folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a part of its path is a file, not a folder; choose another folder",
     errno.EISDIR: "a folder of that name is in the way; choose another name",
 }
 

@@ -1,8 +1,9 @@
 """Checks of raw NIfTI and MetaImage files for faults that ITK mends or fills in silently.
 
-Measured with SimpleITK 2.5.7: a truncated NIfTI file is read with zeros in the missing part, a voxel size of 0 becomes
-1, a negative MetaImage spacing becomes a flipped axis, and a sheared sform is dropped where there is a qform. Each of
-these would put a wrong image, or one in a wrong place, in front of the user; here each is an error.
+Measured with SimpleITK 2.5.7: a truncated NIfTI file is read with zeros in the missing part, NaN and infinite voxels of
+a NIfTI file become 0, a voxel size of 0 becomes 1, a negative MetaImage spacing becomes a flipped axis, and a sheared
+sform is dropped where there is a qform. Each of these would put a wrong image, or one in a wrong place, in front of the
+user; here each is an error.
 """
 
 from __future__ import annotations
@@ -21,53 +22,63 @@ from .errors import GeometryError, InputError
 from .geometry import Geometry
 
 _BLOCK: Final = 1 << 20
+_HEADER_SIZE: Final = 348
+_NIFTI2_HEADER_SIZE: Final = 540
+_FLOAT_TYPES: Final = {16: "f4", 64: "f8"}  # NIfTI datatype code → numpy type
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where the fields of a NIfTI header lie (byte offsets) and how they are coded (`struct` letters)."""
+class _Header:
+    """What the checks need of a NIfTI-1 header."""
 
-    size: int
-    dim: tuple[int, str]
-    bitpix: tuple[int, str]
-    pixdim: tuple[int, str]
-    vox_offset: tuple[int, str]
-    sform_code: tuple[int, str]
-    srow: tuple[int, str]
-
-
-# The C structs of https://nifti.nimh.nih.gov: nifti_1_header and nifti_2_header.
-_LAYOUTS: Final = {
-    348: _Layout(348, (40, "8h"), (72, "h"), (76, "8f"), (108, "f"), (254, "h"), (280, "12f")),
-    540: _Layout(540, (16, "8q"), (14, "h"), (104, "8d"), (168, "q"), (348, "i"), (400, "12d")),
-}
+    order: str
+    shape: tuple[int, ...]
+    datatype: int
+    bits_per_voxel: int
+    offset: int
 
 
 def check_nifti(path: Path) -> None:
-    """Check that a .nii or .nii.gz file is complete and that its grid is regular.
+    """Check that a .nii or .nii.gz file is complete, that its voxels are finite and that its grid is regular.
 
     The whole file is read once (and its gzip checksum verified), since nothing less finds a truncated one.
 
     Raises:
-        InputError: where it is empty, not NIfTI, damaged or truncated.
+        InputError: where it is not NIfTI-1, damaged or truncated, or holds NaN or infinite voxels.
         GeometryError: where a voxel size is not positive or its sform is sheared.
     """
     try:
         with _open(path) as stream:
-            header = stream.read(540)
-            layout, order = _layout_of(header, path)
-            expected = _check_header(header, layout, order, path)
-            length = len(header)
+            header = _read_header(stream.read(_HEADER_SIZE), path)
+            stream.read(header.offset - _HEADER_SIZE)
+            length = not_finite = 0
+            float_type = _FLOAT_TYPES.get(header.datatype)
             while block := stream.read(_BLOCK):
                 length += len(block)
+                if float_type:
+                    dtype = np.dtype(header.order + float_type)
+                    voxels = np.frombuffer(block, dtype, len(block) // dtype.itemsize)
+                    not_finite += voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             f"{path} is truncated or damaged: its compressed data do not end as they should. Copy or export it again."
         ) from error
+    expected = math.prod(header.shape) * header.bits_per_voxel // 8
     if length < expected:
         raise InputError(
-            f"{path} is truncated: its header promises {expected} bytes but it holds {length}. Copy or export it again."
+            f"{path} is truncated: its header promises {expected} bytes of voxels but it holds {length}. "
+            "Copy or export it again."
         )
+    if not_finite:
+        raise not_finite_error(path, not_finite)
+
+
+def not_finite_error(path: Path, count: int) -> InputError:
+    """The error for a volume with NaN or infinite voxels."""
+    return InputError(
+        f"{path} has {count} voxels whose intensity is not a finite number (NaN or infinite); "
+        "export it again, or replace them."
+    )
 
 
 def check_meta_image(path: Path) -> None:
@@ -92,33 +103,30 @@ def _open(path: Path) -> gzip.GzipFile:
     return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
 
 
-def _layout_of(header: bytes, path: Path) -> tuple[_Layout, str]:
-    for order in "<>":
-        if len(header) >= 4:
-            layout = _LAYOUTS.get(struct.unpack_from(order + "i", header)[0])
-            if layout is not None and len(header) >= layout.size:
-                return layout, order
-    raise InputError(f"{path} is not a NIfTI file, or its header is damaged. Copy or export it again.")
-
-
-def _check_header(header: bytes, layout: _Layout, order: str, path: Path) -> int:
-    """Check the header; returns the number of bytes that the file must have."""
-
-    def field(place: tuple[int, str]) -> list[float]:
-        return list(struct.unpack_from(order + place[1], header, place[0]))
-
-    dim = [int(n) for n in field(layout.dim)]
+def _read_header(raw: bytes, path: Path) -> _Header:
+    """Check the header's fields. Source: the C struct nifti_1_header at https://nifti.nimh.nih.gov."""
+    sizes = {order: struct.unpack_from(order + "i", raw)[0] for order in "<>"} if len(raw) >= 4 else {}
+    if _NIFTI2_HEADER_SIZE in sizes.values():
+        raise InputError(f"{path} is a NIfTI-2 file, which ITK cannot read; convert it to NIfTI-1.")
+    order = next((order for order, size in sizes.items() if size == _HEADER_SIZE), "")
+    if not order or len(raw) < _HEADER_SIZE:
+        raise InputError(f"{path} is not a NIfTI file, or its header is damaged. Copy or export it again.")
+    dim = struct.unpack_from(order + "8h", raw, 40)
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{path} has the impossible dimensions {dim[1:]} in its header. Export it again.")
-    _require_positive(field(layout.pixdim)[1 : min(dim[0], 3) + 1], path)
-    if field(layout.sform_code)[0] > 0:
-        matrix = np.vstack([np.reshape(field(layout.srow), (3, 4)), [0, 0, 0, 1]])
+    datatype, bits_per_voxel = struct.unpack_from(order + "2h", raw, 70)
+    pixdim = struct.unpack_from(order + "8f", raw, 76)
+    _require_positive(list(pixdim[1 : min(dim[0], 3) + 1]), path)
+    (offset,) = struct.unpack_from(order + "f", raw, 108)
+    (sform_code,) = struct.unpack_from(order + "h", raw, 254)
+    if sform_code > 0:
+        matrix = np.vstack([np.reshape(struct.unpack_from(order + "12f", raw, 280), (3, 4)), [0, 0, 0, 1]])
         try:
             Geometry.from_ijk_to_ras(matrix, (1, 1, 1))
         except GeometryError as error:
             raise GeometryError(f"{path} (its sform): {error}") from error
-    voxels = math.prod(dim[1 : dim[0] + 1])
-    return int(field(layout.vox_offset)[0]) + voxels * int(field(layout.bitpix)[0]) // 8
+    start = max(int(offset), _HEADER_SIZE) if math.isfinite(offset) else _HEADER_SIZE
+    return _Header(order, dim[1 : dim[0] + 1], datatype, bits_per_voxel, start)
 
 
 def _require_positive(spacing: list[float], path: Path) -> None:

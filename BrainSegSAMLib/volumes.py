@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .dicom import is_dicom, read_series
 from .errors import InputError
 from .geometry import Geometry
-from .headers import check_meta_image, check_nifti
+from .headers import check_meta_image, check_nifti, not_finite_error
 from .itk import geometry_of, quiet_itk, require_scalar_3d, simpleitk, unreadable
 
 VOLUME_SUFFIXES: Final = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -50,10 +50,7 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], Geometry]:
     array: NDArray[np.float32] = simpleitk().GetArrayFromImage(image)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
-        raise InputError(
-            f"{path} has {bad} voxels whose intensity is not a finite number (NaN or infinite); "
-            "export it again, or replace them."
-        )
+        raise not_finite_error(path, bad)
     if min(array.shape) < 2:
         size = "×".join(map(str, image.GetSize()))
         raise InputError(f"{path} is a single slice ({size} voxels); a volume is needed.")
