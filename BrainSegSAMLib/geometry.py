@@ -58,7 +58,7 @@ class Geometry:
         for name, kind in (("size_ijk", int), ("spacing_ijk_mm", float), ("origin_lps_mm", float)):
             object.__setattr__(self, name, tuple(kind(value) for value in getattr(self, name)))
         if len(self.size_ijk) != 3 or min(self.size_ijk) < 1:
-            raise GeometryError(f"A volume needs three axes of at least one voxel each, but its size is {self.size_ijk}.")
+            raise GeometryError(f"A volume needs three axes of one or more voxels, but its size is {self.size_ijk}.")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing_ijk_mm):
             raise GeometryError(
                 f"The voxel spacing {self.spacing_ijk_mm} mm is not positive; correct the file's header."
@@ -275,16 +275,21 @@ class AxisOrder:
         """An array (..., z, y, x) with its last three axes permuted and flipped; a view, not a copy."""
         lead = array_zyx.ndim - 3
         axes_zyx = [lead + 2 - self.sources_ijk[2 - a] for a in range(3)]
-        moved = array_zyx.transpose(*range(lead), *axes_zyx)
-        return np.flip(moved, axis=[lead + a for a in range(3) if self.flips_ijk[2 - a]])
+        moved: NDArray[Any] = array_zyx.transpose(*range(lead), *axes_zyx)[self._flip_index(lead)]
+        return moved
 
     def undo(self, array_zyx: NDArray[Any]) -> NDArray[Any]:
         """The inverse of `apply`; a view, not a copy."""
         lead = array_zyx.ndim - 3
-        flipped = np.flip(array_zyx, axis=[lead + a for a in range(3) if self.flips_ijk[2 - a]])
+        flipped = array_zyx[self._flip_index(lead)]
         axes_zyx = [lead + 2 - self.sources_ijk[2 - a] for a in range(3)]
         inverse = np.argsort([axis - lead for axis in axes_zyx])
-        return flipped.transpose(*range(lead), *[lead + int(a) for a in inverse])
+        restored: NDArray[Any] = flipped.transpose(*range(lead), *[lead + int(a) for a in inverse])
+        return restored
+
+    def _flip_index(self, lead: int) -> tuple[slice, ...]:
+        """An index that flips the axes of an array with `lead` axes before z, y, x."""
+        return (slice(None),) * lead + tuple(slice(None, None, -1 if flip else 1) for flip in self.flips_ijk[::-1])
 
 
 def _axis_of_letter(letter: str) -> tuple[int, int]:

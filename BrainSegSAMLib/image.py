@@ -86,13 +86,14 @@ class Segmentation:
             raise InputError(f"{self.name}: a label map holds unsigned integers, not {self.label_map.dtype}.")
 
     def mask(self, region: str) -> NDArray[np.bool_]:
-        """bool (z, y, x): the voxels of one region."""
+        """Bool (z, y, x): the voxels of one region."""
         labels = self.scheme[region].labels
         if len(labels) == 1:
             return np.asarray(self.label_map == labels[0])
         member = np.zeros(int(np.iinfo(self.label_map.dtype).max) + 1, dtype=bool)
         member[list(labels)] = True
-        return member[self.label_map]
+        mask: NDArray[np.bool_] = member[self.label_map]
+        return mask
 
     def masks(self) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
         """Each region with its mask, one at a time."""

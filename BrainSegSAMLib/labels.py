@@ -1,7 +1,7 @@
 """What a segmentation's values mean: regions with names, colours and SNOMED CT codes, as in nnU-Net.
 
-A region is a set of label values. A plain label is a region of one value; overlapping regions (whole tumour, tumour core,
-enhancing tumour) share values. So one label map holds any set of overlapping structures exactly.
+A region is a set of label values. A plain label is a region of one value; overlapping regions (whole tumour, tumour
+core, enhancing tumour) share values. So one label map holds any set of overlapping structures exactly.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class LabelScheme:
         try:
             return cls(tuple(_region_from_dict(entry, i) for i, entry in enumerate(entries)))
         except (KeyError, TypeError) as error:
-            raise ModelError(f"The list of regions cannot be read: {error!r} is missing or of the wrong type.") from error
+            raise ModelError(f"The list of regions cannot be read: {error!r} is missing or of a wrong type.") from error
 
 
 def _region_as_dict(region: Region) -> dict[str, Any]:

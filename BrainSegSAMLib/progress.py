@@ -1,8 +1,8 @@
 """How far a job is, and its cancellation, in one object that is handed down through every long-running function.
 
 A job reports named stages, each with a share of the whole; listeners (a progress bar, a panel, a log) get one immutable
-`ProgressUpdate` per report. `cancel()` may be called from any thread; the job ends with `Cancelled` at its next `advance`
-or `check`, so long loops call one of them at least once a second.
+`ProgressUpdate` per report. `cancel()` may be called from any thread; the job ends with `Cancelled` at its next
+`advance` or `check`, so long loops call one of them at least once a second.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the files that ship with the extension lie.
 
-In a source tree and in an installed Slicer extension `Resources/` is a sibling of this package; in a wheel it lies inside.
+In a source tree and in an installed Slicer extension `Resources/` is a sibling of this package; in a wheel, inside it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,249 @@
+"""The command line `brainsegsam`: a door to the commands, which do the work.
+
+Exit codes: 0 all done; 1 some cases failed, each named; 2 wrong use, or nothing could be done; 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import __version__
+from .console import STYLES, Console
+from .errors import BrainSegSAMError, Cancelled, InputError
+from .progress import Progress
+
+DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; `arguments` are those after the program's name (`sys.argv` where None).
+
+    Returns:
+        The exit code; see the module.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse ends so for --help (0) and for wrong use (2)
+        return int(stop.code or 0)
+    if options.command is None:
+        parser.print_help()
+        return WRONG_USE
+    console = Console(getattr(options, "progress", "auto"))
+    progress = Progress(console.listener)
+    with _signals_cancel(progress):
+        try:
+            action: Callable[[argparse.Namespace, Console, Progress], int] = options.action
+            return action(options, console, progress)
+        except Cancelled as cancelled:
+            console.fail(str(cancelled))
+            return CANCELLED
+        except BrainSegSAMError as error:
+            console.fail(str(error))
+            return WRONG_USE
+        except KeyboardInterrupt:
+            console.fail("The command was interrupted.")
+            return CANCELLED
+        finally:
+            console.close()
+
+
+@contextmanager
+def _signals_cancel(progress: Progress) -> Iterator[None]:
+    """The first Ctrl-C, or a request to terminate, cancels in order; the second Ctrl-C interrupts at once."""
+
+    def on_signal(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and progress.cancelled:
+            raise KeyboardInterrupt
+        progress.cancel()
+
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, on_signal)
+    except ValueError:  # not in the main thread: whoever started us there cancels by other means
+        previous = {}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="brainsegsam", description="Brain-MRI segmentation with nnU-Net v2 and the Segment Anything family."
+    )
+    parser.add_argument("--version", action="version", version=f"brainsegsam {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_predict(commands)
+    _add_train(commands)
+    _add_models(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help=f"{DEVICES} (default: auto)")
+    parser.add_argument("--progress", choices=STYLES, default="auto", help="how progress is shown (default: auto)")
+
+
+# ---- predict ----------------------------------------------------------------------------------------------------------
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("predict", help="segment cases", description="Segment cases with a trained model.")
+    parser.add_argument("--model", required=True, help="name in the catalogue, or a model folder")
+    parser.add_argument(
+        "--input",
+        required=True,
+        type=Path,
+        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest",
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--reference", metavar="MODALITY", help="modality whose grid the results have")
+    parser.add_argument("--modality-names", type=Path, metavar="JSON", help="further names of modalities")
+    parser.add_argument("--no-mirroring", action="store_true", help="no averaging over mirror images: faster")
+    parser.add_argument("--tile-step", type=float, metavar="SHARE", help="step of the sliding window, above 0 to 1")
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds whose networks are averaged")
+    parser.add_argument("--resume", action="store_true", help="skip cases that an earlier run finished")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and what is missing; write nothing")
+    parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
+    _add_common(parser)
+    parser.set_defaults(action=_predict)
+
+
+def _predict(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .cases import read_modality_table
+    from .predict import CaseResult, PredictJob, plan, run
+
+    chosen = {
+        "mirroring": False if options.no_mirroring else None,
+        "tile_step_size": options.tile_step,
+        "folds": options.folds,
+    }
+    job = PredictJob(
+        model=options.model,
+        source=options.input,
+        output=options.output,
+        device=options.device,
+        resume=options.resume,
+        trust=options.trust,
+        reference=options.reference,
+        table=read_modality_table(options.modality_names) if options.modality_names else None,
+        overrides={key: value for key, value in chosen.items() if value is not None},
+    )
+    planned = plan(job)
+    if planned.model.demonstration:
+        console.warn(f"{planned.model.title}: a demonstration. {planned.model.intended_use}")
+    if options.dry_run:
+        from .predict import describe_plan
+
+        for line in describe_plan(planned):
+            console.say(line)
+        return SOME_FAILED if any(result.status == "failed" for result in planned.results) else DONE
+
+    def on_result(result: CaseResult) -> None:
+        if result.status == "failed":
+            console.warn(f"Case '{result.case_id}' failed: {result.error}")
+        else:
+            console.say(f"{result.case_id}: {result.status}, {result.outputs['segmentation']}")
+
+    results = run(planned, progress=progress, on_result=on_result)
+    failed = [result for result in results if result.status == "failed"]
+    console.result({"cases": [_as_json(result) for result in results]})
+    if failed:
+        console.warn(f"{len(failed)} of {len(results)} cases failed: {', '.join(r.case_id for r in failed)}.")
+    return SOME_FAILED if failed else DONE
+
+
+def _as_json(result: object) -> dict[str, object]:
+    from .predict import CaseResult
+
+    assert isinstance(result, CaseResult)
+    outputs = {kind: str(path) for kind, path in result.outputs.items()}
+    return {"case_id": result.case_id, "status": result.status, "outputs": outputs, "error": result.error}
+
+
+# ---- train ------------------------------------------------------------------------------------------------------------
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .train import add_arguments
+
+    parser = commands.add_parser("train", help="train a model", description="Train a model on labelled cases.")
+    add_arguments(parser)
+    _add_common(parser)
+    parser.set_defaults(action=_train)
+
+
+def _train(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .train import run_from_options
+
+    for line in run_from_options(options, progress):
+        console.say(line)
+    return DONE
+
+
+# ---- models -----------------------------------------------------------------------------------------------------------
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .models_command import add_subcommands
+
+    parser = commands.add_parser("models", help="list, show, import, download or remove models")
+    add_subcommands(parser)
+    parser.set_defaults(action=_models)
+
+
+def _models(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .models_command import run_from_options
+
+    for line in run_from_options(options, progress):
+        console.say(line)
+    return DONE
+
+
+# ---- demo -------------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="segment a synthetic case, or one of yours, and show the result",
+        description="Segment one case with the bundled glioma model, and write segments, volumes and a picture.",
+    )
+    parser.add_argument("--case", type=Path, help="a case folder with flair, t1, t1ce and t2; a synthetic case if left out")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the results")
+    parser.add_argument("--model", default="glioma-nnunet-tiny", help="name in the catalogue, or a model folder")
+    parser.add_argument("--seed", type=int, default=2026, help="of the synthetic case")
+    _add_common(parser)
+    parser.set_defaults(action=_demo)
+
+
+def _demo(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .demo import run_demo
+
+    result = run_demo(
+        options.output,
+        case=options.case,
+        model=options.model,
+        device=options.device,
+        seed=options.seed,
+        progress=progress,
+    )
+    for line in result.lines:
+        console.say(line)
+    if result.failure:
+        raise InputError(result.failure)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

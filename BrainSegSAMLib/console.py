@@ -1,0 +1,115 @@
+"""How a command speaks to a terminal, a log file or another program."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from .progress import Listener, ProgressUpdate
+
+STYLES = ("auto", "bar", "plain", "json")
+_PLAIN_INTERVAL_S = 5.0
+
+
+class Console:
+    """Results on stdout, sentences on stderr; progress as a bar, as plain lines, or as JSON lines.
+
+    Args:
+        style: "bar" (a terminal), "plain" (a log), "json" (a program: one object a line on stdout), or "auto": a bar where
+            stderr is a terminal, plain lines elsewhere.
+        out: stdout where None.
+        err: stderr where None.
+    """
+
+    def __init__(self, style: str = "auto", *, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        if style == "auto":
+            style = "bar" if self._err.isatty() else "plain"
+        self.style = style
+        self._bar: Any = None
+        self._last: tuple[str, float] = ("", 0.0)
+
+    @property
+    def listener(self) -> Listener:
+        """For `Progress`."""
+        shown: dict[str, Callable[[ProgressUpdate], None]] = {
+            "bar": self._show_bar,
+            "plain": self._show_line,
+            "json": self._show_json,
+        }
+        return shown[self.style]
+
+    def say(self, text: str) -> None:
+        """A line of the result; not shown to a program, which gets `result`."""
+        if self.style != "json":
+            self.close()
+            print(text, file=self._out, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A sentence for the user on stderr."""
+        self.close()
+        print(text, file=self._err, flush=True)
+
+    def result(self, data: dict[str, Any]) -> None:
+        """The result for a program; nothing for people."""
+        if self.style == "json":
+            self._write_json({"type": "result", **data})
+
+    def fail(self, text: str) -> None:
+        """An error that ends the command: a sentence on stderr, and an object for a program."""
+        self.warn(f"Error: {text}")
+        if self.style == "json":
+            self._write_json({"type": "error", "message": text})
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show_bar(self, update: ProgressUpdate) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            layout = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
+            self._bar = tqdm(total=1.0, file=self._err, bar_format=layout, leave=False, dynamic_ncols=True)
+        self._bar.set_description(update.stage, refresh=False)
+        self._bar.set_postfix_str(_left(update), refresh=False)
+        self._bar.update(max(0.0, update.fraction - self._bar.n))
+        self._bar.refresh()
+
+    def _show_line(self, update: ProgressUpdate) -> None:
+        stage, shown = self._last
+        now = time.monotonic()
+        if update.stage == stage and now - shown < _PLAIN_INTERVAL_S and not update.message:
+            return
+        self._last = (update.stage, now)
+        parts = [f"[{update.fraction:4.0%}] {update.stage}", update.message, _left(update)]
+        print(" · ".join(part for part in parts if part), file=self._err, flush=True)
+
+    def _show_json(self, update: ProgressUpdate) -> None:
+        self._write_json(
+            {
+                "type": "progress",
+                "stage": update.stage,
+                "done": update.done,
+                "total": update.total,
+                "fraction": round(update.fraction, 4),
+                "remaining_s": None if update.remaining_s is None else round(update.remaining_s, 1),
+                "message": update.message,
+            }
+        )
+
+    def _write_json(self, data: dict[str, Any]) -> None:
+        print(json.dumps(data), file=self._out, flush=True)
+
+
+def _left(update: ProgressUpdate) -> str:
+    if update.remaining_s is None or update.fraction >= 1.0:
+        return ""
+    seconds = round(update.remaining_s)
+    return f"about {seconds // 60}:{seconds % 60:02d} left"

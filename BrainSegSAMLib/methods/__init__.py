@@ -1,0 +1,54 @@
+"""The methods by name, and the one way from a model folder to a predictor.
+
+A plain table, read lazily: listing methods costs nothing, and only the method that is used imports its networks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from ..errors import DependencyError, ModelError
+from ..models.store import load_model
+from .contract import Predictor
+
+# Method name, as in model.json → module with `load(model, *, device, trust, overrides) -> Predictor`.
+METHODS: dict[str, str] = {
+    "nnunet": "BrainSegSAMLib.methods.nnunet.predictor",
+}
+
+
+def load_predictor(
+    folder: Path | str,
+    *,
+    device: str = "cpu",
+    trust: bool = False,
+    overrides: dict[str, object] | None = None,
+) -> Predictor:
+    """Load a model folder, whatever its method.
+
+    Args:
+        folder: with a `model.json`.
+        device: torch device name: "cpu", "cuda", "cuda:1", "mps"; never changed silently.
+        trust: allow weights that need arbitrary unpickling; only for files of known origin.
+        overrides: settings of the method to use instead of the model's own, e.g. {"mirroring": False}.
+
+    Raises:
+        ModelError: where the folder or its weights cannot be used, or its method is not known here.
+        DependencyError: where a package that the method needs is not installed.
+    """
+    model = load_model(folder)
+    if model.method not in METHODS:
+        raise ModelError(
+            f"The model '{model.name}' needs the method '{model.method}', which this version of BrainSegSAM "
+            f"does not have; it has: {', '.join(METHODS)}."
+        )
+    try:
+        module = importlib.import_module(METHODS[model.method])
+        predictor: Predictor = module.load(model, device=device, trust=trust, overrides=overrides or {})
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"The method '{model.method}' needs the Python package '{error.name}', which is not installed; "
+            "install the requirements listed in Resources/requirements.txt."
+        ) from error
+    return predictor

@@ -1,0 +1,132 @@
+"""The command `models`: what there is, what one of them is, and how to get, make or remove one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import ModelError
+from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
+from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
+from .models.store import Model, load_model
+from .progress import Progress
+
+_ORIENTATIONS = {"reader": FROM_READER, "stored": None, "LPS": "LPS", "RAS": "RAS"}
+
+
+def add_subcommands(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    actions = parser.add_subparsers(dest="models_action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="models that are installed and those that can be downloaded")
+    info = actions.add_parser("info", help="everything about one model")
+    info.add_argument("name", help="name, or model folder")
+    importing = actions.add_parser("import", help="make a model of a trained nnU-Net v2: a results folder, or its zip")
+    importing.add_argument("source", type=Path, help="nnU-Net results folder, or zip made by nnU-Net's export")
+    importing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
+    importing.add_argument("--title", default="", help="name shown to users")
+    importing.add_argument("--licence", default="not stated", help="licence of the weights")
+    importing.add_argument("--cite", action="append", default=[], help="what to cite; may be given several times")
+    importing.add_argument("--modalities", nargs="+", help="names of the channels, in order")
+    importing.add_argument(
+        "--orientation",
+        choices=list(_ORIENTATIONS),
+        default="reader",
+        help="axes of the training images; 'reader': as its plans tell, 'stored': voxel order as stored",
+    )
+    importing.add_argument("--configuration", help="which one, where the folder holds several, e.g. 3d_fullres")
+    importing.add_argument("--folds", nargs="+", help="folds to take; all where left out")
+    importing.add_argument("--checkpoint", default="checkpoint_final.pth", help="file name of the checkpoints")
+    importing.add_argument("--trust", action="store_true", help="load checkpoints that need arbitrary unpickling")
+    download = actions.add_parser("download", help="download a model of the catalogue")
+    download.add_argument("name")
+    remove = actions.add_parser("remove", help="delete a model that was downloaded, imported or trained")
+    remove.add_argument("name")
+
+
+def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterable[str]:
+    """Do what was asked; gives the lines to show.
+
+    Raises:
+        ModelError, DownloadError, OutputError, Cancelled: as the functions of `models` and `methods.nnunet.importing`.
+    """
+    action: str = options.models_action
+    if action == "list":
+        return _list()
+    if action == "info":
+        return describe_model(load_model(find_model(options.name)))
+    if action == "import":
+        return _import(options, progress)
+    if action == "download":
+        return [f"Installed in {_download(options.name, progress).folder}"]
+    return [f"Removed {remove_model(options.name)}"]
+
+
+def describe_model(model: Model) -> list[str]:
+    """All that a user should know of a model, as lines."""
+    lines = [
+        f"{model.title} ({model.name}, version {model.version})",
+        *([model.description] if model.description else []),
+        f"Use          {model.intended_use}" + (" This is a demonstration." if model.demonstration else ""),
+        f"Method       {model.method}",
+        f"Needs        {', '.join(model.modalities)}",
+        f"Gives        {', '.join(model.scheme.names)}",
+        f"Licence      {model.licence}",
+        f"Folder       {model.folder} ({sum(file.size for file in model.weights) / 1e6:.1f} MB of weights)",
+        f"SHA-256      {model.sha256}",
+    ]
+    lines += [f"Cite         {citation}" for citation in model.citations]
+    for title, table in model.results.items():
+        lines += ["", title, *_table([table["columns"], *table["rows"]])]
+        if table.get("note"):
+            lines.append(table["note"])
+    return lines
+
+
+def _list() -> list[str]:
+    installed = installed_models()
+    entries = {entry.name: entry for entry in load_catalogue()}
+    rows = [["NAME", "STATE", "METHOD", "NEEDS", "TITLE"]]
+    for name, folder in installed.items():
+        try:
+            model = load_model(folder, verify_hashes=False)
+        except ModelError as error:
+            rows.append([name, "broken", "", "", str(error)])
+            continue
+        state = "bundled" if name in entries and entries[name].folder is not None else "installed"
+        title = f"{model.title}: {model.intended_use}" if model.demonstration else model.title
+        rows.append([name, state, model.method, "+".join(model.modalities), title])
+    for entry in entries.values():
+        if entry.name not in installed:
+            state = "download" if entry.file is not None else "missing"
+            rows.append([entry.name, state, entry.method, "+".join(entry.modalities), entry.title])
+    return [*_table(rows), "", f"Your own models lie in {models_folder()}"]
+
+
+def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
+    model = import_nnunet(
+        options.source,
+        models_folder() / options.name,
+        configuration=options.configuration,
+        modalities=options.modalities,
+        orientation=_ORIENTATIONS[options.orientation],
+        folds=options.folds,
+        checkpoint=options.checkpoint,
+        origin=Origin(title=options.title, licence=options.licence, citations=tuple(options.cite)),
+        trust=options.trust,
+        progress=progress,
+    )
+    return describe_model(model)
+
+
+def _download(name: str, progress: Progress) -> Model:
+    entry = find_entry(name)
+    if entry.file is None:
+        raise ModelError(f"The model '{name}' comes with BrainSegSAM; there is nothing to download.")
+    return install_nnunet(entry, progress=progress)
+
+
+def _table(rows: Iterable[Iterable[object]]) -> list[str]:
+    cells = [["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -1,0 +1,350 @@
+"""The command that users come for: cases in, segmentations with their records out.
+
+Every case gives `<case_id>.nii.gz` (label map), `<case_id>.seg.nrrd` (overlapping segments with names, colours and
+codes) and `<case_id>.json` (its record). The record is written last and names the others with their hashes, so a case
+is finished exactly when its record is there and true; `--resume` relies on that. `run.json` sums the run up.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .backends.devices import resolve_device
+from .batch import Row, run_pipeline
+from .cases import Case, find_cases, load_image
+from .components import as_rows, statistics
+from .errors import BrainSegSAMError, Cancelled, InputError, OutputError
+from .files import atomic_path, read_json, sha256_of, write_json
+from .image import Image, Segmentation
+from .methods import load_predictor
+from .methods.contract import Predictor
+from .modalities import ModalityTable
+from .models.catalogue import find_model
+from .models.store import Model, load_model
+from .progress import Progress
+from .segmentation_files import write_label_map, write_seg_nrrd
+
+RECORD_VERSION = 1
+RUN_FILE = "run.json"
+_PACKAGES = ("nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """What to segment, with what, and where to.
+
+    Attributes:
+        model: name in the catalogue, or model folder.
+        source: what `cases.find_cases` takes.
+        output: folder for the results; made where missing.
+        device: "auto", or a torch device name.
+        resume: skip cases whose record says that they are finished with the same model, settings and inputs.
+        trust: allow weights that need arbitrary unpickling.
+        reference: modality whose grid the result has; the model's first where None.
+        table: names of modalities.
+        overrides: settings of the method to use instead of the model's, e.g. {"mirroring": False}.
+    """
+
+    model: str
+    source: Path
+    output: Path
+    device: str = "auto"
+    resume: bool = False
+    trust: bool = False
+    reference: str | None = None
+    table: ModalityTable | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one case.
+
+    Attributes:
+        case_id: the case.
+        status: "done", "skipped" (finished by an earlier run) or "failed".
+        outputs: kind ("label_map", "segmentation", "record") → file.
+        error: why it failed, as a sentence.
+    """
+
+    case_id: str
+    status: str
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with everything that can be known before any work.
+
+    Attributes:
+        job: what was asked for.
+        model: read and checked.
+        device: the device that will be used.
+        todo: cases to work on.
+        results: of cases that need no work: finished earlier, or unusable.
+    """
+
+    job: PredictJob
+    model: Model
+    device: str
+    todo: tuple[Case, ...]
+    results: tuple[CaseResult, ...]
+
+
+def plan(job: PredictJob) -> Plan:
+    """Find the model and the cases, and say which of them need work; writes nothing.
+
+    Raises:
+        ModelError: where the model cannot be used.
+        InputError: where no case can be used, or the device or the reference modality is not there.
+    """
+    model = load_model(find_model(job.model))
+    if job.reference is not None and job.reference not in model.modalities:
+        raise InputError(
+            f"The reference modality '{job.reference}' is not one of the model's: {', '.join(model.modalities)}."
+        )
+    device = resolve_device(job.device)
+    todo, results = [], []
+    for case in find_cases(job.source, modalities=model.modalities, table=job.table):
+        if case.problem:
+            results.append(CaseResult(case.case_id, "failed", error=case.problem))
+        elif job.resume and _is_finished(case, job, model):
+            results.append(CaseResult(case.case_id, "skipped", output_paths(job.output, case.case_id)))
+        else:
+            todo.append(case)
+    return Plan(job, model, device, tuple(todo), tuple(results))
+
+
+def run(
+    planned: Plan, *, progress: Progress | None = None, on_result: Callable[[CaseResult], None] | None = None
+) -> list[CaseResult]:
+    """Do what was planned.
+
+    Args:
+        planned: from `plan`.
+        progress: of the whole run.
+        on_result: told of every case as soon as it is finished, failed or known to need no work.
+
+    Returns:
+        One result per case, by case id; `run.json` in the output folder says the same.
+
+    Raises:
+        OutputError: where the output folder cannot be written.
+        ModelError: where the weights cannot be used.
+        Cancelled: when the progress was cancelled; finished cases stay, and `run.json` says so.
+    """
+    progress = progress or Progress()
+    job = planned.job
+    started = time.time()
+    _check_writable(job.output)
+    results = list(planned.results)
+
+    def keep(result: CaseResult) -> None:
+        results.append(result)
+        if on_result is not None:
+            on_result(result)
+
+    if on_result is not None:
+        for result in results:
+            on_result(result)
+    status = "finished"
+    try:
+        if planned.todo:
+            progress.stage("Loading the model", until=0.02)
+            predictor = load_predictor(
+                planned.model.folder, device=planned.device, trust=job.trust, overrides=dict(job.overrides)
+            )
+            _run_cases(planned, predictor, progress, keep)
+    except Cancelled:
+        status = "cancelled"
+        raise
+    except BrainSegSAMError as error:
+        status = f"failed: {error}"
+        raise
+    finally:
+        results.sort(key=lambda result: result.case_id)
+        _write_run_record(planned, results, status=status, started=started)
+    return results
+
+
+def describe_plan(planned: Plan) -> list[str]:
+    """What would run and what is missing, a line each."""
+    model = planned.model
+    lines = [
+        f"Model   {model.title} ({model.name} {model.version}, method {model.method}) in {model.folder}",
+        f"Device  {planned.device}",
+        f"Output  {planned.job.output}",
+    ]
+    for case in planned.todo:
+        lines.append(f"Case    {case.case_id}: would be segmented from")
+        lines += [f"          {name}: {case.modalities[name]}" for name in model.modalities]
+    for result in planned.results:
+        reason = f"cannot be used: {result.error}" if result.error else "finished by an earlier run"
+        lines.append(f"Case    {result.case_id}: {reason}")
+    return lines
+
+
+def output_paths(folder: Path, case_id: str) -> dict[str, Path]:
+    """Where the results of a case lie."""
+    return {
+        "label_map": folder / f"{case_id}.nii.gz",
+        "segmentation": folder / f"{case_id}.seg.nrrd",
+        "record": folder / f"{case_id}.json",
+    }
+
+
+def _run_cases(
+    planned: Plan, predictor: Predictor, progress: Progress, keep: Callable[[CaseResult], None]
+) -> None:
+    job, modalities = planned.job, planned.model.modalities
+
+    def load(case: Case) -> tuple[Image, dict[str, Any]]:
+        begin = time.perf_counter()
+        image, actions = load_image(case, modalities, reference=job.reference)
+        files = {name: case.modalities[name] for name in modalities}
+        inputs = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
+        seconds = {"read": round(time.perf_counter() - begin, 3)}
+        return image, {"case_id": case.case_id, "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
+
+    def compute(loaded: tuple[Image, dict[str, Any]], part: Progress) -> tuple[Segmentation, dict[str, Any]]:
+        image, record = loaded
+        begin = time.perf_counter()
+        segmentation = predictor.predict(image, progress=part)
+        record["seconds"]["segment"] = round(time.perf_counter() - begin, 3)
+        return segmentation, record
+
+    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> dict[str, Path]:
+        return write_case(computed[0], job.output, case.case_id, record=computed[1])
+
+    def on_row(row: Row[Case, dict[str, Path]]) -> None:
+        status = "failed" if row.error else "done"
+        keep(CaseResult(row.item.case_id, status, row.saved or {}, row.error))
+
+    run_pipeline(
+        planned.todo,
+        load=load,
+        compute=compute,
+        save=save,
+        name=lambda case: case.case_id,
+        progress=progress,
+        on_row=on_row,
+    )
+
+
+def write_case(
+    segmentation: Segmentation, folder: Path, case_id: str, *, record: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Write label map, segments and, last, the record that names them.
+
+    Args:
+        segmentation: what was predicted.
+        folder: where to.
+        case_id: first part of the files' names.
+        record: what is known of the case beyond the segmentation's own record.
+
+    Raises:
+        OutputError: where a file cannot be written; the record of an earlier run is gone by then, so that the case
+            counts as unfinished.
+    """
+    begin = time.perf_counter()
+    paths = output_paths(folder, case_id)
+    try:
+        paths["record"].unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{paths['record']} of an earlier run cannot be replaced: {error.strerror}.") from error
+    write_label_map(segmentation, paths["label_map"])
+    write_seg_nrrd(segmentation, paths["segmentation"])
+    measures = as_rows(statistics(segmentation))
+    seconds = dict(record.get("seconds", {}))
+    seconds["write"] = round(time.perf_counter() - begin, 3)
+    full = {
+        **record,
+        "record_version": RECORD_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "prediction": segmentation.record,
+        "geometry": segmentation.geometry.as_dict(),
+        "regions": measures,
+        "outputs": {
+            kind: {"file": paths[kind].name, "sha256": sha256_of(paths[kind])} for kind in ("label_map", "segmentation")
+        },
+        "seconds": seconds,
+    }
+    write_json(full, paths["record"])
+    return paths
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this project and the packages that decide a result."""
+    found = {"python": platform.python_version(), "brainsegsam": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
+    """Whether a true record of this case, model, settings and inputs lies in the output folder."""
+    paths = output_paths(job.output, case.case_id)
+    try:
+        record = read_json(paths["record"])
+        same_model = record["prediction"]["model_sha256"] == model.sha256
+        settings = record["prediction"]["settings"]
+        same_settings = all(settings.get(key) == value for key, value in job.overrides.items())
+        same_inputs = all(
+            record["inputs"][name]["sha256"] == sha256_of(case.modalities[name]) for name in model.modalities
+        )
+        complete = all(
+            sha256_of(paths[kind]) == record["outputs"][kind]["sha256"] for kind in ("label_map", "segmentation")
+        )
+    except (InputError, KeyError, TypeError):
+        return False
+    return same_model and same_settings and same_inputs and complete
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail before the work, not after it, where nothing can be written."""
+    with atomic_path(folder / ".writable") as probe:
+        probe.write_bytes(b"")
+    (folder / ".writable").unlink(missing_ok=True)
+
+
+def _write_run_record(planned: Plan, results: Sequence[CaseResult], *, status: str, started: float) -> None:
+    job = planned.job
+    counts = {kind: sum(result.status == kind for result in results) for kind in ("done", "skipped", "failed")}
+    write_json(
+        {
+            "record_version": RECORD_VERSION,
+            "command": "predict",
+            "status": status,
+            "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - started, 3),
+            "source": str(job.source),
+            "model": {"name": planned.model.name, "folder": str(planned.model.folder), "sha256": planned.model.sha256},
+            "device": planned.device,
+            "overrides": dict(job.overrides),
+            "versions": versions(),
+            "counts": counts,
+            "cases": [
+                {
+                    "case_id": result.case_id,
+                    "status": result.status,
+                    "outputs": {kind: path.name for kind, path in result.outputs.items()},
+                    "error": result.error,
+                }
+                for result in results
+            ],
+        },
+        job.output / RUN_FILE,
+    )
