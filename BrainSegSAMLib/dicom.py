@@ -84,7 +84,9 @@ def read_series(path: Path) -> Any:
 
 
 def _choose_series(path: Path) -> Series:
-    found = find_series(path if path.is_dir() else path.parent)
+    folder = path if path.is_dir() else path.parent
+    found = find_series(folder)
+    _check_none_left_out(folder, found)
     if path.is_file():
         uid = _tag(path, _SERIES_UID)
         found = [series for series in found if series.uid.startswith(uid)]
@@ -97,6 +99,17 @@ def _choose_series(path: Path) -> Series:
             f"{path} holds {len(found)} DICOM series: {listed}. Put the one that is needed into a folder of its own."
         )
     return found[0]
+
+
+def _check_none_left_out(folder: Path, found: list[Series]) -> None:
+    """Refuse DICOM files that are in no series: GDCM silently leaves out truncated ones, and a slice would be missing."""
+    listed = {file.name for series in found for file in series.files}
+    for path in sorted(folder.iterdir()):
+        if path.name not in listed and path.name.upper() != "DICOMDIR" and is_dicom(path):
+            raise InputError(
+                f"{path} is a DICOM file that is truncated, damaged or not an image; "
+                "export its series again, or move the file away."
+            )
 
 
 def _check_stack(path: Path, reader: Any, count: int) -> None:

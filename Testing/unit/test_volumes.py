@@ -367,12 +367,20 @@ def test_a_single_dicom_slice_is_refused(tmp_path, slices):
         read_volume(write_dicom(*slices, tmp_path / "d", skip=range(1, 8)))
 
 
-def test_a_truncated_dicom_file_is_refused(tmp_path, slices):
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_a_truncated_dicom_file_is_refused(k, tmp_path, slices):
     folder = write_dicom(*slices, tmp_path / "d")
-    path = sorted(folder.iterdir())[2]
+    path = next(folder.glob(f"*-{k}.dcm"))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="d "):
+    with pytest.raises(InputError, match=f"-{k}.dcm is a DICOM file that is truncated"):
         read_volume(folder)
+
+
+def test_other_files_beside_a_series_do_not_matter(tmp_path, slices):
+    folder = write_dicom(*slices, tmp_path / "d")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "DICOMDIR").write_bytes(next(folder.glob("*.dcm")).read_bytes()[:200])
+    np.testing.assert_array_equal(read_volume(folder)[0], slices[0])
 
 
 # ---- the rest ------------------------------------------------------------------------------------------------------
