@@ -102,7 +102,7 @@ def _choose_series(path: Path) -> Series:
 
 
 def _check_none_left_out(folder: Path, found: list[Series]) -> None:
-    """Refuse DICOM files that are in no series: GDCM silently leaves out truncated ones, and a slice would be missing."""
+    """Refuse DICOM files that are in no series: GDCM leaves out truncated ones without a word."""
     listed = {file.name for series in found for file in series.files}
     for path in sorted(folder.iterdir()):
         if path.name not in listed and path.name.upper() != "DICOMDIR" and is_dicom(path):

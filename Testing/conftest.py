@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -49,3 +51,19 @@ def oblique_array(oblique_grid: Geometry) -> NDArray[np.float32]:
     """Whole numbers, different in every voxel, so that any flip or permutation shows; float32 (z, y, x)."""
     count = int(np.prod(oblique_grid.shape_zyx))
     return np.random.default_rng(7).permutation(count).astype(np.float32).reshape(oblique_grid.shape_zyx)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("A size-limited file system can only be mounted by root on Linux.")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

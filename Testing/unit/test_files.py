@@ -18,22 +18,6 @@ from BrainSegSAMLib.files import atomic_path, read_json, sha256_of, write_json, 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A file system of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("A size-limited file system can only be mounted by root on Linux.")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_finished_file_takes_its_name_and_nothing_else_is_left(tmp_path):
     final = tmp_path / "new" / "folder" / "a.nii.gz"
     with atomic_path(final) as partial:
