@@ -7,6 +7,10 @@ import re
 import numpy as np
 import pytest
 
+from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.labels import Code, LabelScheme, Region, Terminology
+from BrainSegSAMLib.mrml import read_volume_node
+
 slicer = pytest.importorskip("slicer", reason="the MRML libraries of slicer-core are not installed")
 vtk = pytest.importorskip("vtk")
 
@@ -110,3 +114,69 @@ def make(scene):
             return node
 
     return Make()
+
+
+# ---- a case ----------------------------------------------------------------------------------------------------------
+
+ALTERED = Code("SCT", "49755003", "Morphologically Altered Structure")
+BRAIN = Code("SCT", "12738006", "Brain")
+GLIOMA = LabelScheme((
+    Region("Whole tumour", (1, 2, 3), (230, 159, 0), Terminology(ALTERED, Code("SCT", "108369006", "Neoplasm"), BRAIN)),
+    Region("Tumour core", (1, 3), (86, 180, 233), Terminology(ALTERED, Code("SCT", "6574001", "Necrosis"))),
+    Region("Enhancing tumour", (3,), (204, 121, 167)),
+))
+SHAPE = (16, 20, 24)  # z, y, x
+
+
+def ball(centre, radius):
+    return sum((axis - c) ** 2 for axis, c in zip(np.indices(SHAPE), centre, strict=True)) <= radius**2
+
+
+def lesion():
+    """Necrosis in enhancement in oedema, off centre, so that any flip or permutation shows."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[ball((6, 8, 15), 5)] = 2
+    labels[ball((6, 8, 15), 3)] = 3
+    labels[ball((6, 8, 15), 1)] = 1
+    return labels
+
+
+def intensities(labels):
+    return (labels * 100 + np.random.default_rng(3).integers(0, 20, labels.shape)).astype(np.int16)
+
+
+@pytest.fixture(params=["plain", "permuted", "anisotropic", "oblique", "mirrored"])
+def ijk_to_ras(request, rotation):
+    return {
+        "plain": np.array([[-1.0, 0, 0, 5], [0, -1.0, 0, -7], [0, 0, 1.0, 9], [0, 0, 0, 1]]),
+        "permuted": np.array([[0, -1.0, 0, 40], [0, 0, 1.0, -60], [-1.0, 0, 0, 70], [0, 0, 0, 1]]),
+        "anisotropic": np.array([[-0.5, 0, 0, 10], [0, 0.75, 0, -20], [0, 0, 5.0, 30], [0, 0, 0, 1.0]]),
+        "oblique": rotation((1, 2, 3), 25, (5, -8, 12)) @ np.diag([0.9, 1.1, 3.0, 1.0]),
+        "mirrored": np.diag([1.0, 1.0, -2.0, 1.0]),
+    }[request.param]
+
+
+@pytest.fixture(params=["none", "moved", "nested", "scaled"])
+def parent(request, make, rotation):
+    if request.param == "none":
+        return None
+    moved = make.transform(rotation((1, -1, 0.5), 40, (30, -20, 10)), name="moved")
+    if request.param == "moved":
+        return moved
+    scale = (1.5, 1.5, 1.5) if request.param == "scaled" else (1.0, 1.0, 1.0)
+    return make.transform(rotation((0, 1, 1), -70, (1, 2, 3), scale), name="inner", parent=moved)
+
+
+@pytest.fixture
+def case(make):
+    """A volume with a lesion in a scene, and the segmentation as a predictor would give it, in world space."""
+
+    def build(ijk_to_ras=None, parent=None, labels=None, name="flair"):
+        labels = lesion() if labels is None else labels
+        node = make.volume(intensities(labels), ijk_to_ras, name=name)
+        if parent is not None:
+            node.SetAndObserveTransformNodeID(parent.GetID())
+        _, geometry = read_volume_node(node)
+        return node, Segmentation(geometry, GLIOMA, labels, name="glioma")
+
+    return build

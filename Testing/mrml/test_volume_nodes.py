@@ -30,29 +30,6 @@ def world_ras_by_vtk(node, ijk):
     return np.array(world)
 
 
-@pytest.fixture(params=["plain", "permuted", "anisotropic", "oblique", "mirrored"])
-def ijk_to_ras(request, rotation):
-    return {
-        "plain": np.diag([-1.0, -1.0, 1.0, 1.0]),
-        # Index axes along I, L, A, as the volumes of `deep_gray` are stored.
-        "permuted": np.array([[0, -1.0, 0, 40], [0, 0, 1.0, -60], [-1.0, 0, 0, 70], [0, 0, 0, 1]]),
-        "anisotropic": np.array([[-0.5, 0, 0, 10], [0, 0.75, 0, -20], [0, 0, 5.0, 30], [0, 0, 0, 1.0]]),
-        "oblique": rotation((1, 2, 3), 25, (5, -8, 12)) @ np.diag([0.9, 1.1, 3.0, 1.0]),
-        "mirrored": np.diag([1.0, 1.0, -2.0, 1.0]),
-    }[request.param]
-
-
-@pytest.fixture(params=["none", "moved", "nested", "scaled"])
-def parent(request, make, rotation):
-    if request.param == "none":
-        return None
-    moved = make.transform(rotation((1, -1, 0.5), 40, (30, -20, 10)), name="moved")
-    if request.param == "moved":
-        return moved
-    scale = (1.5, 1.5, 1.5) if request.param == "scaled" else (1.0, 1.0, 1.0)
-    return make.transform(rotation((0, 1, 1), -70, (1, 2, 3), scale), name="inner", parent=moved)
-
-
 def test_brightest_voxel_lies_where_vtk_puts_it(make, ijk_to_ras, parent):
     array = shiny()
     node = make.volume(array, ijk_to_ras)
