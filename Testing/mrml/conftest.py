@@ -14,6 +14,10 @@ from BrainSegSAMLib.mrml import read_volume_node
 slicer = pytest.importorskip("slicer", reason="the MRML libraries of slicer-core are not installed")
 vtk = pytest.importorskip("vtk")
 
+# These images are small: threads only wait for each other on a busy machine.
+vtk.vtkMultiThreader.SetGlobalDefaultNumberOfThreads(1)
+vtk.vtkSMPTools.Initialize(1)
+
 # What Slicer's libraries print outside the application without anything being wrong.
 HARMLESS = (
     "GenericColors",  # the default colour files are in the application, not in the wheel
