@@ -19,7 +19,7 @@ from ..files import atomic_path
 # What torch's readers raise on bytes that are no checkpoint (found by cutting and altering files; see the tests).
 _UNREADABLE = (
     RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError, OverflowError,
-    MemoryError, SystemError, ImportError, pickle.UnpicklingError, struct.error,
+    MemoryError, OSError, SystemError, ImportError, pickle.UnpicklingError, struct.error,
 )
 
 
@@ -41,7 +41,12 @@ def load_checkpoint(path: Path | str, *, trust: bool = False) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"There is no weights file '{path}'.")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as stream:
+            empty = not stream.read(1)
+    except OSError as error:
+        raise ModelError(f"The weights file '{path}' cannot be read: {error.strerror or error}.") from error
+    if empty:
         raise ModelError(f"The weights file '{path}' is empty; copy or download it again.")
     loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickled(path, trust=trust)
     if not isinstance(loaded, dict):
@@ -69,8 +74,6 @@ def _load_pickled(path: Path, *, trust: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False)
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"The weights file '{path}' cannot be read: {error.strerror or error}.") from error
     except _UNREADABLE as error:
         raise ModelError(_explain(path, error, trust=trust)) from error
 

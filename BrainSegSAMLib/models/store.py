@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,6 +126,20 @@ class Model:
             "demonstration": self.demonstration,
             "intended_use": self.intended_use,
         }
+
+
+def check_name(name: str) -> str:
+    """The name itself, if a model may be called so.
+
+    Raises:
+        ModelError: it has other characters than lower-case letters, digits, and single . _ - between them, or too many.
+    """
+    if len(name) > 64 or not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", name):
+        raise ModelError(
+            f"A model cannot be called '{name[:80]}'; use at most 64 lower-case letters and digits, with single . _ - "
+            "between them."
+        )
+    return name
 
 
 def load_model(folder: Path | str, *, verify_hashes: bool = True) -> Model:

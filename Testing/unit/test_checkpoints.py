@@ -120,10 +120,11 @@ def test_trusted_file_that_needs_an_absent_package(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "odd.pth", trust=True)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
-def test_truncated_file(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("padding", [0, 100_000], ids=["small", "large"])
+def test_truncated_file(tmp_path: Path, share: float, padding: int) -> None:
     path = tmp_path / "cut.pth"
-    torch.save(checkpoint_like_nnunet(), path)
+    torch.save({**checkpoint_like_nnunet(), "padding": torch.ones(padding)}, path)
     content = path.read_bytes()
     path.write_bytes(content[: max(1, int(len(content) * share))])
     with pytest.raises(ModelError, match=r"cut\.pth' is cut short or is not a PyTorch checkpoint"):
@@ -169,6 +170,16 @@ def test_other_content(tmp_path: Path, name: str, content: bytes, sentence: str)
 def test_absent_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"There is no weights file .*none\.pth"):
         load_checkpoint(tmp_path / "none.pth")
+
+
+def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "locked.pth").write_bytes(b"content")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ModelError, match=r"locked\.pth' cannot be read: Permission denied"):
+        load_checkpoint(tmp_path / "locked.pth")
 
 
 def test_checkpoint_that_is_no_dictionary(tmp_path: Path) -> None:
