@@ -132,7 +132,7 @@ def test_a_label_map_without_a_scheme_gets_plain_names(tumour, tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([0, 1.5], "not whole numbers"), ([0, -1], "run from -1"), ([0, 70000], "run from 0"), ([0, 7], "values 7, which")],
+    [([0, 1.5], "not whole numbers"), ([0, -1], "run from -1"), ([0, 70000], "run from 0"), ([0, 7], "values 7, ")],
 )
 def test_what_is_no_label_map_of_the_scheme_is_refused(values, words, tmp_path):
     array = np.resize(np.array(values), (2, 3, 4))
