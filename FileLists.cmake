@@ -1,6 +1,11 @@
 # Every file that is installed. Written by Testing/guards/update_file_lists.py; do not edit by hand.
 
 set(BrainSegSAM_MODULE_SCRIPTS
+  BrainSegSAM.py
+  BrainSegSAMWidgets/Dependencies.py
+  BrainSegSAMWidgets/PredictPanel.py
+  BrainSegSAMWidgets/PredictionJob.py
+  BrainSegSAMWidgets/WorkerProcess.py
   BrainSegSAMWidgets/__init__.py
   )
 
@@ -9,9 +14,20 @@ set(BrainSegSAM_MODULE_RESOURCES
 
 set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__init__.py
+  BrainSegSAMLib/__main__.py
   BrainSegSAMLib/backends/__init__.py
   BrainSegSAMLib/backends/checkpoints.py
+  BrainSegSAMLib/backends/devices.py
+  BrainSegSAMLib/backends/nnunet.py
+  BrainSegSAMLib/backends/nnunet_child.py
+  BrainSegSAMLib/backends/nnunet_training.py
+  BrainSegSAMLib/batch.py
+  BrainSegSAMLib/case_layouts.py
+  BrainSegSAMLib/cases.py
+  BrainSegSAMLib/cli.py
   BrainSegSAMLib/components.py
+  BrainSegSAMLib/console.py
+  BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/files.py
@@ -20,23 +36,39 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/itk.py
   BrainSegSAMLib/labels.py
+  BrainSegSAMLib/methods/__init__.py
+  BrainSegSAMLib/methods/contract.py
+  BrainSegSAMLib/methods/nnunet/description.py
+  BrainSegSAMLib/methods/nnunet/importing.py
+  BrainSegSAMLib/methods/nnunet/predictor.py
+  BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
+  BrainSegSAMLib/models/archives.py
+  BrainSegSAMLib/models/catalogue.py
+  BrainSegSAMLib/models/download.py
   BrainSegSAMLib/models/schema.py
   BrainSegSAMLib/models/store.py
+  BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
   BrainSegSAMLib/phantom.py
+  BrainSegSAMLib/pictures.py
+  BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
+  BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/volumes.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
+  BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png
+  Resources/Models/catalogue.json
+  Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )

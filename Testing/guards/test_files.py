@@ -149,7 +149,7 @@ endfunction()
 """
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("cc") is None, reason="CMake or a compiler is absent.")
+@pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("cc")), reason="CMake or a compiler is absent.")
 def test_an_installed_extension_is_complete(tmp_path: Path) -> None:
     """CMake, with stand-ins for Slicer's macros, installs a tree from which the library and its resources load."""
     fake = tmp_path / "fake"

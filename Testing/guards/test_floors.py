@@ -20,13 +20,14 @@ PACKAGE = "BrainSegSAMLib"
 # The longest matching prefix decides.
 FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "wire"],
-    1: ["files", "headers", "volumes", "itk", "dicom", "cases", "intensity", "resample", "components", "segmentations"],
-    2: ["backends", "metrics", "models", "batch"],
+    1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
+        "resample", "components"],
+    2: ["backends", "metrics", "models", "batch", "pictures"],
     3: ["methods"],
-    4: ["predict", "train", "evaluate", "reproduce", "demo"],
-    5: ["cli", "__main__", "worker", "mrml", "nnunet_trainers"],
+    4: ["predict", "train", "evaluate", "reproduce", "models_command", "console"],
+    5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
-COMMANDS = set(FLOORS[4])
+COMMANDS = set(FLOORS[4]) - {"console"}
 MODEL_PACKAGES = {
     "nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils",
     "segment_anything", "sam2", "ultralytics", "monai", "timm",

@@ -1,0 +1,281 @@
+"""The BrainSegSAM module of 3D Slicer: several MR volumes in; named, coloured and measured segments out.
+
+This file is what Slicer loads: the module's description, its parameters, its panel and its logic. The work is done by
+`BrainSegSAMLib` in a child process; see `BrainSegSAMWidgets.PredictionJob`.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer import vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+def libraryFolder() -> Path:
+    """The folder that holds BrainSegSAMLib: this file's own once installed, the one above in a source tree."""
+    here = Path(__file__).resolve().parent
+    return here if (here / "BrainSegSAMLib").is_dir() else here.parent
+
+
+for _folder in (str(libraryFolder()), str(Path(__file__).resolve().parent)):
+    if _folder not in sys.path:
+        sys.path.append(_folder)
+
+from BrainSegSAMWidgets.PredictionJob import Listener, PredictionJob, Request  # noqa: E402
+from BrainSegSAMWidgets.PredictPanel import PredictPanel  # noqa: E402
+from BrainSegSAMWidgets.WorkerProcess import childEnvironment, pythonCommand  # noqa: E402
+
+from BrainSegSAMLib.errors import BrainSegSAMError, InputError  # noqa: E402
+from BrainSegSAMLib.resources import resource_path  # noqa: E402
+
+
+class BrainSegSAM(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = "BrainSegSAM"
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["BrainSegSAM contributors"]
+        parent.helpText = _(
+            "Segments brain MRI. Choose a model and one volume for each MR sequence that it needs, then press Apply. "
+            "The result is a segmentation with one named segment per region, where the regions may overlap, and a "
+            "table of volumes. For research, not for clinical use."
+        )
+        parent.acknowledgementText = _(
+            "Segmentation by nnU-Net v2 (Isensee et al., Nature Methods 18, 2021). The bundled demonstration model was "
+            "trained on cases of BraTS 2021 (CC BY 4.0; Baid et al., arXiv:2107.02314)."
+        )
+        parent.icon = qt.QIcon(str(resource_path("Icons", "BrainSegSAM.png")))
+
+
+class Device(enum.Enum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+    def label(self) -> str:
+        """Name in the panel."""
+        names = {
+            Device.AUTO: _("Automatic"), Device.CPU: _("Processor (CPU)"), Device.CUDA: _("NVIDIA GPU (CUDA)"),
+            Device.MPS: _("Apple GPU (MPS)"),
+        }
+        return names[self]
+
+
+@parameterNodeWrapper
+class BrainSegSAMParameterNode:
+    """The panel's choices, saved with the scene; the input volumes are kept as references "Input.<modality>".
+
+    model - name of the chosen model.
+    device - where it runs.
+    outputSegmentation - segmentation that segments are added to; none for a new one.
+    """
+
+    model: str
+    device: Device = Device.AUTO
+    outputSegmentation: vtkMRMLSegmentationNode
+
+
+class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel as Slicer knows it: its life, its scene and its parameter node."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: BrainSegSAMLogic | None = None
+        self.panel: PredictPanel | None = None
+        self._parameterNode: BrainSegSAMParameterNode | None = None
+        self._parameterNodeGuiTag: Any = None
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(str(resource_path("UI", "BrainSegSAM.ui")))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = BrainSegSAMLogic()
+        self.panel = PredictPanel(self.ui, self.logic)
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAddedEvent, self.panel.onNodeAdded)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        self.logic.abort()
+        self.setParameterNode(None)
+        self.panel.disconnect()
+        self.removeObservers()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Take up the scene's parameters."""
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode: BrainSegSAMParameterNode | None) -> None:
+        """Show and observe a parameter node, or none."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.checkCanApply)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.panel.checkCanApply)
+        self.panel.setParameterNode(parameterNode)
+
+
+class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
+    """What the module does, for the panel and for scripts."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.command: list[str] = []  # what runs the command line in a child; tests put their own here
+        self._job: PredictionJob | None = None
+
+    def getParameterNode(self) -> BrainSegSAMParameterNode:
+        """The module's parameters in the current scene."""
+        return BrainSegSAMParameterNode(super().getParameterNode())
+
+    def installedModels(self) -> tuple[dict[str, Any], list[str]]:
+        """Name → model for all that can be used now, and what is wrong with those that cannot."""
+        from BrainSegSAMLib.models.catalogue import installed_models
+        from BrainSegSAMLib.models.store import load_model
+
+        models, problems = {}, []
+        try:
+            folders = installed_models()
+        except BrainSegSAMError as error:
+            return {}, [str(error)]
+        for name, folder in folders.items():
+            try:
+                models[name] = load_model(folder, verify_hashes=False)  # the child verifies what it loads
+            except BrainSegSAMError as error:
+                problems.append(str(error))
+        return models, problems
+
+    def matchVolumes(self, modalities: tuple[str, ...]) -> dict[str, Any]:
+        """Modality → the scene's only volume whose name says that modality; where there are several, none."""
+        from BrainSegSAMLib.modalities import ModalityTable
+
+        table = ModalityTable.default().for_modalities(modalities)
+        found: dict[str, list[Any]] = {}
+        scene = slicer.mrmlScene
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
+            node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+            if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
+                found.setdefault(table.recognise(node.GetName() or "") or "", []).append(node)
+        return {modality: found[modality][0] for modality in modalities if len(found.get(modality, [])) == 1}
+
+    @property
+    def running(self) -> bool:
+        """Whether a segmentation is running."""
+        return self._job is not None and self._job.running
+
+    def start(self, request: Request, listener: Listener) -> None:
+        """Segment in the background.
+
+        Raises:
+            InputError: where a segmentation is running already, or a volume cannot be used.
+        """
+        if self.running:
+            raise InputError(_("A segmentation is running already; wait for it or cancel it."))
+        self._job = self._newJob(request)
+        self._job.start(listener)
+
+    def cancel(self) -> None:
+        """Ask the running segmentation to end."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def abort(self) -> None:
+        """End the running segmentation at once, for when the module is closed."""
+        if self._job is not None:
+            self._job.abort()
+
+    def predict(
+        self, volumes: dict[str, Any], *, model: str, segmentationNode: Any = None, device: str = "auto"
+    ) -> Any:
+        """Segment from a script; blocks until it is done.
+
+        Args:
+            volumes: modality → volume node, e.g. `{"flair": node, …}`; the first of the model's modalities is the
+                reference, under whose parent transform the result is put.
+            model: name or folder of a model.
+            segmentationNode: node to add the segments to; None makes a new one.
+            device: "auto", "cpu", "cuda" or "mps".
+
+        Returns:
+            The segmentation node.
+
+        Raises:
+            BrainSegSAMError: a sentence that says what is wrong; the scene is as it was.
+        """
+        from BrainSegSAMLib.models.catalogue import find_model
+        from BrainSegSAMLib.models.store import load_model
+
+        modalities = load_model(find_model(model), verify_hashes=False).modalities
+        missing = [modality for modality in modalities if volumes.get(modality) is None]
+        if missing:
+            raise InputError(_("The model needs a volume for {names}.").format(names=", ".join(missing)))
+        ordered = {modality: volumes[modality] for modality in modalities}
+        return self._newJob(Request(ordered, str(model), device, segmentationNode)).run().segmentationNode
+
+    def _newJob(self, request: Request) -> PredictionJob:
+        command = self.command or [pythonCommand(), "-m", "BrainSegSAMLib"]
+        return PredictionJob(request, command, childEnvironment(libraryFolder(), os.environ))
+
+
+class BrainSegSAMTest(ScriptedLoadableModuleTest):
+    """Self-test for Slicer's own test runner: the panel opens and the logic finds its models; needs no package."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_models_and_matching()
+
+    def test_models_and_matching(self) -> None:
+        """Every bundled model is readable, and volumes are matched to modalities by name."""
+        logic = BrainSegSAMLogic()
+        models, problems = logic.installedModels()
+        self.assertEqual(problems, [])
+        for name in ("case7 FLAIR", "case7 t1ce"):
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        matched = logic.matchVolumes(("flair", "t1", "t1ce", "t2"))
+        self.assertEqual({m: n.GetName() for m, n in matched.items()}, {"flair": "case7 FLAIR", "t1ce": "case7 t1ce"})
+        self.assertTrue(all(model.modalities for model in models.values()))
+        self.delayDisplay("Test passed")

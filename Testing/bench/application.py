@@ -1,0 +1,110 @@
+"""Starts the bench: puts the stand-ins where Slicer's Python modules are expected and keeps what goes wrong.
+
+`start()` once per process; then modules that say `import qt, ctk, slicer` run unmodified on a real MRML scene.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# What Slicer's libraries print outside the application without anything being wrong.
+HARMLESS = (r"GenericColors", r"propagateSizeHints")
+
+
+class Complaints:
+    """Everything that Slicer would only print: slot exceptions, VTK errors, Qt warnings. Tests fail on any."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def add(self, message: str) -> None:
+        if not any(re.search(pattern, message) for pattern in HARMLESS):
+            self.messages.append(message)
+
+    def take(self) -> list[str]:
+        messages, self.messages = self.messages, []
+        return messages
+
+
+class Application:
+    """What modules use of `slicer.app`."""
+
+    def __init__(self, qapplication) -> None:
+        self._qapplication = qapplication
+
+    def processEvents(self):
+        self._qapplication.processEvents()
+
+    def testingEnabled(self):
+        return True
+
+    def translate(self, context, text):
+        return text
+
+
+def start() -> Complaints:
+    """Start Qt and install the stand-ins; the complaints of everything that follows."""
+    for folder in (str(HERE), str(ROOT / "BrainSegSAM")):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    import qt
+
+    qapplication = qt.QApplication.instance() or qt.QApplication(["bench"])
+    qt.QApplication.setStyle("Fusion")
+    import slicer
+    import vtk
+
+    complaints = Complaints()
+    sys.excepthook = lambda kind, error, trace: complaints.add(f"{kind.__name__} in a slot: {error}")
+    qt.qInstallMessageHandler(lambda kind, context, text: complaints.add(f"Qt: {text}"))
+    window = vtk.vtkStringOutputWindow()
+    window.AddObserver(vtk.vtkCommand.ErrorEvent, lambda caller, event: complaints.add(f"VTK: {window.GetOutput()}"))
+    vtk.vtkOutputWindow.SetInstance(window)
+
+    slicer.app = Application(qapplication)
+    import parameter_nodes
+    import qmrml  # noqa: F401  (puts the MRML widgets into `slicer`)
+    import scripted
+
+    for name, module in {"ScriptedLoadableModule": scripted, "i18n": scripted,
+                         "parameterNodeWrapper": parameter_nodes}.items():
+        sys.modules[f"slicer.{name}"] = module
+        setattr(slicer, name, module)
+    new_scene()
+    return complaints
+
+
+def new_scene():
+    """A fresh scene with the logics that segmentations need, as `slicer.mrmlScene`."""
+    import slicer
+
+    scene = slicer.vtkMRMLScene()
+    application_logic = slicer.vtkSlicerApplicationLogic()
+    application_logic.SetMRMLScene(scene)
+    logics = [slicer.vtkSlicerSegmentationsModuleLogic(), slicer.vtkSlicerSequencesLogic()]
+    for logic in logics:
+        logic.SetMRMLApplicationLogic(application_logic)
+        logic.SetMRMLScene(scene)
+    slicer.mrmlScene = scene
+    slicer.modules = SimpleNamespace(segmentations=SimpleNamespace(logic=lambda: logics[0]))
+    slicer.app.applicationLogic = lambda: application_logic
+    return scene
+
+
+def wait_until(condition, *, seconds: float = 90.0) -> bool:
+    """Let Qt work until the condition holds; False when the time is up."""
+    import slicer
+
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        slicer.app.processEvents()
+        time.sleep(0.005)
+    return True

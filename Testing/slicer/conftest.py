@@ -1,0 +1,138 @@
+"""The panel on the bench: real MRML nodes, real Qt widgets, a real child process, strict about every complaint."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PySide6", reason="Qt (PySide6-Essentials) is not installed")
+pytest.importorskip("slicer", reason="the MRML libraries of slicer-core are not installed")
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+CHILD = Path(__file__).with_name("child.py")
+
+
+def _load_bench():
+    spec = importlib.util.spec_from_file_location("bench_application", BENCH / "application.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_application"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def bench():
+    application = _load_bench()
+    hook, path = sys.excepthook, list(sys.path)
+    application.complaints = application.start()
+    yield application
+    sys.excepthook, sys.path[:] = hook, path
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(bench):
+    bench.complaints.take()
+    yield
+    assert bench.complaints.take() == []
+
+
+@pytest.fixture
+def dialogs(bench, monkeypatch):
+    """Message boxes as (kind, text); questions are answered with `dialogs.answer`."""
+    import slicer
+
+    shown = SimpleNamespace(messages=[], answer=True)
+    for kind in ("errorDisplay", "warningDisplay", "infoDisplay"):
+        monkeypatch.setattr(slicer.util, kind, lambda text, *a, k=kind, **kw: shown.messages.append((k, text)))
+    for kind in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
+        monkeypatch.setattr(
+            slicer.util, kind, lambda text, *a, k=kind, **kw: (shown.messages.append((k, text)), shown.answer)[1]
+        )
+    yield shown
+    assert shown.messages == [], "a message box was shown that no test expected"
+
+
+@pytest.fixture
+def scene(bench):
+    scene = bench.new_scene()
+    yield scene
+    scene.Clear(True)
+
+
+@pytest.fixture
+def module(bench):
+    import BrainSegSAM
+
+    return BrainSegSAM
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """One installed model, "toy": flair and t1ce in, two overlapping regions out; its weights are never loaded."""
+    from BrainSegSAMLib.labels import LabelScheme, Region
+    from BrainSegSAMLib.models.store import Model, write_model
+
+    folder = tmp_path / "models" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "weights.bin").write_bytes(b"x")
+    scheme = LabelScheme((Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))))
+    write_model(
+        Model(folder, "toy", "Toy", "nnunet", ("flair", "t1ce"), scheme, "Apache-2.0", description="Finds nothing real.",
+              demonstration=True),
+        files=["weights.bin"],
+    )
+    monkeypatch.setenv("BRAINSEGSAM_MODELS", str(folder.parent))
+    return folder.parent
+
+
+@pytest.fixture
+def widget(bench, module, scene, models, dialogs, monkeypatch):
+    """The panel in a window, with a child whose behaviour `widget.logic.command` decides."""
+    import qt
+    import slicer
+
+    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    parent.setMRMLScene(scene)
+    widget = module.BrainSegSAMWidget(parent)
+    widget.setup()
+    widget.logic.command = child("succeed")
+    parent.show()
+    slicer.app.processEvents()
+    yield widget
+    widget.cleanup()
+    parent.close()
+    parent.deleteLater()
+    slicer.app.processEvents()
+
+
+def child(behaviour):
+    return [sys.executable, str(CHILD), behaviour]
+
+
+@pytest.fixture
+def volume(bench):
+    """Maker of volume nodes of 12 x 10 x 8 voxels (i, j, k), 2 mm apart along k."""
+    import slicer
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    def make(name, *, seed=0, size=(12, 10, 8)):
+        array = np.random.default_rng(seed).normal(100, 20, size[::-1]).astype(np.float32)
+        image = vtk.vtkImageData()
+        image.SetDimensions(*size)
+        image.GetPointData().SetScalars(numpy_to_vtk(array.ravel(), deep=True))
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetName(name)
+        node.SetAndObserveImageData(image)
+        node.SetSpacing(1, 1, 2)
+        node.SetOrigin(-5, 7, 11)
+        return slicer.mrmlScene.AddNode(node)
+
+    return make
