@@ -7,8 +7,6 @@ is finished exactly when its record is there and true; `--resume` relies on that
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import __version__
 from .backends.devices import resolve_device
 from .batch import Row, run_pipeline
 from .cases import Case, find_cases, load_image
@@ -30,11 +27,8 @@ from .modalities import ModalityTable
 from .models.catalogue import find_model
 from .models.store import Model, load_model
 from .progress import Progress
+from .runs import RECORD_VERSION, RUN_FILE, versions
 from .segmentation_files import write_label_map, write_seg_nrrd
-
-RECORD_VERSION = 1
-RUN_FILE = "run.json"
-_PACKAGES = ("nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
 
 
 @dataclass(frozen=True)
@@ -281,17 +275,6 @@ def write_case(
     }
     write_json(full, paths["record"])
     return paths
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this project and the packages that decide a result."""
-    found = {"python": platform.python_version(), "brainsegsam": __version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
