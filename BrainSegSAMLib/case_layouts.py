@@ -243,11 +243,15 @@ def _name_of(folder: Path) -> str:
     return folder.resolve().name or "case"
 
 
-def _files_in(folder: Path) -> list[Path]:
+def _visible_in(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror or error}.") from error
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in _visible_in(folder) if path.is_file()]
 
 
 def _volumes_in(folder: Path) -> list[Path]:
@@ -255,4 +259,4 @@ def _volumes_in(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [path for path in _visible_in(folder) if path.is_dir()]

@@ -89,7 +89,7 @@ def _choose_series(path: Path) -> Series:
     _check_none_left_out(folder, found)
     if path.is_file():
         uid = _tag(path, _SERIES_UID)
-        found = [series for series in found if series.uid.startswith(uid)]
+        found = [series for series in found if series.uid == uid]
     if not found:
         what = "a folder without volumes or DICOM files" if path.is_dir() else "not a DICOM image"
         raise InputError(f"{path} is {what}.")

@@ -244,6 +244,17 @@ def test_sources_without_volumes(tmp_path):
         find_cases(tmp_path / "notes.txt", modalities=["t1"])
 
 
+def test_a_folder_that_cannot_be_listed_is_named(make, monkeypatch):
+    folder = make("x/t1.nii.gz") / "x"
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="x cannot be read: Permission denied"):
+        find_cases(folder, modalities=["t1"])
+
+
 def test_two_references_are_none(make):
     (case,) = find_cases(make("x/t1.nii.gz", "x/seg.nii.gz", "x/lesion.nii.gz") / "x", modalities=["t1"])
     assert case.reference is None

@@ -147,7 +147,7 @@ def test_obliqueness_is_the_angle_of_the_turn() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"size_ijk": (3, 0, 3)}, "at least one voxel"),
+        ({"size_ijk": (3, 0, 3)}, "one or more voxels"),
         ({"size_ijk": (3, 3)}, "three axes"),
         ({"spacing_ijk_mm": (1, 0, 1)}, "not positive"),
         ({"spacing_ijk_mm": (1, -1, 1)}, "not positive"),

@@ -13,11 +13,11 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from BrainSegSAMLib.dicom import find_series
-from BrainSegSAMLib.errors import GeometryError, InputError
+from BrainSegSAMLib.dicom import find_series, is_dicom
+from BrainSegSAMLib.errors import DependencyError, GeometryError, InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.headers import check_nifti
-from BrainSegSAMLib.itk import image_of
+from BrainSegSAMLib.itk import image_of, simpleitk
 from BrainSegSAMLib.volumes import read_volume, volume_stem, volume_suffix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -376,6 +376,23 @@ def test_a_truncated_dicom_file_is_refused(k, tmp_path, slices):
         read_volume(folder)
 
 
+def test_a_dicom_file_that_is_cut_in_its_header_is_refused(tmp_path, slices):
+    folder = write_dicom(*slices, tmp_path / "d")
+    path = next(folder.iterdir())
+    path.write_bytes(path.read_bytes()[:140])
+    with pytest.raises(InputError, match=r"\.dcm (is|cannot)"):
+        read_volume(path)
+
+
+def test_slices_of_different_sizes_are_refused(tmp_path, slices):
+    array, grid = slices
+    uid = generate_uid()
+    write_dicom(array, grid, tmp_path / "d", uid=uid, skip=(4, 5, 6, 7))
+    write_dicom(array[:, :4], grid, tmp_path / "d", uid=uid, skip=(0, 1, 2, 3))
+    with pytest.raises(InputError, match=r"d (cannot be read|holds 2 DICOM series)"):
+        read_volume(tmp_path / "d")
+
+
 def test_other_files_beside_a_series_do_not_matter(tmp_path, slices):
     folder = write_dicom(*slices, tmp_path / "d")
     (folder / "notes.txt").write_text("hello")
@@ -384,6 +401,28 @@ def test_other_files_beside_a_series_do_not_matter(tmp_path, slices):
 
 
 # ---- the rest ------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_simpleitk_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(DependencyError, match="pip install SimpleITK"):
+        simpleitk()
+
+
+def test_what_cannot_be_opened_is_not_dicom(tmp_path):
+    assert not is_dicom(tmp_path / "missing")
+    assert not is_dicom(tmp_path)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    write_itk(np.ones((4, 5, 6), np.uint8), Geometry.axis_aligned((4, 5, 6)), tmp_path / "a.nii.gz")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("BrainSegSAMLib.volumes.check_nifti", refuse)
+    with pytest.raises(InputError, match=r"a\.nii\.gz cannot be read: Permission denied"):
+        read_volume(tmp_path / "a.nii.gz")
 
 
 def test_suffixes():
