@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from BrainSegSAMLib.errors import Cancelled, DownloadError, OutputError
+from BrainSegSAMLib.errors import Cancelled, DependencyError, DownloadError, OutputError
 from BrainSegSAMLib.models.download import download_file
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 
@@ -36,6 +37,8 @@ class Server:
     length: bool = True
     drop_after: list[int] = field(default_factory=list)  # one number per request that is to break off
     status: list[int] = field(default_factory=list)  # one per request that is to fail
+    shift: int = 0  # bytes by which a continuation begins too late
+    redirect: bool = False
     stall: threading.Event | None = None
     asked: list[dict[str, str]] = field(default_factory=list)
 
@@ -48,6 +51,12 @@ class Handler(BaseHTTPRequestHandler):
         state.asked.append({"path": self.path, **dict(self.headers.items())})
         if state.status:
             self.send_error(state.status.pop(0))
+            return
+        if state.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         start = self._start()
         body = state.content[start:]
@@ -69,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
     def _start(self) -> int:
         asked = self.headers.get("Range", "")
         same = self.headers.get("If-Range", self.state.etag) == self.state.etag
-        return int(asked.removeprefix("bytes=").rstrip("-")) if asked and same and self.state.ranges else 0
+        usable = asked and same and self.state.ranges
+        return int(asked.removeprefix("bytes=").rstrip("-")) + self.state.shift if usable else 0
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -321,6 +331,26 @@ def test_disk_full_while_writing(server: Server, tmp_path: Path, monkeypatch: py
     with pytest.raises(OutputError, match="disk is full"):
         download_file(server.url, tmp_path / "weights.zip")
     assert not (tmp_path / "weights.zip").exists()
+
+
+def test_server_that_continues_in_the_wrong_place(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.zip.part").write_bytes(CONTENT[:1000])
+    server.shift = 7
+    download_file(server.url, tmp_path / "weights.zip", sha256=SHA256, first_pause_s=0.01)
+    assert (tmp_path / "weights.zip").read_bytes() == CONTENT
+    assert "Range" not in server.asked[1]
+
+
+def test_endless_redirection(server: Server, tmp_path: Path) -> None:
+    server.redirect = True
+    with pytest.raises(DownloadError, match="cannot be downloaded: Exceeded 30 redirects"):
+        download_file(server.url, tmp_path / "weights.zip", first_pause_s=0.01)
+
+
+def test_without_the_package_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(DependencyError, match="pip install requests"):
+        download_file("http://127.0.0.1:9/weights.zip", tmp_path / "weights.zip")
 
 
 def test_note_of_the_part_names_its_origin(server: Server, tmp_path: Path) -> None:
