@@ -94,7 +94,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", choices=STYLES, default="auto", help="how progress is shown (default: auto)")
 
 
-# ---- predict ----------------------------------------------------------------------------------------------------------
+# ---- predict --------------------------------------------------------------------------------------------------------
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -171,7 +171,7 @@ def _as_json(result: object) -> dict[str, object]:
     return {"case_id": result.case_id, "status": result.status, "outputs": outputs, "error": result.error}
 
 
-# ---- train ------------------------------------------------------------------------------------------------------------
+# ---- train ----------------------------------------------------------------------------------------------------------
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -191,7 +191,7 @@ def _train(options: argparse.Namespace, console: Console, progress: Progress) ->
     return DONE
 
 
-# ---- models -----------------------------------------------------------------------------------------------------------
+# ---- models ---------------------------------------------------------------------------------------------------------
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -210,7 +210,7 @@ def _models(options: argparse.Namespace, console: Console, progress: Progress) -
     return DONE
 
 
-# ---- demo -------------------------------------------------------------------------------------------------------------
+# ---- demo -----------------------------------------------------------------------------------------------------------
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -219,7 +219,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="segment a synthetic case, or one of yours, and show the result",
         description="Segment one case with the bundled glioma model, and write segments, volumes and a picture.",
     )
-    parser.add_argument("--case", type=Path, help="a case folder with flair, t1, t1ce and t2; a synthetic case if left out")
+    parser.add_argument("--case", type=Path, help="a case with flair, t1, t1ce and t2; a synthetic one if left out")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the results")
     parser.add_argument("--model", default="glioma-nnunet-tiny", help="name in the catalogue, or a model folder")
     parser.add_argument("--seed", type=int, default=2026, help="of the synthetic case")

@@ -18,8 +18,8 @@ class Console:
     """Results on stdout, sentences on stderr; progress as a bar, as plain lines, or as JSON lines.
 
     Args:
-        style: "bar" (a terminal), "plain" (a log), "json" (a program: one object a line on stdout), or "auto": a bar where
-            stderr is a terminal, plain lines elsewhere.
+        style: "bar" (a terminal), "plain" (a log), "json" (a program: one object a line on stdout), or "auto": a bar
+            where stderr is a terminal, plain lines elsewhere.
         out: stdout where None.
         err: stderr where None.
     """

@@ -121,30 +121,22 @@ class Segmentation:
         """
         if not masks:
             raise InputError(f"{name}: there is no mask.")
-        names = list(masks)
         combined = np.zeros(geometry.shape_zyx, dtype=np.uint32)
-        combinations: list[frozenset[int]] = [frozenset()]
-        index_of = {frozenset[int](): 0}
-        for position, region in enumerate(names):
-            inside = np.asarray(masks[region], dtype=bool)
+        combinations: list[frozenset[str]] = [frozenset()]
+        for region, mask in masks.items():
+            inside = np.asarray(mask, dtype=bool)
             if inside.shape != geometry.shape_zyx:
                 raise GeometryError(f"{name}: mask '{region}' has the shape {inside.shape}, not {geometry.shape_zyx}.")
-            present = np.unique(combined[inside])
             lookup = np.arange(len(combinations), dtype=np.uint32)
-            for old in present:
-                key = combinations[int(old)] | {position}
-                index_of[key] = len(combinations)
-                combinations.append(key)
-                lookup[old] = index_of[key]
+            for old in np.flatnonzero(np.bincount(combined[inside])):
+                lookup[old] = len(combinations)
+                combinations.append(combinations[old] | {region})
             combined[inside] = lookup[combined[inside]]
-        used, label_map = np.unique(combined, return_inverse=True)
-        label_map = label_map.reshape(geometry.shape_zyx)
-        if used[0] != 0:  # no background voxel: keep 0 free for it
-            label_map, used = label_map + 1, np.concatenate([[0], used])
-        dtype = np.uint8 if len(used) <= 256 else np.uint16
+        occurring = np.flatnonzero(np.bincount(combined.ravel()))
+        used = [0, *(int(old) for old in occurring if old != 0)]  # 0 stays background, even where there is none
         regions = []
-        for position, region in enumerate(names):
-            values = tuple(i for i, old in enumerate(used) if position in combinations[int(old)])
+        for position, region in enumerate(masks):
+            values = tuple(value for value, old in enumerate(used) if region in combinations[old])
             known = scheme[region] if scheme is not None else None
             regions.append(
                 Region(
@@ -155,4 +147,8 @@ class Segmentation:
                     known.terminology if known else None,
                 )
             )
-        return cls(geometry, LabelScheme(tuple(regions)), label_map.astype(dtype), name)
+        highest = max(value for region in regions for value in region.labels)
+        new_value = np.zeros(len(combinations), dtype=np.uint8 if highest < 256 else np.uint16)
+        new_value[used] = np.arange(len(used))
+        label_map = new_value[combined]
+        return cls(geometry, LabelScheme(tuple(regions)), label_map, name)

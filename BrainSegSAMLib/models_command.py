@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from .console import STYLES
 from .errors import ModelError
 from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
 from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
@@ -40,6 +41,8 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("--trust", action="store_true", help="load checkpoints that need arbitrary unpickling")
     download = actions.add_parser("download", help="download a model of the catalogue")
     download.add_argument("name")
+    for parser_with_work in (importing, download):
+        parser_with_work.add_argument("--progress", choices=STYLES, default="auto", help="how progress is shown")
     remove = actions.add_parser("remove", help="delete a model that was downloaded, imported or trained")
     remove.add_argument("name")
 
@@ -127,6 +130,12 @@ def _download(name: str, progress: Progress) -> Model:
 
 
 def _table(rows: Iterable[Iterable[object]]) -> list[str]:
-    cells = [["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,116 @@
+"""Progress with its cancellation, the pipeline over many cases, and the console."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from BrainSegSAMLib.batch import Row, run_pipeline
+from BrainSegSAMLib.console import Console
+from BrainSegSAMLib.errors import Cancelled, InputError
+from BrainSegSAMLib.progress import Progress, ProgressUpdate
+
+
+def test_fractions_follow_stages_and_parts() -> None:
+    updates: list[ProgressUpdate] = []
+    progress = Progress(updates.append)
+    progress.stage("first", total=4, until=0.2)
+    progress.advance(2)
+    part = progress.part("case", until=0.6)
+    part.stage("inside", total=2, until=0.5)
+    part.advance()
+    assert [round(update.fraction, 6) for update in updates] == [0.0, 0.1, 0.2, 0.3]
+    assert updates[-1].stage == "case: inside"
+    assert updates[-1].remaining_s is not None
+
+
+def test_a_cancel_reaches_every_part() -> None:
+    progress = Progress()
+    part = progress.part("case", until=1.0)
+    part.check()
+    progress.cancel()
+    for action in (part.check, progress.advance, lambda: part.stage("next")):
+        with pytest.raises(Cancelled):
+            action()
+    assert part.cancelled
+
+
+def work(items: list[int], progress: Progress, seen: list[Row[int, int]]) -> list[Row[int, int]]:
+    def load(item: int) -> int:
+        if item == 1:
+            raise InputError("Case 1 cannot be read.")
+        return item
+
+    def compute(loaded: int, part: Progress) -> int:
+        part.stage("computing")
+        if loaded == 2:
+            raise ZeroDivisionError("two")
+        if loaded == 7:
+            progress.cancel()
+            part.check()
+        return loaded * 10
+
+    def save(item: int, computed: int) -> int:
+        if item == 3:
+            raise InputError("Case 3 cannot be written.")
+        return computed
+
+    return run_pipeline(
+        items, load=load, compute=compute, save=save, name=str, progress=progress, on_row=seen.append
+    )
+
+
+def test_failures_are_rows_in_order() -> None:
+    seen: list[Row[int, int]] = []
+    rows = work([0, 1, 2, 3, 4], Progress(), seen)
+    assert seen == rows
+    assert [row.item for row in rows] == [0, 1, 2, 3, 4]
+    assert [row.saved for row in rows] == [0, None, None, None, 40]
+    assert rows[1].error == "Case 1 cannot be read."
+    assert "ZeroDivisionError" in rows[2].error
+    assert rows[3].error == "Case 3 cannot be written."
+
+
+def test_a_cancel_ends_the_pipeline_with_what_was_finished() -> None:
+    seen: list[Row[int, int]] = []
+    with pytest.raises(Cancelled):
+        work([0, 4, 7, 5], Progress(), seen)
+    assert [row.item for row in seen] == [0, 4]
+
+
+def test_no_items_no_rows() -> None:
+    assert work([], Progress(), []) == []
+
+
+UPDATE = ProgressUpdate("Segmenting", 3, 8, 0.375, 83.2, "")
+
+
+def test_plain_lines_are_few() -> None:
+    err = io.StringIO()
+    console = Console("auto", out=io.StringIO(), err=err)
+    assert console.style == "plain"
+    for _ in range(50):
+        console.listener(UPDATE)
+    assert err.getvalue() == "[ 38%] Segmenting · about 1:23 left\n"
+
+
+def test_a_bar_is_taken_away_before_text() -> None:
+    err, out = io.StringIO(), io.StringIO()
+    console = Console("bar", out=out, err=err)
+    console.listener(UPDATE)
+    console.say("case-a: done")
+    assert "Segmenting" in err.getvalue()
+    assert out.getvalue() == "case-a: done\n"
+
+
+def test_programs_get_only_json() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    console = Console("json", out=out, err=err)
+    console.listener(UPDATE)
+    console.say("for people")
+    console.result({"cases": []})
+    console.fail("It failed.")
+    assert [json.loads(line)["type"] for line in out.getvalue().splitlines()] == ["progress", "result", "error"]
+    assert err.getvalue() == "Error: It failed.\n"
