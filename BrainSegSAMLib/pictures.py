@@ -28,8 +28,8 @@ BoolArray = NDArray[np.bool_]
 
 DOTS_PER_INCH: Final = 150
 _PREFERRED: Final = ("flair", "t1ce")
-_FILL_OPACITY: Final = 0.35
-_MARGIN_MM: Final = 7.0
+_FILL_OPACITY: Final = 0.28
+_MARGIN_MM: Final = 10.0
 # Inches.
 _PLANES_WIDTH: Final = 10.5
 _PLANES_HEIGHT: Final = 9.0
@@ -318,7 +318,7 @@ class _Drawing:
             axes.contour(x, y, inside, levels=[0.5], colors=[colour], linewidths=1.1)
             return
         # Black below, and half-way to white: seen on the area of its own colour and on bright tissue.
-        axes.contour(x, y, inside, levels=[0.5], colors=["black"], linewidths=2.2, alpha=0.6)
+        axes.contour(x, y, inside, levels=[0.5], colors=["black"], linewidths=1.9, alpha=0.5)
         pale = tuple(0.5 + 0.5 * c for c in colour)
         axes.contour(x, y, inside, levels=[0.5], colors=[pale], linewidths=1.3, linestyles=[(0, (3.5, 2.5))])
 
@@ -344,7 +344,7 @@ class _Drawing:
         names = set(largest if len(largest) <= room else largest[: max(room - 1, 1)])
         for name in (name for name in scene.colours if name in names):
             self._swatch(left, y - 0.12, scene.colours[name])
-            self._say(left + 0.34, y, textwrap.shorten(name, 30, placeholder=" …"), size=11, weight="bold")
+            self._say(left + 0.34, y, textwrap.shorten(name, 26, placeholder=" …"), size=11, weight="bold")
             self._say(left + 0.34, y - 0.19, self._volumes(name), size=10, colour=_DIM)
             y -= _LEGEND_ENTRY
         if len(names) < len(largest):
@@ -363,7 +363,7 @@ class _Drawing:
 
     def _draw_footer(self) -> None:
         smallest = min(float(self._scene.extent_mm[plane.across]) for plane in _PLANES)
-        length = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm <= smallest / 3), 1)
+        length = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm <= 0.4 * smallest), 1)
         y, left = 0.42, _EDGE + 0.05
         right = left + length * self._scale
         self._line(left, right, y, linestyle="solid", linewidth=2.5)
