@@ -33,6 +33,8 @@ SCHEME = LabelScheme(
     )
 )
 Labels = NDArray[np.uint8]
+Answer = Callable[[Image], Labels]
+Prepare = Callable[[Answer], str]
 
 
 @functools.cache
@@ -41,9 +43,13 @@ def small_phantom(seed: int) -> Phantom:
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if "slow" not in request.keywords:
-        monkeypatch.setattr(demo, "make_phantom", small_phantom)
+def _quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A small case, and a picture only where a test looks at it: drawing takes a second."""
+    if "slow" in request.keywords:
+        return
+    monkeypatch.setattr(demo, "make_phantom", small_phantom)
+    if "picture" not in request.node.name:
+        monkeypatch.setattr(demo, "overlay_png", lambda _image, _segmentation, path, **_: path.write_bytes(b""))
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def model(tmp_path: Path) -> Model:
 class StandIn:
     """Answers with given labels, or with what a function makes of the image."""
 
-    def __init__(self, model: Model, answer: Callable[[Image], Labels]) -> None:
+    def __init__(self, model: Model, answer: Answer) -> None:
         self.model = model
         self._answer = answer
 
@@ -71,10 +77,10 @@ class StandIn:
 
 
 @pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch, model: Model) -> Callable[[Callable[[Image], Labels]], str]:
+def answer(monkeypatch: pytest.MonkeyPatch, model: Model) -> Prepare:
     """Let the model answer as told; gives the folder to ask for."""
 
-    def prepare(function: Callable[[Image], Labels]) -> str:
+    def prepare(function: Answer) -> str:
         monkeypatch.setattr(predict, "load_predictor", lambda *_, **__: StandIn(load_model(model.folder), function))
         return str(model.folder)
 
@@ -104,7 +110,7 @@ def test_synthetic_case_is_a_case_folder(tmp_path: Path) -> None:
     assert np.array_equal(read_segmentation(case.reference).label_map, made.labels)
 
 
-def test_lesion_is_found_again(tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]) -> None:
+def test_lesion_is_found_again_measured_and_pictured(tmp_path: Path, answer: Prepare) -> None:
     updates: list[ProgressUpdate] = []
     result = run_demo(tmp_path / "out", model=answer(put_in), device="cpu", progress=Progress(updates.append))
     assert isinstance(result, DemoResult)
@@ -131,7 +137,7 @@ def test_lesion_is_found_again(tmp_path: Path, answer: Callable[[Callable[[Image
 
 @pytest.mark.parametrize("shift", [9, None])
 def test_lost_lesion_is_a_failure(
-    tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str], shift: int | None
+    tmp_path: Path, answer: Prepare, shift: int | None
 ) -> None:
     def miss(image: Image) -> Labels:
         return np.zeros_like(put_in(image)) if shift is None else np.roll(put_in(image), shift, axis=1)
@@ -157,7 +163,7 @@ def write_case(folder: Path, *, labels: Labels | None) -> Path:
     return folder
 
 
-def test_own_case_with_brats_2021_labels(tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]) -> None:
+def test_own_case_with_brats_2021_labels(tmp_path: Path, answer: Prepare) -> None:
     labels = small_phantom(3).labels
     source = write_case(tmp_path / "patient", labels=np.where(labels == 3, 4, labels).astype(np.uint8))
     result = run_demo(tmp_path / "out", case=source, model=answer(lambda _: labels), device="cpu")
@@ -168,7 +174,7 @@ def test_own_case_with_brats_2021_labels(tmp_path: Path, answer: Callable[[Calla
 
 
 def test_own_case_with_other_labels_is_compared_as_a_whole(
-    tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]
+    tmp_path: Path, answer: Prepare
 ) -> None:
     labels = small_phantom(3).labels
     source = write_case(tmp_path / "patient", labels=(labels > 0).astype(np.uint8) * 7)
@@ -179,7 +185,7 @@ def test_own_case_with_other_labels_is_compared_as_a_whole(
 
 
 def test_own_case_without_a_reference_cannot_fail(
-    tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]
+    tmp_path: Path, answer: Prepare
 ) -> None:
     source = write_case(tmp_path / "patient", labels=None)
     result = run_demo(tmp_path / "out", case=source, model=answer(lambda _: small_phantom(9).labels), device="cpu")
@@ -189,7 +195,7 @@ def test_own_case_without_a_reference_cannot_fail(
 
 
 def test_several_cases_are_refused_before_any_work(
-    tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]
+    tmp_path: Path, answer: Prepare
 ) -> None:
     for name in ("a", "b"):
         write_case(tmp_path / "cases" / name, labels=None)
@@ -198,7 +204,7 @@ def test_several_cases_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_input(tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]) -> None:
+def test_bad_input(tmp_path: Path, answer: Prepare) -> None:
     model = answer(put_in)
     with pytest.raises(InputError, match="does not exist"):
         run_demo(tmp_path / "out", case=tmp_path / "nowhere", model=model, device="cpu")
@@ -213,7 +219,7 @@ def test_bad_input(tmp_path: Path, answer: Callable[[Callable[[Image], Labels]],
         run_demo(tmp_path / "file", model=model, device="cpu")
 
 
-def test_cancel(tmp_path: Path, answer: Callable[[Callable[[Image], Labels]], str]) -> None:
+def test_cancel(tmp_path: Path, answer: Prepare) -> None:
     progress = Progress()
     progress.cancel()
     with pytest.raises(Cancelled):
