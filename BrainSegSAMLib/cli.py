@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import __version__
 from .console import STYLES, Console
-from .errors import BrainSegSAMError, Cancelled, InputError
+from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
 
 DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
@@ -238,10 +238,10 @@ def _demo(options: argparse.Namespace, console: Console, progress: Progress) -> 
         seed=options.seed,
         progress=progress,
     )
-    for line in result.lines:
-        console.say(line)
-    if result.failure:
-        raise InputError(result.failure)
+    console.say(result.text())
+    if result.problem:
+        console.fail(result.problem)
+        return SOME_FAILED
     return DONE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,29 @@ class Segmentation:
     def volume_ml(self, region: str) -> float:
         """Volume of one region in millilitres."""
         return float(np.count_nonzero(self.mask(region))) * self.geometry.voxel_volume_mm3 / 1000.0
+
+    def relabelled(self, labels: Sequence[tuple[int, ...]]) -> Segmentation:
+        """The same masks with other label values, as they were before a format that does not keep them.
+
+        Args:
+            labels: for each region, in order, the values that it had.
+
+        Returns:
+            The same segmentation with these values, or itself where they no longer describe the masks.
+        """
+        if not all(labels):
+            return self
+        highest = max(max(values) for values in labels)
+        dtype = np.uint8 if highest < 256 else np.uint16 if highest < 65536 else np.uint32
+        lookup = np.zeros(int(self.label_map.max()) + 1, dtype=dtype)
+        for value in np.flatnonzero(np.bincount(self.label_map.ravel())):
+            members = [value in region.labels for region in self.scheme.regions]
+            fitting = [new for new in range(1, highest + 1) if [new in values for values in labels] == members]
+            if any(members) and not fitting:
+                return self
+            lookup[value] = fitting[0] if any(members) else 0
+        regions = tuple(replace(r, labels=new) for r, new in zip(self.scheme.regions, labels, strict=True))
+        return Segmentation(self.geometry, LabelScheme(regions), lookup[self.label_map], self.name, self.record)
 
     @classmethod
     def from_masks(

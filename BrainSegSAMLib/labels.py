@@ -17,6 +17,10 @@ DEFAULT_COLOURS_RGB: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
 )
 
+LABEL_VALUES_TAG = "BrainSegSAM.LabelValues"
+"""Segment tag with the label values of a region ("1 3"): Slicer's segments have no place of their own for them, and
+without them a label map that went through a segmentation node or a .seg.nrrd would come back with other numbers."""
+
 
 @dataclass(frozen=True)
 class Code:
@@ -154,6 +158,17 @@ class LabelScheme:
             return cls(tuple(_region_from_dict(entry, i) for i, entry in enumerate(entries)))
         except (KeyError, TypeError) as error:
             raise ModelError(f"The list of regions cannot be read: {error!r} is missing or of a wrong type.") from error
+
+
+def format_label_values(labels: tuple[int, ...]) -> str:
+    """The text of a region's `LABEL_VALUES_TAG`."""
+    return " ".join(str(label) for label in labels)
+
+
+def parse_label_values(text: str) -> tuple[int, ...]:
+    """Label values of such a text; () where it holds anything else."""
+    words = text.split()
+    return tuple(int(word) for word in words) if all(word.isdecimal() and int(word) > 0 for word in words) else ()
 
 
 def _region_as_dict(region: Region) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 What is kept is everything that decides the result: nnU-Net's plans, normalisation, sliding window, mirroring, fold
 average in half precision, and label conversion. What is left out is what costs a user time: worker processes that each
 import torch again, temporary files, resampling of a mask that prediction never uses. Resampling itself is done
-separably: nnU-Net calls `skimage.transform.resize` with splines, which is linear and separable, so three small matrices,
-built from the same `scipy.ndimage.zoom` that skimage calls, give its result to rounding (Testing/methods compares them).
+separably: nnU-Net calls `skimage.transform.resize` with splines, which is linear and separable, so three small
+matrices, built from the same `scipy.ndimage.zoom` that skimage calls, give its result to rounding (Testing/methods
+compares them).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ FloatArray = NDArray[np.floating[Any]]
 CHECKPOINT_NAME = "checkpoint_final.pth"
 # nnU-Net scales its Gaussian importance map to this maximum, so that half-precision sums keep their digits.
 _GAUSSIAN_MAXIMUM = 10
+# nnU-Net's default trainer and its variants of other lengths: the network is the one that the plans describe.
+_TRAINERS_OF_THE_PLANS_NETWORK = re.compile(r"nnUNetTrainer(_\d+epochs?)?|BrainSegTrainer")
 _NNUNET_RESAMPLING = "resample_data_or_seg_to_shape"
 
 
@@ -293,14 +297,14 @@ def _build_network(plans: Any, configuration: Any, dataset_json: dict[str, Any],
     """The network that the plans describe; a trainer with a network of its own is asked for it.
 
     nnU-Net looks every trainer class up by importing all of them, which takes seconds; only a trainer that is not one
-    of nnU-Net's default family or ours needs that.
+    of nnU-Net's default ones or ours needs that.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
     inputs = determine_num_input_channels(plans, configuration, dataset_json)
     outputs = plans.get_label_manager(dataset_json).num_segmentation_heads
-    if trainer_name in ("nnUNetTrainer", "BrainSegTrainer"):
+    if _TRAINERS_OF_THE_PLANS_NETWORK.fullmatch(trainer_name):
         return get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,

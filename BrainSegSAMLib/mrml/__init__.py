@@ -9,11 +9,10 @@ Works with `slicer-core` from the package registry and inside Slicer alike: MRML
 have been attached to the scene: it registers the conversion rules in which a segmentation keeps its reference geometry.
 """
 
-from .segmentations import LABEL_VALUES_TAG, node_to_segmentation, segmentation_to_node
+from .segmentations import node_to_segmentation, segmentation_to_node
 from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
 
 __all__ = [
-    "LABEL_VALUES_TAG",
     "image_from_volume_nodes",
     "node_to_segmentation",
     "read_volume_node",

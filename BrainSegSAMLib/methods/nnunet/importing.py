@@ -276,9 +276,17 @@ def _stripped(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not all(isinstance(value, torch.Tensor) for value in weights.values()) or "configuration" not in arguments:
         raise ModelError(f"'{path}' is not a checkpoint of nnU-Net v2: its weights or settings are of another kind.")
     fold = arguments.get("fold", 0)
+    # A tensor may be a view into a large one, so each is copied; but nnU-Net's networks list one weight under up to
+    # three names, and copied once it keeps the file a third as large.
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+    kept = {}
+    for name, value in weights.items():
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if place not in copies:
+            copies[place] = value.detach().clone()
+        kept[str(name)] = copies[place]
     return {
-        # One tensor may be a view into a large one; a copy keeps the file as small as it can be.
-        "network_weights": {str(key): value.detach().clone() for key, value in weights.items()},
+        "network_weights": kept,
         "init_args": {
             "configuration": str(arguments["configuration"]),
             "fold": fold if isinstance(fold, (int, str)) else str(fold),
