@@ -2,6 +2,7 @@
 
 set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
+  BrainSegSAMScripts/brainsegsam.py
   BrainSegSAMWidgets/Dependencies.py
   BrainSegSAMWidgets/PredictPanel.py
   BrainSegSAMWidgets/PredictionJob.py
@@ -38,9 +39,14 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
+  BrainSegSAMLib/methods/nnunet/clean_up.py
+  BrainSegSAMLib/methods/nnunet/config.py
+  BrainSegSAMLib/methods/nnunet/dataset.py
   BrainSegSAMLib/methods/nnunet/description.py
   BrainSegSAMLib/methods/nnunet/importing.py
   BrainSegSAMLib/methods/nnunet/predictor.py
+  BrainSegSAMLib/methods/nnunet/training.py
+  BrainSegSAMLib/methods/nnunet/validation.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -60,7 +66,9 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
+  BrainSegSAMLib/runs.py
   BrainSegSAMLib/segmentation_files.py
+  BrainSegSAMLib/train.py
   BrainSegSAMLib/volumes.py
   )
 

@@ -29,6 +29,7 @@ class PredictPanel:
         self.ui = ui
         self.logic = logic
         self.inputSelectors: dict[str, Any] = {}
+        self._inputRows: Any = None
         self._models: dict[str, Any] = {}
         self._parameterNode: Any = None
         self._matchPending = False
@@ -107,11 +108,17 @@ class PredictPanel:
         self.checkCanApply()
 
     def _rebuildSelectors(self, modalities: Any) -> None:
-        layout = self.ui.inputsCollapsibleButton.layout()
         for selector in self.inputSelectors.values():
             selector.disconnect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
-            layout.removeRow(selector)
         self.inputSelectors = {}
+        if self._inputRows is not None:
+            self._inputRows.visible = False
+            self._inputRows.deleteLater()
+        self._inputRows = qt.QWidget()
+        layout = qt.QFormLayout(self._inputRows)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setFieldGrowthPolicy(qt.QFormLayout.AllNonFixedFieldsGrow)  # macOS would keep the selectors narrow
+        self.ui.inputsCollapsibleButton.layout().addWidget(self._inputRows)
         for modality in modalities:
             selector = slicer.qMRMLNodeComboBox()
             selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]

@@ -105,7 +105,7 @@ class WorkerProcess:
         self._process.connect("finished(int,QProcess::ExitStatus)", self._onProcessFinished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
         self._timer = qt.QTimer()
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)
         self._timer.connect("timeout()", self.kill)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:

@@ -22,9 +22,10 @@ def main(folder: Path) -> None:
     """Draw the states of the panel into a folder."""
     complaints = application.start()
     folder.mkdir(parents=True, exist_ok=True)
-    import BrainSegSAM
     import qt
     import slicer
+
+    import BrainSegSAM
 
     parent = slicer.qMRMLWidget()
     parent.setLayout(qt.QVBoxLayout())
@@ -91,11 +92,12 @@ def _add_volumes(phantom):
 
 
 def _result(phantom, reference):
+    from BrainSegSAMWidgets.PredictionJob import Result
+
     from BrainSegSAMLib import mrml
     from BrainSegSAMLib.components import as_rows, statistics
     from BrainSegSAMLib.image import Segmentation
     from BrainSegSAMLib.labels import LabelScheme, Region
-    from BrainSegSAMWidgets.PredictionJob import Result
 
     scheme = LabelScheme(
         (Region("Whole tumour", (1, 2, 3), (88, 190, 96)), Region("Tumour core", (1, 3), (240, 190, 60)),

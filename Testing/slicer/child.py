@@ -14,15 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
-from BrainSegSAMLib.components import as_rows, statistics
-from BrainSegSAMLib.files import write_json
-from BrainSegSAMLib.image import Segmentation
-from BrainSegSAMLib.labels import LabelScheme, Region
-from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
-from BrainSegSAMLib.volumes import read_volume
-
 
 def say(**message):
     print(json.dumps(message), flush=True)
@@ -33,6 +24,15 @@ def progress(fraction, stage="case: Segmenting"):
 
 
 def succeed(options):
+    import numpy as np
+
+    from BrainSegSAMLib.components import as_rows, statistics
+    from BrainSegSAMLib.files import write_json
+    from BrainSegSAMLib.image import Segmentation
+    from BrainSegSAMLib.labels import LabelScheme, Region
+    from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
+    from BrainSegSAMLib.volumes import read_volume
+
     progress(0.25)
     print("a line that nnU-Net prints", flush=True)
     array, geometry = read_volume(Path(options.input) / "flair.nrrd")

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("PySide6", reason="Qt (PySide6-Essentials) is not installed")
-pytest.importorskip("slicer", reason="the MRML libraries of slicer-core are not installed")
+# Not imported here: the bench sets how PySide6 makes enumerations before it is first imported.
+if importlib.util.find_spec("PySide6") is None or importlib.util.find_spec("slicer") is None:
+    pytest.skip("Qt (PySide6-Essentials) or MRML (slicer-core) is not installed", allow_module_level=True)
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 CHILD = Path(__file__).with_name("child.py")
@@ -82,8 +83,8 @@ def models(tmp_path, monkeypatch):
     (folder / "weights.bin").write_bytes(b"x")
     scheme = LabelScheme((Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))))
     write_model(
-        Model(folder, "toy", "Toy", "nnunet", ("flair", "t1ce"), scheme, "Apache-2.0", description="Finds nothing real.",
-              demonstration=True),
+        Model(folder, "toy", "Toy", "nnunet", ("flair", "t1ce"), scheme, "Apache-2.0",
+              description="Finds nothing real.", demonstration=True),
         files=["weights.bin"],
     )
     monkeypatch.setenv("BRAINSEGSAM_MODELS", str(folder.parent))

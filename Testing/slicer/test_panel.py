@@ -162,8 +162,9 @@ def test_interface_is_alive_and_shows_progress(ready, bench):
 
 
 def test_a_second_start_is_refused(ready, module, bench, scene):
-    from BrainSegSAMLib.errors import InputError
     from BrainSegSAMWidgets.PredictionJob import Request
+
+    from BrainSegSAMLib.errors import InputError
 
     ready.logic.command = command("wait")
     ready.ui.applyButton.click()
@@ -394,3 +395,29 @@ def test_closing_the_module_ends_the_child(ready, bench, temporary):
     ready.cleanup()
     assert not ready.logic.running
     assert list(temporary.iterdir()) == []
+
+
+def test_another_model_brings_its_own_selectors(widget, models, volume, bench):
+    import dataclasses
+    import shutil
+
+    from BrainSegSAMLib.models.store import load_model, write_model
+
+    toy = load_model(models / "toy")
+    shutil.copytree(models / "toy", models / "second")
+    write_model(
+        dataclasses.replace(toy, folder=models / "second", name="second", title="Second", modalities=("t1ce", "dwi"),
+                            demonstration=False),
+        files=["weights.bin"],
+    )
+    widget.panel.fillModels()
+    assert widget.ui.modelComboBox.count == 2
+    index = list(widget.panel._models).index("second")
+    widget.ui.modelComboBox.currentIndex = index
+    assert list(widget.panel.inputSelectors) == ["t1ce", "dwi"]
+    assert not widget.ui.modelNoticeLabel.text.startswith("Demonstration")
+    node = volume("x_dwi")
+    assert bench.wait_until(lambda: widget.panel.inputSelectors["dwi"].currentNode() is node)
+    widget.ui.modelComboBox.currentIndex = 1 - index
+    assert list(widget.panel.inputSelectors) == ["flair", "t1ce"]
+    assert widget.logic.getParameterNode().model == "toy"
