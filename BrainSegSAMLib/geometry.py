@@ -78,12 +78,13 @@ class Geometry:
     def from_ijk_to_lps(cls, matrix: ArrayLike, size_ijk: tuple[int, int, int]) -> Geometry:
         """From a 4x4 matrix that takes voxel indices to LPS mm; refuses shear, as the constructor does."""
         affine = np.asarray(matrix, dtype=np.float64)
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if not np.all(spacing > 0):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.all(lengths > 0):
             raise GeometryError("The volume's matrix has an axis of zero length; correct its header.")
-        return cls(
-            size_ijk, _three(spacing), _three(affine[:3, 3]), affine[:3, :3] / spacing  # columns to unit length
-        )
+        # Rotating a grid must not make 3 mm of 3.0000000000000004 mm: nnU-Net treats volumes differently beyond
+        # thresholds of spacing, and a grid would be segmented differently from its rotated twin.
+        spacing = [float(f"{length:.9g}") for length in lengths]
+        return cls(size_ijk, _three(spacing), _three(affine[:3, 3]), affine[:3, :3] / lengths)
 
     @classmethod
     def from_ijk_to_ras(cls, matrix: ArrayLike, size_ijk: tuple[int, int, int]) -> Geometry:
@@ -227,14 +228,17 @@ class Geometry:
             sources.append(source)
             flips.append(nearest[source][1] != sign)
         order = AxisOrder(_three_int(sources), (flips[0], flips[1], flips[2]))
-        matrix = self.ijk_to_lps
-        new = np.eye(4)
+        signs = np.where(flips, -1.0, 1.0)
         start = np.zeros(3)
-        for axis, (source, flip) in enumerate(zip(sources, flips, strict=True)):
-            new[:3, axis] = -matrix[:3, source] if flip else matrix[:3, source]
+        for source, flip in zip(sources, flips, strict=True):
             start[source] = self.size_ijk[source] - 1 if flip else 0
-        new[:3, 3] = self.to_lps(start)
-        return Geometry.from_ijk_to_lps(new, _three_int(self.size_ijk[s] for s in sources)), order
+        grid = Geometry(
+            _three_int(self.size_ijk[s] for s in sources),
+            _three(self.spacing_ijk_mm[s] for s in sources),
+            _three(self.to_lps(start)),
+            self.direction_lps[:, sources] * signs,
+        )
+        return grid, order
 
     def _nearest_axes(self) -> list[tuple[int, int]]:
         """Per index axis: the anatomical axis (0 = L-R, 1 = P-A, 2 = S-I) it is nearest to, and its sign in LPS.
