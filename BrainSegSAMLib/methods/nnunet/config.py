@@ -45,6 +45,8 @@ class TrainingConfig:
             kept; 0 keeps the last weights.
         oversample_foreground: share of patches that are centred on a labelled voxel.
         augmentation_strength: factor on the probabilities of nnU-Net's augmentations.
+        bias_field: largest standard deviation of a smooth multiplicative change of brightness, added to half of the
+            patches, which nnU-Net does not have; for z-scored MRI only; 0 for none.
         precision: "auto" (half on CUDA, full elsewhere), "fp32", or "bf16" (fast on CPUs that have it).
         checkpoint_every_epochs: how often a state is saved from which the training can be resumed.
         synthetic_seeds: for each, one synthetic case (`phantom.make_phantom`) is added to the training cases of every
@@ -83,6 +85,7 @@ class TrainingConfig:
     weight_average_decay: float = 0.0
     oversample_foreground: float = 0.33
     augmentation_strength: float = 1.0
+    bias_field: float = 0.0
     precision: str = "auto"
     checkpoint_every_epochs: int = 10
     synthetic_seeds: tuple[int, ...] = ()
@@ -106,6 +109,7 @@ class TrainingConfig:
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
         _require(0 <= self.oversample_foreground <= 1, "oversample_foreground", self.oversample_foreground, "0 to 1")
+        _require(self.bias_field >= 0, "bias_field", self.bias_field, "0 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         self._check_folds()
         self._check_network()
