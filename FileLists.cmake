@@ -77,6 +77,7 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
+  Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )

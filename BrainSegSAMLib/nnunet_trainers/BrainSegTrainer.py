@@ -296,7 +296,7 @@ class BiasFieldTransform(ImageOnlyTransform):  # type: ignore[misc]  # batchgene
         return {"field": field * (self.largest * torch.rand(1).item())}
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
-        changed = img + params["field"] * (img + self.MEAN_OVER_STD)
+        changed: torch.Tensor = img + params["field"] * (img + self.MEAN_OVER_STD)
         for channel, before in zip(changed, img, strict=True):
             inside = before != 0
             if int(inside.sum()) < 2:
