@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from BrainSegSAMLib.cases import Case, find_cases, load_image, read_modality_table
 from BrainSegSAMLib.errors import GeometryError, InputError
