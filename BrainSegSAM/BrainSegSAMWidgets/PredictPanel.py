@@ -210,9 +210,11 @@ class PredictPanel:
 
     def onProgress(self, message: dict[str, Any]) -> None:
         """Show how far the work is."""
-        self._showProgress(float(message.get("fraction") or 0.0))
+        fraction = float(message.get("fraction") or 0.0)
+        self._showProgress(fraction)
         stage = str(message.get("stage") or "").removeprefix("case: ")
-        left = timeLeft(message.get("remaining_s"))
+        # Earlier, starting and loading count for too much of the estimate.
+        left = timeLeft(message.get("remaining_s")) if fraction >= 0.05 else ""
         self.ui.statusLabel.text = f"{stage} – {left}" if left else stage
         if message.get("message"):
             self.log(str(message["message"]))
