@@ -36,6 +36,9 @@ class ProgressUpdate:
     message: str = ""
 
 
+# Of the whole: start-up takes most of the time so far, so an estimate from it would be far off.
+_SAYS_LITTLE_BELOW = 0.05
+
 Listener = Callable[[ProgressUpdate], None]
 
 
@@ -111,7 +114,7 @@ class Progress:
         if self._listener is None:
             return
         elapsed = time.monotonic() - self._started
-        remaining = elapsed * (1.0 - fraction) / fraction if fraction > 0.01 else None
+        remaining = elapsed * (1.0 - fraction) / fraction if fraction >= _SAYS_LITTLE_BELOW else None
         self._listener(ProgressUpdate(stage, done, total, fraction, remaining, message))
 
 
