@@ -77,6 +77,13 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
+  Resources/Models/glioma-nnunet-tiny/dataset.json
+  Resources/Models/glioma-nnunet-tiny/fold_0/checkpoint_final.pth
+  Resources/Models/glioma-nnunet-tiny/fold_1/checkpoint_final.pth
+  Resources/Models/glioma-nnunet-tiny/fold_2/checkpoint_final.pth
+  Resources/Models/glioma-nnunet-tiny/fold_3/checkpoint_final.pth
+  Resources/Models/glioma-nnunet-tiny/model.json
+  Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt

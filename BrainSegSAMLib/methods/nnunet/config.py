@@ -23,6 +23,8 @@ class TrainingConfig:
         planner: nnU-Net's planner class; "ExperimentPlanner" plans a plain U-Net, the ResEnc ones residual encoders.
         target_spacing_mm: spacing (z, y, x) that images are resampled to ("3d_fullres" only); planned where None.
         patch_size: voxels (z, y, x), or (y, x) for "2d"; planned where None.
+        prediction_patch_size: tile of the sliding window at prediction, as `patch_size`, where it shall be another one:
+            a network has no fixed input size, and a tile that holds a whole brain is far faster than overlapping ones.
         batch_size: patches per iteration; planned where None.
         features_per_stage: feature maps of each resolution, for a plain U-Net with kernels of 3 and strides of 2;
             planned where None.
@@ -66,6 +68,7 @@ class TrainingConfig:
     planner: str = "ExperimentPlanner"
     target_spacing_mm: tuple[float, ...] | None = None
     patch_size: tuple[int, ...] | None = None
+    prediction_patch_size: tuple[int, ...] | None = None
     batch_size: int | None = None
     features_per_stage: tuple[int, ...] | None = None
     convolutions_per_stage: tuple[int, ...] | None = None
@@ -131,8 +134,9 @@ class TrainingConfig:
         if stages and self.planner != "ExperimentPlanner":
             raise InputError("The setting features_per_stage describes a plain U-Net; use planner ExperimentPlanner.")
         dimensions = 2 if self.configuration == "2d" else 3
-        if self.patch_size is not None and len(self.patch_size) != dimensions:
-            raise InputError(f"The patch size {self.patch_size} must be {dimensions} numbers for {self.configuration}.")
+        for size in (self.patch_size, self.prediction_patch_size):
+            if size is not None and len(size) != dimensions:
+                raise InputError(f"The patch size {size} must be {dimensions} numbers for {self.configuration}.")
         if self.target_spacing_mm is not None and (self.configuration == "2d" or len(self.target_spacing_mm) != 3):
             raise InputError("A target spacing is three numbers (z, y, x) in mm, and only for 3d_fullres.")
 

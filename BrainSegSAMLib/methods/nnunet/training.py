@@ -185,7 +185,8 @@ def _identity(training: _Training) -> dict[str, Any]:
         path for case in training.cases.values() for path in (*case.modalities.values(), case.reference) if path
     ]
     config = training.config.as_dict()
-    del config["train_folds"]
+    for only_of_the_result in ("train_folds", "prediction_patch_size", "half_precision_weights"):
+        del config[only_of_the_result]
     return {
         "config": _as_json(config),
         "held_out": _as_json(training.splits),
@@ -295,6 +296,10 @@ def _model_of(training: _Training, folder: Path, *, first_fold: int) -> Model:
     folder.mkdir(parents=True, exist_ok=True)
     for name in _JSON_FILES:
         shutil.copyfile(results / name, folder / name)
+    if training.config.prediction_patch_size is not None:
+        plans = read_json(folder / "plans.json")
+        plans["configurations"][training.config.configuration]["patch_size"] = training.config.prediction_patch_size
+        write_json(plans, folder / "plans.json")
     files = list(_JSON_FILES)
     for fold in training.config.chosen_folds:
         files.append(f"fold_{fold}/{CHECKPOINT_NAME}")
