@@ -22,7 +22,6 @@ from BrainSegSAMLib.labels import LabelScheme, Region
 from BrainSegSAMLib.models.store import Model, load_model, write_model
 from BrainSegSAMLib.phantom import CHANNELS, Phantom, make_phantom
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
-from BrainSegSAMLib.resources import resource_path
 from BrainSegSAMLib.segmentation_files import read_segmentation
 
 SCHEME = LabelScheme(
@@ -236,8 +235,6 @@ def test_dice() -> None:
 
 @pytest.mark.slow
 def test_bundled_model_finds_the_lesion(tmp_path: Path) -> None:
-    if not resource_path("Models", demo.MODEL, "model.json").is_file():
-        pytest.skip(f"The bundled model '{demo.MODEL}' is not in Resources/Models yet.")
     result = run_demo(tmp_path, device="cpu")
     assert result.problem == ""
     assert result.lesion_dice is not None
