@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import threading
 import time
@@ -41,6 +42,7 @@ SCHEME = LabelScheme(
 )
 CONFIG = TrainingConfig(
     patch_size=(16, 16, 16),
+    prediction_patch_size=(24, 24, 24),
     batch_size=1,
     features_per_stage=(4, 8),
     folds=2,
@@ -155,6 +157,11 @@ def test_model_folder_describes_its_training(trained: Trained) -> None:
 def split_ids(trained: Trained) -> list[str]:
     cases = [Case(name, {}) for name in trained.model.training["cases"]]
     return split(cases, CONFIG)[0]
+
+
+def test_the_tile_of_prediction_may_be_another_one(trained: Trained) -> None:
+    plans = json.loads((trained.model.folder / "plans.json").read_text())
+    assert plans["configurations"]["3d_fullres"]["patch_size"] == [24, 24, 24]
 
 
 def test_weights_are_plain_data_and_stored_once(trained: Trained) -> None:
