@@ -10,11 +10,13 @@ compares them).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +197,7 @@ class TrainedNNUNet:
         ]
         total: torch.Tensor | None = None
         try:
-            with torch.inference_mode(), _autocast(self._device):
+            with torch.inference_mode():
                 for fold in range(len(self._weights)):
                     self._load_weights(fold)
                     logits = self._slide(padded, tiles, progress)
@@ -222,30 +224,54 @@ class TrainedNNUNet:
         heads = self._labels.num_segmentation_heads
         logits = torch.zeros((heads, *data.shape[1:]), dtype=torch.half)
         weight = torch.zeros(data.shape[1:], dtype=torch.half)
-        for tile in tiles:
-            patch = data[tile][None].to(self._device, memory_format=torch.contiguous_format)
-            prediction = self._mirrored(patch, progress)[0].to(cpu)
-            prediction *= gaussian
-            logits[tile] += prediction
-            weight[tile[1:]] += gaussian
+        flips = [c for n in range(len(self._mirror_axes) + 1) for c in itertools.combinations(self._mirror_axes, n)]
+        tasks = [(tile, axes) for tile in tiles for axes in flips]
+        with contextlib.closing(self._forward(data, tasks)) as outputs:
+            for tile in tiles:
+                prediction = next(outputs)
+                progress.advance()
+                for _ in flips[1:]:
+                    prediction += next(outputs)
+                    progress.advance()
+                if len(flips) > 1:
+                    prediction /= len(flips)
+                prediction = prediction[0].to(cpu)
+                prediction *= gaussian
+                logits[tile] += prediction
+                weight[tile[1:]] += gaussian
         torch.div(logits, weight, out=logits)
         if bool(torch.isinf(logits).any()):
             raise ModelError("The network gave infinite values; its weights do not fit this kind of image.")
         return logits
 
-    def _mirrored(self, patch: torch.Tensor, progress: Progress) -> torch.Tensor:
+    def _forward(
+        self, data: torch.Tensor, tasks: Sequence[tuple[tuple[Any, ...], tuple[int, ...]]]
+    ) -> Generator[torch.Tensor, None, None]:
+        """The network's output for each (tile, axes to mirror), in order, mirrored back.
+
+        On a CPU two forward passes run side by side, each with half of the cores: small networks keep threads waiting
+        for each other.
+        """
         import torch
 
-        prediction: torch.Tensor = self._network(patch)
-        progress.advance()
-        axes = [axis + 2 for axis in self._mirror_axes]
-        combinations = [c for n in range(len(axes)) for c in itertools.combinations(axes, n + 1)]
-        for flipped in combinations:
-            prediction += torch.flip(self._network(torch.flip(patch, flipped)), flipped)
-            progress.advance()
-        if combinations:
-            prediction /= len(combinations) + 1
-        return prediction
+        threads = torch.get_num_threads()
+        side_by_side = 2 if self._device.type == "cpu" and threads > 1 else 1
+
+        def pass_through(task: tuple[tuple[Any, ...], tuple[int, ...]]) -> torch.Tensor:
+            tile, mirrored = task
+            axes = [axis + 2 for axis in mirrored]
+            if side_by_side > 1:
+                torch.set_num_threads(max(1, threads // side_by_side))  # of this worker thread only
+            with torch.inference_mode(), _autocast(self._device):
+                patch = torch.clone(data[tile][None], memory_format=torch.contiguous_format).to(self._device)
+                return torch.flip(self._network(torch.flip(patch, axes)), axes) if axes else self._network(patch)
+
+        if side_by_side == 1:
+            yield from map(pass_through, tasks)
+            return
+        with ThreadPoolExecutor(side_by_side, thread_name_prefix="network") as pool:
+            for start in range(0, len(tasks), side_by_side):
+                yield from pool.map(pass_through, tasks[start : start + side_by_side])
 
     # ---- back to the image's grid ---------------------------------------------------------------------------------
 
@@ -328,8 +354,6 @@ def _build_network(plans: Any, configuration: Any, dataset_json: dict[str, Any],
 
 def _autocast(device: torch.device) -> Any:
     """Half precision on CUDA, as nnU-Net does; full precision elsewhere."""
-    import contextlib
-
     import torch
 
     return torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()
