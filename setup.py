@@ -15,7 +15,8 @@ class BuildWithResources(build_py):
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib) / "BrainSegSAMLib" / "Resources"
-            shutil.copytree("Resources", target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            unused = shutil.ignore_patterns("__pycache__", "Screenshots", "*.py")
+            shutil.copytree("Resources", target, dirs_exist_ok=True, ignore=unused)
 
 
 setup(cmdclass={"build_py": BuildWithResources})

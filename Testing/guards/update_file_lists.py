@@ -42,7 +42,7 @@ def file_lists(paths: list[str]) -> dict[str, list[str]]:
             lists["BrainSegSAM_MODULE_SCRIPTS" if is_script else "BrainSegSAM_MODULE_RESOURCES"].append(below)
         elif top == "BrainSegSAMLib":
             lists["BrainSegSAM_LIBRARY_SCRIPTS" if is_script else "BrainSegSAM_LIBRARY_RESOURCES"].append(path)
-        elif top == "Resources" and not is_script:  # a script there draws the pictures; users do not need it
+        elif top == "Resources" and not is_script and "Screenshots" not in path:  # what only the README needs stays out
             lists["BrainSegSAM_LIBRARY_RESOURCES"].append(path)
     return lists
 
