@@ -480,6 +480,8 @@ def test_dice_by_hand() -> None:
 
 
 def test_tables_end_with_the_mean() -> None:
-    scores = [CaseScore("b", 1, {"x": 0.5}, {"x": 0.6}), CaseScore("a", 0, {"x": 0.7}, {"x": 0.8})]
-    table = as_tables(scores)[AFTER]
-    assert table["rows"] == [["a", 0, 0.8], ["b", 1, 0.6], ["mean", None, 0.7]]
+    scores = [CaseScore("b", 1, {"x": 0.5}, {"x": 0.6, "w": 1.0}), CaseScore("a", 0, {"x": 0.7}, {"w": 0.0, "x": 0.8})]
+    scores = [dataclasses.replace(score, before=score.after) for score in scores]
+    table = as_tables(scores, ("x", "w"))[AFTER]
+    assert table["columns"] == ["case", "fold", "x", "w"]
+    assert table["rows"] == [["a", 0, 0.8, 0.0], ["b", 1, 0.6, 1.0], ["mean", None, 0.7, 0.5]]

@@ -318,7 +318,7 @@ def _write(training: _Training, scores: Sequence[CaseScore]) -> Model:
     written = _model_of(training, staging, first_fold=config.folds if config.final_epochs else 0)
     complete = replace(
         written,
-        results={**template.results, **as_tables(scores)},
+        results={**template.results, **as_tables(scores, template.scheme.names)},
         training={
             **template.training,
             "cases": sorted(training.cases),

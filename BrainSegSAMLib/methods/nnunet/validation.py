@@ -91,12 +91,11 @@ def validate_fold(
     return scores
 
 
-def as_tables(scores: Sequence[CaseScore]) -> dict[str, Any]:
-    """The scores as tables for `model.json`, cases by id, means in the last row."""
+def as_tables(scores: Sequence[CaseScore], regions: Sequence[str]) -> dict[str, Any]:
+    """The scores as tables for `model.json`: a column per region, cases by id, means in the last row."""
     tables: dict[str, Any] = {}
     ordered = sorted(scores, key=lambda score: score.case_id)
     for title, values in ((BEFORE, [s.before for s in ordered]), (AFTER, [s.after for s in ordered])):
-        regions = list(values[0]) if values else []
         rows: list[list[Any]] = [
             [score.case_id, score.fold, *(round(value[region], 4) for region in regions)]
             for score, value in zip(ordered, values, strict=True)
