@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/brainsegsam demo --output "$(OUTPUT)" $(if $(CASE),--case "$(CASE)")
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "slow or not slow" --ignore Testing/slicer --cov --cov-report=
+	$(BIN)/python -m pytest -m "slow or not slow" --ignore Testing/slicer --cov --cov-report= --cov-fail-under=0
 	$(BIN)/python -m pytest -m "slow or not slow" Testing/slicer --cov --cov-append --cov-report=term-missing:skip-covered
 
 test-fast: $(VENV)/.installed-test
