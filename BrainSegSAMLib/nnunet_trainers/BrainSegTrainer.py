@@ -23,6 +23,8 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from BrainSegSAMLib.lesion_mixing import MixingCase, change_contrast, transplant
+
 SETTINGS_FILE = "brainsegsam_training.json"
 STOP_FILE_VARIABLE = "BRAINSEGSAM_STOP_FILE"
 PROGRESS_MARK = "@brainsegsam "
@@ -107,6 +109,8 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
             steps.insert(first, RandomTransform(BiasFieldTransform(self.settings["bias_field"]), 0.5))
         weights = np.array([self.settings["case_weights"].get(key, 1.0) for key in loader.indices])
         loader.sampling_probabilities = weights / weights.sum()
+        if self.settings["transplant_probability"] > 0 or self.settings["lesion_contrast"] > 0:
+            loader._data = MixedLesions(loader._data, loader.sampling_probabilities, self.settings)
         if not in_process:
             train._finish()  # nnU-Net has started its worker processes already; they start anew with what was set
         return train, validation
@@ -260,6 +264,44 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing: the parent scores the left-out cases with the predictor that users will run."""
+
+
+class MixedLesions:
+    """nnU-Net's training data set, but lesions change their contrast, and some come from another training case."""
+
+    MOST_LOCATIONS = 10000
+    """Voxels of a region that a patch may be centred on; as many as nnU-Net keeps."""
+
+    def __init__(self, data: Any, probabilities: Any, settings: dict[str, Any]) -> None:
+        self._data = data
+        self._probabilities = probabilities
+        self._transplant = settings["transplant_probability"]
+        self._contrast = settings["lesion_contrast"]
+        self.identifiers = data.identifiers
+
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """As nnU-Net's: image (c, z, y, x), labels (1, z, y, x), None, and properties with the regions' voxels."""
+        rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - seeded by the trainer, per epoch
+        case, before, properties = self._load(identifier)
+        mixed = change_contrast(case, rng, contrast=self._contrast) if rng.random() < 0.5 else case
+        if rng.random() < self._transplant:
+            donor, _, _ = self._load(str(rng.choice(self.identifiers, p=self._probabilities)))
+            mixed = transplant(mixed, donor, rng, contrast=self._contrast)
+        if mixed.labels is not case.labels:
+            locations = {key: self._locations(mixed, key, rng) for key in properties["class_locations"]}
+            properties = {**properties, "class_locations": locations}
+        return mixed.channels, mixed.labels[None], before, properties
+
+    def _load(self, identifier: str) -> tuple[MixingCase, Any, dict[str, Any]]:
+        data, labels, before, properties = self._data.load_case(identifier)
+        return MixingCase(np.asarray(data[:], dtype=np.float32), np.asarray(labels[:])[0]), before, properties
+
+    def _locations(self, case: MixingCase, key: Any, rng: np.random.Generator) -> Any:
+        wanted = key if isinstance(key, tuple | list) else (key,)
+        voxels = np.argwhere(np.isin(case.labels, wanted))
+        if len(voxels) > self.MOST_LOCATIONS:
+            voxels = voxels[rng.choice(len(voxels), self.MOST_LOCATIONS, replace=False)]
+        return np.insert(voxels, 0, 0, axis=1)
 
 
 def _strengthen(transforms: Any, factor: float) -> None:

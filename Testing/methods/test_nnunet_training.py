@@ -54,6 +54,8 @@ CONFIG = TrainingConfig(
     optimiser="adamw",
     weight_average_decay=0.5,
     bias_field=0.2,
+    transplant_probability=0.5,
+    lesion_contrast=0.3,
     precision="bf16",
     synthetic_seeds=(5,),
     half_precision_weights=True,
@@ -279,23 +281,6 @@ def test_other_networks(changes: dict[str, Any], cases: list[Case], tmp_path: Pa
 
 
 # ---- the trainer's own parts --------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_bias_field_changes_brightness_smoothly_and_keeps_mean_and_spread() -> None:
-    import torch
-
-    from BrainSegSAMLib.nnunet_trainers.BrainSegTrainer import BiasFieldTransform
-
-    torch.manual_seed(3)
-    image = torch.randn(2, 16, 16, 16)
-    image[:, :4] = 0
-    changed = BiasFieldTransform(0.5)(image=image.clone())["image"]
-    assert torch.equal(changed == 0, image == 0)
-    inside = image[0] != 0
-    assert float(changed[0][inside].mean()) == pytest.approx(float(image[0][inside].mean()), abs=1e-4)
-    assert float(changed[0][inside].std()) == pytest.approx(float(image[0][inside].std()), abs=1e-4)
-    assert not torch.allclose(changed, image, atol=0.05)
 
 
 # ---- child processes ----------------------------------------------------------------------------------------------

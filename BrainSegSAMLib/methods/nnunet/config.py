@@ -49,6 +49,10 @@ class TrainingConfig:
         augmentation_strength: factor on the probabilities of nnU-Net's augmentations.
         bias_field: largest standard deviation of a smooth multiplicative change of brightness, added to half of the
             patches, which nnU-Net does not have; for z-scored MRI only; 0 for none.
+        transplant_probability: share of training patches whose case gets the lesions of another training case besides
+            its own (`lesion_mixing.transplant`); 3d_fullres only.
+        lesion_contrast: how far the contrast of lesions is changed (`lesion_mixing.change_contrast`), in half of the
+            cases and in all transplanted lesions; 0 for not at all.
         precision: "auto" (half on CUDA, full elsewhere), "fp32", or "bf16" (fast on CPUs that have it).
         checkpoint_every_epochs: how often a state is saved from which the training can be resumed.
         synthetic_seeds: for each, one synthetic case (`phantom.make_phantom`) is added to the training cases of every
@@ -89,6 +93,8 @@ class TrainingConfig:
     oversample_foreground: float = 0.33
     augmentation_strength: float = 1.0
     bias_field: float = 0.0
+    transplant_probability: float = 0.0
+    lesion_contrast: float = 0.0
     precision: str = "auto"
     checkpoint_every_epochs: int = 10
     synthetic_seeds: tuple[int, ...] = ()
@@ -113,6 +119,8 @@ class TrainingConfig:
         _require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
         _require(0 <= self.oversample_foreground <= 1, "oversample_foreground", self.oversample_foreground, "0 to 1")
         _require(self.bias_field >= 0, "bias_field", self.bias_field, "0 or more")
+        _require(0 <= self.transplant_probability <= 1, "transplant_probability", self.transplant_probability, "0 to 1")
+        _require(0 <= self.lesion_contrast < 1, "lesion_contrast", self.lesion_contrast, "0 to below 1")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         self._check_folds()
         self._check_network()

@@ -199,7 +199,7 @@ def _trainer_settings(config: TrainingConfig, synthetic: Sequence[str]) -> dict[
     names = (
         "folds", "epochs", "iterations_per_epoch", "validation_iterations_per_epoch", "optimiser", "learning_rate",
         "weight_decay", "warm_up_iterations", "weight_average_decay", "oversample_foreground", "augmentation_strength",
-        "bias_field", "precision", "checkpoint_every_epochs", "seed",
+        "bias_field", "transplant_probability", "lesion_contrast", "precision", "checkpoint_every_epochs", "seed",
     )  # fmt: skip
     return {
         **{name: getattr(config, name) for name in names},
