@@ -3,8 +3,9 @@
 python Testing/Benchmarks/prediction.py [--cases FOLDER] [--model NAME] [--runs N] [--no-mirroring] [--output FILE]
 
 Both get the same weights, folds, tile step and mirroring on the CPU, and the same files. The label maps are compared
-voxel by voxel (ours before any clean-up of components). Memory is the largest sum of resident memory over a command's
-process tree, and over its largest process, sampled every 50 ms.
+voxel by voxel (ours before any clean-up of components). Memory is the peak over a command's process tree, and of its
+largest process, sampled every 100 ms: on Linux the proportional set size, in which pages that processes share count once
+for all of them; elsewhere the resident size, which counts them once for each.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.predict import write_case
 
 ROOT = Path(__file__).resolve().parents[2]
+LINUX = sys.platform == "linux"
 NO_CLEAN_UP = {"minimum_volume_mm3": {}, "keep_largest": []}
 
 
 @dataclass
 class Measured:
-    """Wall seconds and peak resident megabytes of one command."""
+    """Wall seconds and peak megabytes of one command."""
 
     seconds: float
     tree_mb: float
@@ -150,11 +152,11 @@ def sample(process: subprocess.Popen[bytes], peaks: list[float]) -> None:
         sizes = []
         for member in [parent, *children(parent)]:
             try:
-                sizes.append(member.memory_info().rss / 1e6)
-            except psutil.Error:
+                sizes.append((member.memory_full_info().pss if LINUX else member.memory_info().rss) / 1e6)
+            except (psutil.Error, OSError):  # it has ended in the meantime
                 continue
         peaks[0], peaks[1] = max(peaks[0], sum(sizes)), max(peaks[1], *sizes, 0.0)
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def children(parent: psutil.Process) -> list[psutil.Process]:
