@@ -4,8 +4,8 @@ python Testing/Benchmarks/prediction.py [--cases FOLDER] [--model NAME] [--runs 
 
 Both get the same weights, folds, tile step and mirroring on the CPU, and the same files. The label maps are compared
 voxel by voxel (ours before any clean-up of components). Memory is the peak over a command's process tree, and of its
-largest process, sampled every 100 ms: on Linux the proportional set size, in which pages that processes share count once
-for all of them; elsewhere the resident size, which counts them once for each.
+largest process, sampled every 100 ms: on Linux the proportional set size, in which pages that processes share count
+once for all of them; elsewhere the resident size, which counts them once for each.
 """
 
 from __future__ import annotations
