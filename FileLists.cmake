@@ -37,6 +37,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/itk.py
   BrainSegSAMLib/labels.py
+  BrainSegSAMLib/lesion_mixing.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
   BrainSegSAMLib/methods/nnunet/clean_up.py
