@@ -1,8 +1,8 @@
 # Two commands that start from nothing but a checkout, Python 3.10-3.13 and a package registry:
 #   make demo [CASE=folder] [OUTPUT=folder]    segments a case with the bundled model and shows the result
 #   make test                                  runs every test, with coverage
-# Both install what they need into .venv first. The tests of the panel run in a process of their own: their scene and
-# widgets and the bare scenes of Testing/mrml do not get along in one.
+# Both install what they need into .venv first. The tests of the panel run in a process of their own, in which the bench
+# stands in for Slicer's application.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -76,12 +76,15 @@ def start() -> Complaints:
                          "parameterNodeWrapper": parameter_nodes}.items():
         sys.modules[f"slicer.{name}"] = module
         setattr(slicer, name, module)
-    new_scene()
+    make_scene()
     return complaints
 
 
-def new_scene():
-    """A fresh scene with the logics that segmentations need, as `slicer.mrmlScene`."""
+def make_scene():
+    """The scene, as `slicer.mrmlScene`, with the logics that segmentations need; once in a process, as in Slicer.
+
+    Scenes and logics know each other by bare pointers, so one that is made where another has died can crash VTK.
+    """
     import slicer
 
     scene = slicer.vtkMRMLScene()
@@ -94,7 +97,6 @@ def new_scene():
     slicer.mrmlScene = scene
     slicer.modules = SimpleNamespace(segmentations=SimpleNamespace(logic=lambda: logics[0]))
     slicer.app.applicationLogic = lambda: application_logic
-    return scene
 
 
 def wait_until(condition, *, seconds: float = 90.0) -> bool:

@@ -56,8 +56,9 @@ def vtk_complaints():
     assert not left, "VTK complained:\n" + "\n".join(left)
 
 
-@pytest.fixture
-def scene():
+@pytest.fixture(scope="session")
+def only_scene():
+    """One scene for all tests, as Slicer has one: scenes and logics know each other by bare pointers."""
     scene = slicer.vtkMRMLScene()
     application = slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
@@ -67,7 +68,17 @@ def scene():
         logic.SetMRMLApplicationLogic(application)
         logic.SetMRMLScene(scene)
     yield scene
-    scene.Clear(True)
+    for logic in reversed(logics):
+        logic.SetMRMLScene(None)
+        logic.SetMRMLApplicationLogic(None)
+    application.SetMRMLScene(None)
+
+
+@pytest.fixture
+def scene(only_scene):
+    only_scene.Clear(True)
+    yield only_scene
+    only_scene.Clear(True)
 
 
 def matrix4(array):

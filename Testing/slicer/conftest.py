@@ -60,9 +60,11 @@ def dialogs(bench, monkeypatch):
 
 @pytest.fixture
 def scene(bench):
-    scene = bench.new_scene()
-    yield scene
-    scene.Clear(True)
+    import slicer
+
+    slicer.mrmlScene.Clear(True)
+    yield slicer.mrmlScene
+    slicer.mrmlScene.Clear(True)
 
 
 @pytest.fixture
