@@ -225,6 +225,14 @@ def test_a_finished_training_is_resumed_without_any_work(trained: Trained, cases
     assert logs() == before, "no child was started"
 
 
+def test_other_settings_of_prediction_are_scored_anew(trained: Trained, cases: list[Case], tmp_path: Path) -> None:
+    nothing_stays = {"mirroring": False, "minimum_volume_mm3": dict.fromkeys(SCHEME.names, 1e9)}
+    other = dataclasses.replace(template(tmp_path / "tiny"), settings=nothing_stays)
+    again = train(cases, CONFIG, other, run=TrainingRun(trained.work), label_values={4: 3})
+    (row, mean) = again.results[AFTER]["rows"]
+    assert row[2:] == mean[2:] == [0.0, 0.0, 0.0]
+
+
 def test_a_work_folder_of_another_training_is_refused(trained: Trained, cases: list[Case], tmp_path: Path) -> None:
     other = dataclasses.replace(CONFIG, learning_rate=0.5)
     with pytest.raises(InputError, match="holds another training"):

@@ -263,17 +263,20 @@ def _checkpoint(training: _Training, fold: int) -> Path:
 
 
 def _validate(training: _Training, progress: Progress) -> list[CaseScore]:
-    """Dice of every left-out case, kept per fold so that a resumed training does not score twice."""
+    """Dice of every left-out case, kept per fold so that a resumed training scores it in the same way only once."""
     folder = training.work.root / "cross_validation"
     model = _model_of(training, folder, first_fold=0)
     chosen = training.config.chosen_folds
     progress.stage("Scoring the left-out cases", total=sum(len(training.splits[f]) for f in chosen), until=1.0)
     template = training.template
+    config = training.config
+    way = _as_json([template.settings, config.prediction_patch_size, config.half_precision_weights])
     scores: list[CaseScore] = []
     for fold in chosen:
         kept = folder / f"scores_{fold}.json"
-        if kept.exists():
-            scores += [CaseScore(**row) for row in read_json(kept)]
+        known = read_json(kept) if kept.exists() else {}
+        if known.get("way") == way:
+            scores += [CaseScore(**row) for row in known["scores"]]
             continue
         new = validate_fold(
             model,
@@ -285,7 +288,7 @@ def _validate(training: _Training, progress: Progress) -> list[CaseScore]:
             device=training.run.device,
             progress=progress,
         )
-        write_json([asdict(score) for score in new], kept)
+        write_json({"way": way, "scores": [asdict(score) for score in new]}, kept)
         scores += new
     return scores
 
