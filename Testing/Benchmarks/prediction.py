@@ -4,8 +4,9 @@ python Testing/Benchmarks/prediction.py [--cases FOLDER] [--model NAME] [--runs 
 
 Both get the same weights, folds, tile step and mirroring on the CPU, and the same files. The label maps are compared
 voxel by voxel (ours before any clean-up of components). Memory is the peak over a command's process tree, and of its
-largest process, sampled every 100 ms: on Linux the proportional set size, in which pages that processes share count
-once for all of them; elsewhere the resident size, which counts them once for each.
+largest process, sampled four times a second in runs that are not timed, because sampling slows them: on Linux the
+proportional set size, in which pages that processes share count once for all of them; elsewhere the resident size,
+which counts them once for each.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ NO_CLEAN_UP = {"minimum_volume_mm3": {}, "keep_largest": []}
 
 @dataclass
 class Measured:
-    """Wall seconds and peak megabytes of one command."""
+    """One command: wall seconds, median over the runs, and peak megabytes."""
 
     seconds: float
     tree_mb: float
@@ -76,25 +76,27 @@ def compare(folder: Path, cases: list[Case], work: Path, *, mirroring: bool, run
     """Four cases by both commands in turn, then one case by nnU-Net's command and as second case of a warm process."""
     settings_file = work / "settings.json"
     settings_file.write_text(json.dumps({"mirroring": mirroring, **NO_CLEAN_UP}))
-    peer_four, ours_four, peer_one = [], [], []
-    for _ in range(runs):
-        peer_four.append(measure(peer_command(folder, work / "four", work / "peer", mirroring=mirroring)))
-        ours_four.append(measure(our_command(folder, work / "four", work / "ours", settings_file)))
-        peer_one.append(measure(peer_command(folder, work / "one", work / "peer-one", mirroring=mirroring)))
+    peer = peer_command(folder, work / "four", work / "peer", mirroring=mirroring)
+    ours = our_command(folder, work / "four", work / "ours", settings_file)
+    one = peer_command(folder, work / "one", work / "peer-one", mirroring=mirroring)
+    seconds = [[run_command(command)[0] for command in (peer, ours, one)] for _ in range(runs)]
+    peer_seconds, ours_seconds, one_seconds = (statistics.median(times) for times in zip(*seconds, strict=True))
+    peer_four = Measured(peer_seconds, *run_command(peer, sample_memory=True)[1])
+    ours_four = Measured(ours_seconds, *run_command(ours, sample_memory=True)[1])
     warm = warm_seconds(folder, cases, work / "warm", {"mirroring": mirroring, **NO_CLEAN_UP}, runs)
     return {
         "cases": [case.case_id for case in cases],
         "mirroring": mirroring,
         "differing_voxels": {case.case_id: differing(work, case.case_id) for case in cases},
         "foreground_voxels": {case.case_id: foreground(work, case.case_id) for case in cases},
-        "peer_four": middle(peer_four).__dict__,
-        "ours_four": middle(ours_four).__dict__,
-        "peer_one": middle(peer_one).__dict__,
+        "peer_four": asdict(peer_four),
+        "ours_four": asdict(ours_four),
+        "peer_one_seconds": one_seconds,
         "ours_warm_seconds": warm,
-        "ratio_four": middle(ours_four).seconds / middle(peer_four).seconds,
-        "ratio_warm": warm / middle(peer_one).seconds,
-        "ratio_memory_tree": middle(ours_four).tree_mb / middle(peer_four).tree_mb,
-        "ratio_memory_largest": middle(ours_four).largest_mb / middle(peer_four).largest_mb,
+        "ratio_four": ours_four.seconds / peer_four.seconds,
+        "ratio_warm": warm / one_seconds,
+        "ratio_memory_tree": ours_four.tree_mb / peer_four.tree_mb,
+        "ratio_memory_largest": ours_four.largest_mb / peer_four.largest_mb,
     }
 
 
@@ -125,24 +127,23 @@ def our_command(folder: Path, source: Path, output: Path, settings_file: Path) -
     return [sys.executable, "-c", program, str(folder), str(source), str(output), str(settings_file)]
 
 
-def measure(command: list[str]) -> Measured:
-    """Run a command to its end; its output is shown only where it fails."""
+def run_command(command: list[str], *, sample_memory: bool = False) -> tuple[float, list[float]]:
+    """Run a command: wall seconds and peak MB (process tree, largest process); its output is shown where it fails."""
     output = Path(command[command.index("-o") + 1]) if "-o" in command else Path(command[-2])
     shutil.rmtree(output, ignore_errors=True)
     environment = {**os.environ, "nnUNet_raw": "unused", "nnUNet_preprocessed": "unused", "nnUNet_results": "unused"}
+    peaks = [0.0, 0.0]
     begin = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
-            peaks = [0.0, 0.0]
-            sampler = threading.Thread(target=sample, args=(process, peaks), daemon=True)
-            sampler.start()
+            if sample_memory:
+                sample(process, peaks)
             process.wait()
             seconds = time.perf_counter() - begin
-            sampler.join()
         if process.returncode:
             log.seek(0)
             raise SystemExit(log.read().decode(errors="replace"))
-    return Measured(seconds, *peaks)
+    return seconds, peaks
 
 
 def sample(process: subprocess.Popen[bytes], peaks: list[float]) -> None:
@@ -156,7 +157,7 @@ def sample(process: subprocess.Popen[bytes], peaks: list[float]) -> None:
             except (psutil.Error, OSError):  # it has ended in the meantime
                 continue
         peaks[0], peaks[1] = max(peaks[0], sum(sizes)), max(peaks[1], *sizes, 0.0)
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def children(parent: psutil.Process) -> list[psutil.Process]:
@@ -177,11 +178,6 @@ def warm_seconds(folder: Path, cases: list[Case], output: Path, overrides: dict[
         write_case(predictor.predict(image), output, case.case_id, record={})
         times.append(time.perf_counter() - begin)
     return statistics.median(times[1:])
-
-
-def middle(measured: list[Measured]) -> Measured:
-    """Medians."""
-    return Measured(*(statistics.median(getattr(m, name) for m in measured) for name in Measured.__annotations__))
 
 
 def differing(work: Path, case_id: str) -> int:
@@ -216,11 +212,11 @@ def import_seconds() -> dict[str, float]:
 
 def report(numbers: dict) -> None:
     """The table, as Markdown."""
-    peer, ours, one = numbers["peer_four"], numbers["ours_four"], numbers["peer_one"]
+    peer, ours = numbers["peer_four"], numbers["ours_four"]
     rows = [
         ("four cases, seconds", peer["seconds"], ours["seconds"], numbers["ratio_four"]),
-        ("one case against a second case in a warm process, seconds", one["seconds"], numbers["ours_warm_seconds"],
-         numbers["ratio_warm"]),
+        ("one case by the command, against a second case in a warm process, seconds", numbers["peer_one_seconds"],
+         numbers["ours_warm_seconds"], numbers["ratio_warm"]),
         ("peak memory of the process tree, MB", peer["tree_mb"], ours["tree_mb"], numbers["ratio_memory_tree"]),
         ("peak memory of the largest process, MB", peer["largest_mb"], ours["largest_mb"],
          numbers["ratio_memory_largest"]),
