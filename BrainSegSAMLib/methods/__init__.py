@@ -15,6 +15,7 @@ from .contract import Predictor
 # Method name, as in model.json → module with `load(model, *, device, trust, overrides) -> Predictor`.
 METHODS: dict[str, str] = {
     "nnunet": "BrainSegSAMLib.methods.nnunet.predictor",
+    "ssnet": "BrainSegSAMLib.methods.ssnet.predictor",
 }
 
 

@@ -368,6 +368,7 @@ def test_an_area_jump_ends_a_track() -> None:
 def test_too_little_overlap_ends_a_track() -> None:
     assert judged(disc(20, 29, 5)) == (0, True, [("overlap", True)])
     assert judged(disc(20, 29, 5), minimum_overlap=None)[1] is False
+    assert judged(disc(20, 24, 0))[1] is False, "the tip of an object lies within the slice before"
 
 
 def test_detached_pieces_are_dropped() -> None:
@@ -399,7 +400,7 @@ def test_without_stop_rules_everything_is_kept() -> None:
 def test_a_firing_says_where_and_by_which_value() -> None:
     watch = Watch(3, -1, disc(20, 20, 5), TrackingSettings())
     watch.judge(np.where(disc(20, 29, 5), 3.0, -3.0).astype(np.float32), 5.0, HERE)
-    overlap = np.sum(disc(20, 29, 5) & disc(20, 20, 5)) / np.sum(disc(20, 29, 5) | disc(20, 20, 5))
+    overlap = np.sum(disc(20, 29, 5) & disc(20, 20, 5)) / np.sum(disc(20, 29, 5))
     assert watch.firings[0].as_dict() == {
         "rule": "overlap", "object_id": 3, "slice_index": 7, "direction": -1, "value": round(float(overlap), 4),
         "limit": 0.1, "stopped": True,

@@ -36,7 +36,8 @@ class TrackingSettings:
         empty_slices: so many empty slices in a row end the track.
         area_factor: the track ends where the area becomes more than this many times the one before …
         area_growth_mm2: … and grows by more than this, so that objects of a few pixels may grow.
-        minimum_overlap: the track ends where intersection over union with the slice before is lower.
+        minimum_overlap: the track ends where a smaller share of the mask, or of the slice before's where that is the
+            smaller of the two, lies in both.
         drop_detached: pieces (8-connected) that do not overlap the mask of the slice before are removed.
         minimum_probability: the track ends where the prior's mean probability under the mask is lower.
         zoom_pixels: a prompt whose longer side is smaller than this many pixels of the network's picture is tracked in
@@ -91,7 +92,7 @@ class SSNetSettings:
             ensemble) or "ensemble". All stages are carried along either way.
         region: the prior's region that is tracked; all of them together where None.
         plane: whose slices are tracked, a key of `prompts.PLANES`.
-        minimum_volume_mm3: lesions smaller than this are not tracked; they keep the prior's voxels in every stage.
+        minimum_lesion_mm3: lesions smaller than this are not tracked; they keep the prior's voxels in every stage.
         inputs: what the tracker sees, once for each vote: () for the rule in `tracker.tracker_inputs`, or groups of
             one to three modalities, e.g. (("flair",), ("t1ce",), ("flair", "t2")).
         ensemble: how votes become one mask: see `ensemble.combine`.
@@ -105,7 +106,7 @@ class SSNetSettings:
     answer: str = "prior"
     region: str | None = None
     plane: str = "axial"
-    minimum_volume_mm3: float = 10.0
+    minimum_lesion_mm3: float = 10.0
     inputs: tuple[tuple[str, ...], ...] = ()
     ensemble: str = "majority"
     flag_agreement: float = 0.7
@@ -115,7 +116,7 @@ class SSNetSettings:
         _choice("answer", self.answer, ANSWERS)
         _choice("plane", self.plane, PLANES)
         _choice("ensemble", self.ensemble, ENSEMBLES)
-        _require("minimum_volume_mm3", self.minimum_volume_mm3, low=0)
+        _require("minimum_lesion_mm3", self.minimum_lesion_mm3, low=0)
         _require("flag_agreement", self.flag_agreement, low=0, high=1)
         if not all(1 <= len(group) <= 3 for group in self.inputs):
             raise InputError(f"The setting inputs is {self.inputs}; each group must name one to three modalities.")

@@ -153,8 +153,9 @@ class Watch:
         limit = self._settings.minimum_overlap
         if limit is None:
             return False
+        # Not intersection over union: the tip of an object is small, but lies within the slice before.
         shared = int(np.count_nonzero(mask & self._previous))
-        overlap = shared / int(np.count_nonzero(mask | self._previous))
+        overlap = shared / min(int(np.count_nonzero(mask)), int(np.count_nonzero(self._previous)))
         if overlap >= limit:
             return False
         self._fire("overlap", context, overlap, limit, stopped=True)
