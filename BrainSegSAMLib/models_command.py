@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from .console import STYLES
+from .console import STYLES, parse_setting
 from .errors import ModelError
 from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
+from .methods.ssnet.composing import compose
 from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
 from .models.store import Model, load_model
 from .progress import Progress
@@ -39,6 +40,15 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("--folds", nargs="+", help="folds to take; all where left out")
     importing.add_argument("--checkpoint", default="checkpoint_final.pth", help="file name of the checkpoints")
     importing.add_argument("--trust", action="store_true", help="load checkpoints that need arbitrary unpickling")
+    composing = actions.add_parser("compose", help="make an SSNet model of one that segments and a tracker")
+    composing.add_argument("--prior", required=True, help="model whose lesions are tracked: name, or model folder")
+    composing.add_argument("--tracker", required=True, help="tracker: name, or model folder")
+    composing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
+    composing.add_argument("--title", default="", help="name shown to users")
+    composing.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="a setting of SSNet, e.g. answer=ensemble or ensemble=union; the value is JSON",
+    )
     download = actions.add_parser("download", help="download a model of the catalogue")
     download.add_argument("name")
     for parser_with_work in (importing, download):
@@ -51,7 +61,8 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterabl
     """Do what was asked; gives the lines to show.
 
     Raises:
-        ModelError, DownloadError, OutputError, Cancelled: as the functions of `models` and `methods.nnunet.importing`.
+        ModelError, InputError, DownloadError, OutputError, Cancelled: as the functions of `models`,
+            `methods.nnunet.importing` and `methods.ssnet.composing`.
     """
     action: str = options.models_action
     if action == "list":
@@ -60,6 +71,8 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterabl
         return describe_model(load_model(find_model(options.name)))
     if action == "import":
         return _import(options, progress)
+    if action == "compose":
+        return _compose(options)
     if action == "download":
         return [f"Installed in {_download(options.name, progress).folder}"]
     return [f"Removed {remove_model(options.name)}"]
@@ -118,6 +131,17 @@ def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
         origin=Origin(title=options.title, licence=options.licence, citations=tuple(options.cite)),
         trust=options.trust,
         progress=progress,
+    )
+    return describe_model(model)
+
+
+def _compose(options: argparse.Namespace) -> list[str]:
+    model = compose(
+        find_model(options.prior),
+        find_model(options.tracker),
+        models_folder() / options.name,
+        title=options.title,
+        settings=dict(parse_setting(text) for text in options.set),
     )
     return describe_model(model)
 

@@ -7,7 +7,6 @@ licence), how it is trained (settings and seed), and how references name their l
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from .backends.devices import resolve_device
 from .cases import Case, find_cases
+from .console import parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError
 from .files import read_json, write_json
 from .labels import LabelScheme
@@ -238,7 +238,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         options.work,
         options.device,
         options.at_once,
-        dict(_setting(text) for text in options.set),
+        dict(parse_setting(text) for text in options.set),
     )
     model = run(job, progress=progress)
     for title, table in model.results.items():
@@ -246,13 +246,3 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         for name, value in zip(table["columns"][2:], table["rows"][-1][2:], strict=True):
             yield f"  {name}: Dice {value:.3f}" if value is not None else f"  {name}: in none of the cases"
     yield f"The model lies in {model.folder}."
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set needs NAME=VALUE, but got '{text}'.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value  # a bare word, as in planner=nnUNetPlannerResEncM

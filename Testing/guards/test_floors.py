@@ -25,7 +25,7 @@ FLOORS = {
         "resample", "components", "labelled_images"],
     2: ["backends", "metrics", "models", "batch", "pictures"],
     3: ["methods"],
-    4: ["predict", "train", "evaluate", "reproduce", "models_command", "console"],
+    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
 COMMANDS = set(FLOORS[4]) - {"console"}
