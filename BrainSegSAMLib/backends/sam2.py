@@ -22,6 +22,7 @@ from ..progress import Progress
 from .devices import resolve_device
 from .sam2_architecture import Sam2Architecture
 from .sam2_features import DEFAULT_BUDGET_BYTES, SliceFeatures
+from .sam2_forward import Sam2Forward
 from .sam2_network import build, read_weights, set_weights
 from .sam2_session import Seed, Session
 
@@ -81,7 +82,7 @@ class Sam2Tracker:
             InputError: frames of another kind.
         """
         return SliceFeatures(
-            self.network,
+            Sam2Forward(self.network),
             frames,
             precision=self.precision,
             memory_budget_bytes=memory_budget_bytes,
@@ -99,7 +100,7 @@ class Sam2Tracker:
         Raises:
             InputError: no seed, or one that does not fit the slices.
         """
-        return Session(self.network, features, seeds, precision=self.precision)
+        return Session(features, seeds, precision=self.precision)
 
 
 def load(

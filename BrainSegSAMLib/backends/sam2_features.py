@@ -12,13 +12,14 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, ModelError, OutputError
 from ..progress import Progress
+from .sam2_forward import Levels, Sam2Forward
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +28,6 @@ DEFAULT_BUDGET_BYTES = 2**30
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet, per channel, as SAM 2 was trained."""
 PIXEL_STD = (0.229, 0.224, 0.225)
-
-Features = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
-"""Of slices: float (slice, d_model/8, S/4, S/4), (slice, d_model/4, S/8, S/8), (slice, d_model, S/16, S/16), where S is
-the network's image size; the first two as the mask decoder wants them."""
-
 
 def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
     """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
@@ -70,7 +66,7 @@ class SliceFeatures:
 
     def __init__(
         self,
-        network: torch.nn.Module,
+        forward: Sam2Forward,
         frames: NDArray[np.uint8],
         *,
         precision: str = "fp32",
@@ -81,7 +77,7 @@ class SliceFeatures:
         """Prepare the store; nothing is computed yet.
 
         Args:
-            network: sam2's `SAM2Base`.
+            forward: the network's computations.
             frames: uint8 (slice, 3, rows, columns).
             precision: "fp32" or "bf16".
             memory_budget_bytes: of the features; at least one slice is kept in memory.
@@ -97,14 +93,12 @@ class SliceFeatures:
             raise InputError(
                 f"Slices to encode must be uint8 (slice, 3, rows, columns), not {frames.dtype} {frames.shape}."
             )
-        self._network = cast(Any, network)
+        self.forward = forward
         self._frames, self._precision = frames, precision
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         self._batch_size = max(1, batch_size)
         self._progress = progress or Progress()
-        side, channels = self._network.image_size // 16, self._network.hidden_dim
-        strides = ((8, 4), (4, 2), (1, 1))  # of the three levels: channels are divided, sides multiplied
-        self._shapes = [(channels // narrow, wide * side, wide * side) for narrow, wide in strides]
+        self._shapes = forward.level_shapes
         self._counts = [int(np.prod(shape)) for shape in self._shapes]
         self._capacity = max(1, memory_budget_bytes // self.bytes_per_slice)
         self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()  # one row a slice; least recently used first
@@ -131,14 +125,14 @@ class SliceFeatures:
         """What the features that are not in the temporary file alone take now."""
         return len(self._kept) * self.bytes_per_slice
 
-    def gather(self, indices: Sequence[int]) -> Features:
+    def gather(self, indices: Sequence[int]) -> Levels:
         """Features of slices, one row for each index; encodes those that were never asked for.
 
         Args:
             indices: slices; one may occur several times.
 
         Returns:
-            `Features` on the network's device, float32 (bfloat16 with precision "bf16").
+            `Levels` on the network's device, float32 (bfloat16 with precision "bf16").
 
         Raises:
             ModelError: features that are not finite, as damaged weights give them.
@@ -152,10 +146,10 @@ class SliceFeatures:
         if self._precision == "fp32":
             stacked = stacked.float()
         parts = torch.split(stacked, self._counts, dim=1)
-        high, middle, low = (
+        high, middle, low, tokens = (
             part.reshape(len(indices), *shape) for part, shape in zip(parts, self._shapes, strict=True)
         )
-        return high, middle, low
+        return high, middle, low, tokens
 
     def encode(self, indices: Sequence[int]) -> None:
         """Compute the features of these slices now, in passes of `batch_size`; raises as `gather`."""
@@ -200,10 +194,10 @@ class SliceFeatures:
     def _compute(self, indices: Sequence[int]) -> list[torch.Tensor]:
         import torch
 
-        device = self._network.device
-        images = prepare(self._frames[list(indices)], self._network.image_size)
-        with torch.inference_mode(), precision_context(self._network, self._precision):
-            levels = self._network.forward_image(images.to(device))["backbone_fpn"][:3]
+        network = self.forward.network
+        images = prepare(self._frames[list(indices)], network.image_size).to(network.device)
+        with torch.inference_mode(), precision_context(network, self._precision):
+            levels = self.forward.encode_images(images)
             rows = torch.cat([level.flatten(1).to(self._dtype) for level in levels], dim=1)
             if not bool(torch.isfinite(rows).all()):
                 raise ModelError(
@@ -242,4 +236,4 @@ class SliceFeatures:
         assert self._file is not None
         self._file.seek(index * self.bytes_per_slice)
         stored = bytearray(self._file.read(self.bytes_per_slice))
-        return torch.frombuffer(stored, dtype=self._dtype).to(self._network.device)
+        return torch.frombuffer(stored, dtype=self._dtype).to(self.forward.network.device)

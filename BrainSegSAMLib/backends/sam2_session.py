@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .sam2_features import Features, SliceFeatures, precision_context
+from .sam2_features import SliceFeatures, precision_context
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,6 @@ class Session:
 
     def __init__(
         self,
-        network: torch.nn.Module,
         features: SliceFeatures,
         seeds: Sequence[Seed],
         *,
@@ -101,7 +100,6 @@ class Session:
         """Start one track for each seed.
 
         Args:
-            network: sam2's `SAM2Base`.
             features: of the slices.
             seeds: one for each object and direction.
             precision: "fp32" or "bf16".
@@ -114,7 +112,7 @@ class Session:
             raise InputError("Tracking needs at least one prompt.")
         for seed in seeds:
             _check_seed(seed, features.count, features.slice_shape)
-        self._network = cast(Any, network)
+        self._forward = features.forward
         self._features, self._precision, self._batch_size = features, precision, max(1, batch_size)
         self._tracks = {number: _Track(number, seed) for number, seed in enumerate(seeds)}
         self._offset = 0
@@ -142,7 +140,7 @@ class Session:
         self._tracks = {number: track for number, track in self._tracks.items() if self._inside(track)}
         tracks = list(self._tracks.values())
         found: list[Step] = []
-        with torch.inference_mode(), precision_context(self._network, self._precision):
+        with torch.inference_mode(), precision_context(self._forward.network, self._precision):
             if self._offset == 0:
                 found = self._prompted(tracks)
             else:
@@ -169,70 +167,41 @@ class Session:
         return steps
 
     def _prompt(self, seed: Seed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-        network = self._network
-        levels, sizes = _flattened(self._features.gather([seed.slice_index]))
-        out = network.track_step(
+        """Logits, memory, pointer and object score of a prompted slice; here sam2's own code is used as it is."""
+        features = self._features.gather([seed.slice_index])[:3]
+        out = self._forward.network.track_step(
             frame_idx=0,
             is_init_cond_frame=True,
-            current_vision_feats=levels,
+            current_vision_feats=[level.flatten(2).permute(2, 0, 1) for level in features],
             current_vision_pos_embeds=[],
-            feat_sizes=sizes,
+            feat_sizes=[tuple(level.shape[-2:]) for level in features],
             point_inputs=self._point_inputs(seed),
             mask_inputs=self._mask_input(seed),
             output_dict={},
             num_frames=self._features.count,
             run_mem_encoder=False,
         )
-        spatial, _ = network._encode_new_memory(
-            current_vision_feats=levels,
-            feat_sizes=sizes,
-            pred_masks_high_res=_resized(out["pred_masks"], (network.image_size, network.image_size)),
-            object_score_logits=out["object_score_logits"],
-            is_mask_from_pts=True,
-        )
-        return out["pred_masks"][0], spatial[0], out["obj_ptr"][0], float(out["object_score_logits"][0, 0])
+        logits, scores = out["pred_masks"], out["object_score_logits"]
+        memory = self._forward.encode_memory(features[-1], logits, scores, prompted=True)
+        return logits[0], memory[0], out["obj_ptr"][0], float(scores[0, 0])
 
     def _followed(self, tracks: Sequence[_Track]) -> list[Step]:
         """One slice further for one batch of tracks."""
-        features = self._features.gather([track.slice_at(self._offset) for track in tracks])
-        levels, sizes = _flattened(features)
-        out = self._network.track_step(
-            frame_idx=self._offset,
-            is_init_cond_frame=False,
-            current_vision_feats=levels,
-            current_vision_pos_embeds=[self._position(features[-1], self._network.image_encoder.neck)],
-            feat_sizes=sizes,
-            point_inputs=None,
-            mask_inputs=None,
-            output_dict=self._memories(tracks),
-            num_frames=self._features.count,
+        high, middle, low, tokens = self._features.gather([track.slice_at(self._offset) for track in tracks])
+        conditioned = self._forward.attend(
+            tokens,
+            _stacked([track.spatial for track in tracks], low.dtype),
+            _stacked([track.pointer for track in tracks], low.dtype),
+            offset=self._offset,
+            count=self._features.count,
         )
+        logits, pointers, scores = self._forward.decode(conditioned, high, middle)
+        memory = self._forward.encode_memory(low, logits, scores, prompted=False)
         steps = []
         for row, track in enumerate(tracks):
-            self._remember(track, out["maskmem_features"][row], out["obj_ptr"][row])
-            steps.append(self._result(track, out["pred_masks"][row], float(out["object_score_logits"][row, 0])))
+            self._remember(track, memory[row], pointers[row])
+            steps.append(self._result(track, logits[row], float(scores[row, 0])))
         return steps
-
-    def _memories(self, tracks: Sequence[_Track]) -> dict[str, dict[int, dict[str, Any]]]:
-        """The batch's memories in sam2's terms, the distance from the prompted slice taken for time."""
-        import torch
-
-        first = tracks[0]
-        entries: dict[int, dict[str, Any]] = {}
-        for offset in first.pointer:
-            entries[offset] = {"obj_ptr": torch.stack([track.pointer[offset] for track in tracks])}
-        for offset in first.spatial:
-            spatial = torch.stack([track.spatial[offset] for track in tracks]).float()
-            position = self._network.memory_encoder.position_encoding(spatial)
-            entries[offset] |= {"maskmem_features": spatial, "maskmem_pos_enc": [position]}
-        return {
-            "cond_frame_outputs": {0: entries[0]},
-            "non_cond_frame_outputs": {offset: entry for offset, entry in entries.items() if offset},
-        }
-
-    def _position(self, level: torch.Tensor, neck: Any) -> torch.Tensor:
-        position: torch.Tensor = neck.position_encoding(level).flatten(2).permute(2, 0, 1)
-        return position
 
     def _remember(self, track: _Track, spatial: torch.Tensor, pointer: torch.Tensor) -> None:
         import torch
@@ -242,8 +211,8 @@ class Session:
             self._offset,
             spatial.to(torch.bfloat16),
             pointer,
-            spatials=self._network.num_maskmem - 1,
-            pointers=self._network.max_obj_ptrs_in_encoder - 1,
+            spatials=self._forward.network.num_maskmem - 1,
+            pointers=self._forward.network.max_obj_ptrs_in_encoder - 1,
         )
 
     def _result(self, track: _Track, low: torch.Tensor, score: float) -> Step:
@@ -260,14 +229,15 @@ class Session:
 
         if seed.mask is None:
             return None
-        size = self._network.image_size
+        network = self._forward.network
+        size = (network.image_size, network.image_size)
         mask = torch.from_numpy(np.ascontiguousarray(seed.mask, dtype=np.float32))[None, None]
         resized = torch.nn.functional.interpolate(
-            mask, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+            mask, size=size, mode="bilinear", align_corners=False, antialias=True
         )
         # sam2's threshold is 0.5; a mask so small that nothing reaches it would vanish.
         threshold = min(0.5, float(resized.max()) / 2)
-        return (resized >= threshold).float().to(self._network.device)
+        return (resized >= threshold).float().to(network.device)
 
     def _point_inputs(self, seed: Seed) -> dict[str, torch.Tensor] | None:
         """Points, or the corners of the box as points of their own kinds, in the network's pixels."""
@@ -280,17 +250,19 @@ class Session:
         else:
             coordinates, labels = [list(point) for point in seed.points or ()], list(seed.point_labels or ())
         rows, columns = self._features.slice_shape
-        scale = torch.tensor([self._network.image_size / columns, self._network.image_size / rows])
-        device = self._network.device
+        network = self._forward.network
+        scale = torch.tensor([network.image_size / columns, network.image_size / rows])
         return {
-            "point_coords": (torch.tensor([coordinates], dtype=torch.float32) * scale).to(device),
-            "point_labels": torch.tensor([labels], dtype=torch.int32, device=device),
+            "point_coords": (torch.tensor([coordinates], dtype=torch.float32) * scale).to(network.device),
+            "point_labels": torch.tensor([labels], dtype=torch.int32, device=network.device),
         }
 
 
-def _flattened(features: Features) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
-    """Features in sam2's order, (tokens, batch, channels), and their grids."""
-    return [x.flatten(2).permute(2, 0, 1) for x in features], [(x.shape[-2], x.shape[-1]) for x in features]
+def _stacked(memories: Sequence[dict[int, torch.Tensor]], dtype: torch.dtype) -> dict[int, torch.Tensor]:
+    """Distance → the memories of all tracks at this distance, (track, …)."""
+    import torch
+
+    return {past: torch.stack([memory[past] for memory in memories]).to(dtype) for past in memories[0]}
 
 
 def _resized(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
