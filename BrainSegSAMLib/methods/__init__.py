@@ -20,8 +20,8 @@ METHODS: dict[str, str] = {
 
 # Methods whose models predict nothing by themselves → what to do with such a model.
 OTHER_METHODS: dict[str, str] = {
-    "sam2_tracker": "it follows what is marked on a slice. Use it with 'brainsegsam track', or make a model of it and of "
-    "one that segments with 'brainsegsam models compose'.",
+    "sam2_tracker": "it follows what is marked on a slice. Use it with 'brainsegsam track', or make a model of it and "
+    "of one that segments with 'brainsegsam models compose'.",
 }
 
 
