@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_track(commands)
     _add_train(commands)
     _add_models(commands)
+    _add_reproduce(commands)
     _add_demo(commands)
     return parser
 
@@ -236,6 +237,30 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _models(options: argparse.Namespace, console: Console, progress: Progress) -> int:
     from .models_command import run_from_options
+
+    for line in run_from_options(options, progress):
+        console.say(line)
+    return DONE
+
+
+# ---- reproduce ------------------------------------------------------------------------------------------------------
+
+
+def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .reproduce import add_arguments
+
+    parser = commands.add_parser(
+        "reproduce",
+        help="measure what a paper reports, on labelled cases",
+        description="Print the table of a paper with what is measured here, on labelled cases, beside it.",
+    )
+    add_arguments(parser)
+    _add_common(parser)
+    parser.set_defaults(action=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .reproduce import run_from_options
 
     for line in run_from_options(options, progress):
         console.say(line)
