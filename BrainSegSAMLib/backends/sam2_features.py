@@ -122,8 +122,13 @@ class SliceFeatures:
 
     @property
     def bytes_in_memory(self) -> int:
-        """What the features that are not in the temporary file alone take now."""
+        """What the features that are held in memory take now."""
         return len(self._kept) * self.bytes_per_slice
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """What the features in the temporary file take now."""
+        return len(self._spilled) * self.bytes_per_slice
 
     def gather(self, indices: Sequence[int]) -> Levels:
         """Features of slices, one row for each index; encodes those that were never asked for.

@@ -26,6 +26,9 @@ PROMPT_LOGIT = 10.0
 """Logit inside a mask that was given as prompt; minus this outside (as sam2)."""
 
 
+_TOKENS = 2**16  # of memories, that the tracks in one pass attend to: 9 tracks at 512 pixels, 2 at 1024
+
+
 @dataclass(frozen=True, eq=False)
 class Seed:
     """Where one track starts, and which way it goes. Exactly one of mask, box and points is given.
@@ -95,7 +98,6 @@ class Session:
         seeds: Sequence[Seed],
         *,
         precision: str = "fp32",
-        batch_size: int = 8,
     ) -> None:
         """Start one track for each seed.
 
@@ -103,7 +105,6 @@ class Session:
             features: of the slices.
             seeds: one for each object and direction.
             precision: "fp32" or "bf16".
-            batch_size: tracks that go through the network in one pass; bounds the memory.
 
         Raises:
             InputError: no seed, or one that does not fit the slices.
@@ -113,7 +114,9 @@ class Session:
         for seed in seeds:
             _check_seed(seed, features.count, features.slice_shape)
         self._forward = features.forward
-        self._features, self._precision, self._batch_size = features, precision, max(1, batch_size)
+        self._features, self._precision = features, precision
+        # Bounds the memory, whatever the number of tracks; and a CPU's cache prefers little at a time.
+        self._batch_size = max(1, _TOKENS // (self._forward.network.num_maskmem * self._forward.side**2))
         self._tracks = {number: _Track(number, seed) for number, seed in enumerate(seeds)}
         self._offset = 0
 
