@@ -25,6 +25,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam2.py
   BrainSegSAMLib/backends/sam2_architecture.py
   BrainSegSAMLib/backends/sam2_features.py
+  BrainSegSAMLib/backends/sam2_forward.py
   BrainSegSAMLib/backends/sam2_network.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
@@ -58,9 +59,14 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/nnunet/validation.py
   BrainSegSAMLib/methods/ssnet/augmentation.py
   BrainSegSAMLib/methods/ssnet/clips.py
+  BrainSegSAMLib/methods/ssnet/composing.py
   BrainSegSAMLib/methods/ssnet/config.py
+  BrainSegSAMLib/methods/ssnet/ensemble.py
+  BrainSegSAMLib/methods/ssnet/importing.py
   BrainSegSAMLib/methods/ssnet/lesions.py
   BrainSegSAMLib/methods/ssnet/loss.py
+  BrainSegSAMLib/methods/ssnet/predictor.py
+  BrainSegSAMLib/methods/ssnet/prompting.py
   BrainSegSAMLib/methods/ssnet/rules.py
   BrainSegSAMLib/methods/ssnet/tracker.py
   BrainSegSAMLib/methods/ssnet/tracker_config.py
@@ -87,15 +93,18 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompts.py
+  BrainSegSAMLib/reproduce.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
   BrainSegSAMLib/segmentation_files.py
+  BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/volumes.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
+  BrainSegSAMLib/methods/ssnet/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png

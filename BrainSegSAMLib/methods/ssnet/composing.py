@@ -20,9 +20,7 @@ from .tracker import tracker_inputs
 METHOD: Final = "ssnet"
 PRIOR_FOLDER: Final = "prior"
 TRACKER_FOLDER: Final = "tracker"
-CITATION: Final = (
-    "Jang et al., SSNet: nnU-Net v2 and a tracker of the Segment Anything family for lesions in brain MRI."
-)
+CITATION: Final = "Jang et al., SSNet (nnU-Net v2 with SAM-Track for lesions in brain MRI)."
 
 
 def compose(
