@@ -14,8 +14,10 @@ import pytest
 pytest.importorskip("sam2")
 
 from BrainSegSAMLib import train as command
+from BrainSegSAMLib.backends.checkpoints import load_checkpoint
+from BrainSegSAMLib.backends.sam2_training import follow
 from BrainSegSAMLib.cases import Case, find_cases
-from BrainSegSAMLib.errors import Cancelled, InputError, ModelError
+from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.itk import image_of, simpleitk
 from BrainSegSAMLib.labels import LabelScheme
@@ -132,7 +134,6 @@ def test_the_cross_validation_never_learns_from_the_cases_it_scores(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[str]] = {}
-    original = tracker_fitting.draw_clip
 
     def fit(job: tracker_fitting.Fit, *arguments: Any, **named: Any) -> tracker_fitting.Fitted:
         seen[job.name] = {volume.case_id for volume in (*job.volumes, *job.validation)}
@@ -140,13 +141,12 @@ def test_the_cross_validation_never_learns_from_the_cases_it_scores(
         return tracker_fitting.fit(job, *arguments, **named)
 
     monkeypatch.setattr(tracker_training, "fit", fit)
-    assert original is tracker_fitting.draw_clip
     paired = [replace(case, patient="one" if case.case_id in "ab" else case.case_id) for case in cases]
-    config = replace(CONFIG, iterations=1, patience=1, validation_share=0.4, validate_every=1)
+    config = replace(CONFIG, folds=3, iterations=1, patience=1, validation_share=0.4, validate_every=1)
     model = train_tracker(paired, config, template(tmp_path / "model"), work=tmp_path / "work")
     rows = {row[0]: row[1] for row in model.results[TITLE]["rows"][:-1]}
     assert rows["a"] == rows["b"]  # one patient, one fold
-    for fold in (0, 1):
+    for fold in range(3):
         left_out = {case_id for case_id, where in rows.items() if where == fold}
         assert seen[f"fold_{fold}"] == set("abcd") - left_out
     assert seen["final"] == set("abcd")
@@ -231,10 +231,25 @@ def test_fine_tuning_begins_with_the_weights_of_another_model(cases: list[Case],
         quick, start_from=str(first.folder), learning_rate=1e-30, weight_decay=0.0, encoder_learning_rate_factor=0.0
     )
     second = train_tracker(cases, still, template(tmp_path / "second"), work=tmp_path / "work_2")
-    assert second.weights[0].sha256 == first.weights[0].sha256
+    before, after = (load_checkpoint(model.path_of("tracker.pt")) for model in (first, second))
+    assert all(before[name].equal(after[name]) for name in before | after)
     other = replace(still, architecture={**ARCHITECTURE, "d_model": 32})
     with pytest.raises(InputError, match="another architecture"):
         train_tracker(cases, other, template(tmp_path / "third"), work=tmp_path / "work_3")
+
+
+def test_a_loss_that_is_no_number_ends_the_training(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_fitting, "follow", _no_numbers)
+    with pytest.raises(BrainSegSAMError, match="'fold_0' is no number any more after 0 iterations"):
+        train_tracker(cases, CONFIG, template(tmp_path / "model"), work=tmp_path / "work")
+    assert not (tmp_path / "model").exists()
+
+
+def _no_numbers(network: Any, images: Any, tracks: Any) -> list[Any]:
+    answers = follow(network, images, tracks)
+    return [replace(answer, logits=answer.logits * float("nan")) for answer in answers]
 
 
 def test_a_frozen_encoder_does_not_change(cases: list[Case], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import Sam2Architecture
 from ...backends.sam2_network import build, read_weights, set_weights
 from ...backends.sam2_training import Answer, Tracks, follow, set_dropout
+from ...errors import BrainSegSAMError
 from ...progress import Progress
 from .augmentation import augmented, on_grid
 from .clips import Clip, TrainingVolume, corrective_click, draw_clip, jittered_box
@@ -110,6 +111,7 @@ def fit(job: Fit, config: TrackerTrainingConfig, architecture: Sam2Architecture,
 
     Raises:
         InputError: where there is nothing to draw.
+        BrainSegSAMError: where the loss is no number any more.
         Cancelled: when the progress was cancelled.
     """
     fitting = _Fitting(job, config, architecture)
@@ -119,16 +121,13 @@ def fit(job: Fit, config: TrackerTrainingConfig, architecture: Sam2Architecture,
         try:
             while fitting.iteration < job.iterations and not fitting.stopped:
                 fitting.step(next(batches))
-                if fitting.iteration % config.checkpoint_every == 0:
-                    fitting.save()
-                if fitting.iteration % _RECORD_EVERY == 0:
+                if fitting.iteration == 1 or fitting.iteration % _RECORD_EVERY == 0:
                     fitting.record(progress)
                 if job.validation and fitting.iteration % config.validate_every == 0:
                     fitting.look(progress)
+                if fitting.iteration % config.checkpoint_every == 0 or progress.cancelled:
+                    fitting.save()
                 progress.advance()
-        except BaseException:
-            fitting.save()
-            raise
         finally:
             fitting.close()
     progress.advance(job.iterations - fitting.iteration)
@@ -192,6 +191,11 @@ class _Fitting:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.job.precision == "bf16"):
             answers = follow(self.network, batch.images.to(device), tracks)
         self.last = _loss(answers, tracks.targets, config)
+        if not bool(torch.isfinite(self.last.total)):
+            raise BrainSegSAMError(
+                f"The loss of '{self.job.name}' is no number any more after {self.iteration} iterations; lower "
+                "learning_rate or gradient_clipping, or use precision fp32, and start anew in another work folder."
+            )
         self.last.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clipping)
         self.optimiser.step()
