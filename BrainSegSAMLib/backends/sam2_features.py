@@ -61,6 +61,13 @@ def precision_context(network: torch.nn.Module, precision: str) -> contextlib.Ab
     return context
 
 
+def storage_type(precision: str) -> torch.dtype:
+    """The 16-bit type in which features are kept."""
+    import torch
+
+    return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
 class SliceFeatures:
     """The features of the slices of one stack; a context manager, whose end frees memory and file."""
 
@@ -87,15 +94,13 @@ class SliceFeatures:
         Raises:
             InputError: frames of another kind.
         """
-        import torch
-
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
             raise InputError(
                 f"Slices to encode must be uint8 (slice, 3, rows, columns), not {frames.dtype} {frames.shape}."
             )
         self.forward = forward
         self._frames, self._precision = frames, precision
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+        self._dtype = storage_type(precision)
         self._batch_size = max(1, batch_size)
         self._progress = progress or Progress()
         self._shapes = forward.level_shapes
@@ -118,7 +123,7 @@ class SliceFeatures:
     @property
     def bytes_per_slice(self) -> int:
         """What the features of one slice take."""
-        return 2 * sum(self._counts)
+        return self._dtype.itemsize * sum(self._counts)
 
     @property
     def bytes_in_memory(self) -> int:
