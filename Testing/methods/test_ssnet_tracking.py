@@ -4,6 +4,7 @@ whatever follows the objects."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from BrainSegSAMLib.errors import Cancelled, GeometryError, InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings, tracking_settings
 from BrainSegSAMLib.methods.ssnet.rules import SliceContext, Watch, prompt_extent, reach_of
+from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
 from BrainSegSAMLib.methods.ssnet.tracking import ABSENT, Target, Tracked, track
 from BrainSegSAMLib.methods.ssnet.zoom import crop_for
+from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.prompts import Prompt, check_prompt
 from Testing.similarity_tracker import SimilarityTracker
@@ -435,3 +438,41 @@ def test_absent_is_below_any_logit() -> None:
     tracked = run(pictured(truth), [on(truth, 15)])
     assert np.all(tracked.logits[34:] == ABSENT)
     assert np.all((tracked.logits > 0) == (tracked.owner > 0))
+
+
+# ---- the same through a SAM 2 network -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sam2(random_tracker: Path) -> Tracker:
+    return load_tracker(load_model(random_tracker), device="cpu", trust=False)
+
+
+def followed(sam2: Tracker, picture: Volume, prompt: Prompt, **settings: Any) -> Tracked:
+    grid = Geometry.axis_aligned(picture.shape[1:])  # type: ignore[arg-type]
+    chosen = TrackingSettings(**{"stop_rules": False, "range_mm": 6.0, **settings})
+    target = Target(prompt, reach_of(prompt_extent(prompt, grid), grid, "axial", chosen, from_prior=False))
+    return track(sam2.network, picture, grid, [target], image_size=sam2.image_size, settings=chosen)
+
+
+def test_a_networks_directions_are_independent_and_flip_with_the_volume(sam2: Tracker) -> None:
+    truth = moving_branching_ending()
+    picture = pictured(truth)
+    both = followed(sam2, picture, on(truth, 15))
+    tracked = np.flatnonzero((both.logits != ABSENT).any(axis=(1, 2)))
+    assert list(tracked) == list(range(9, 22))
+    for direction, slices in (("forward", slice(16, 22)), ("backward", slice(9, 15))):
+        alone = followed(sam2, picture, on(truth, 15), direction=direction)
+        np.testing.assert_allclose(alone.logits[slices], both.logits[slices], atol=1e-3)
+    flipped = followed(sam2, np.ascontiguousarray(picture[:, ::-1]), on(truth[::-1], 39 - 15))
+    np.testing.assert_allclose(flipped.logits[::-1], both.logits, atol=1e-3)
+
+
+def test_a_network_sees_a_small_object_enlarged(sam2: Tracker) -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    truth[10:14, 20:23, 30:33] = True
+    found = followed(sam2, pictured(truth), on(truth, 11), zoom_minimum_mm=12.0)
+    assert found.zoomed == (1,)
+    np.testing.assert_array_equal(found.owner[11] == 1, truth[11])
+    rows, columns = np.nonzero(found.logits[12] != ABSENT)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (12, 12)
