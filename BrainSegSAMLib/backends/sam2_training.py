@@ -93,7 +93,8 @@ class _Gate:
 
         *others, score = output
         self.score = score.float()
-        assert self.present is not None
+        if self.present is None:
+            return output
         return (*others, torch.where(self.present[:, None], score.clamp(min=_OPEN), score))
 
 
@@ -149,9 +150,10 @@ def _take_step(walk: _Walk, step: int) -> list[Answer]:
     images = tracks.order[:, step]
     levels = [level[:, images] for level in walk.levels]
     target = tracks.targets[:, step]
-    walk.gate.present = target.flatten(1).any(1)
     mask = target[:, None].float() if step == 0 and tracks.boxes is None else None
     points = _corners(tracks.boxes) if step == 0 and tracks.boxes is not None else None
+    # What the network believes of a slice whose mask is given has no loss of its own, so it must stay as at prediction.
+    walk.gate.present = target.flatten(1).any(1) if mask is None else None
     current, heads, fine, mixed = network._track_step(
         frame_idx=step,
         is_init_cond_frame=step == 0,
