@@ -174,6 +174,15 @@ def test_no_lesion_is_an_empty_result_that_says_so() -> None:
     assert network.opened == []
 
 
+def test_lesions_that_are_all_too_small_are_the_priors_and_it_is_said() -> None:
+    network = SimilarityTracker()
+    result = predictor(network=network, minimum_lesion_mm3=1e6).predict(THREE)
+    for name, mask in masks(result).items():
+        np.testing.assert_array_equal(mask, EVERYTHING, err_msg=name)
+    assert any("none was tracked" in note for note in result.record["notes"])
+    assert network.opened == []
+
+
 def test_lesions_at_the_ends_of_the_volume() -> None:
     ends = ball((0, 20, 14), 5) | ball((23, 18, 33), 5)
     result = predictor().predict(image(flair=ends, t1=ends, t2=ends))
