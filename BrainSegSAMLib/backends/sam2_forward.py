@@ -25,7 +25,7 @@ Levels = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 where S is the network's image size and C its width: two levels as the mask decoder wants them, the level that tracking
 works on, and the latter's tokens after the first self-attention."""
 
-_SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, which stays in its cache
+_SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, which its cache may keep
 
 
 class Sam2Forward:
@@ -243,10 +243,17 @@ def _average(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     if query.device.type != "cpu":
         attention = torch.nn.functional.scaled_dot_product_attention
         return attention(query[:, None], key[:, None], value.to(query.dtype)[:, None])[:, 0]
-    # Torch's CPU kernel wants values as wide as keys; plain products in blocks of queries are faster all the same.
-    query = query * query.shape[-1] ** -0.5
+    # Torch's CPU kernel wants values as wide as keys and is as slow in 16 bits as in 32; plain products are not. They
+    # go by blocks of queries, through the same two buffers again and again.
+    kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else query.dtype
+    query, key, value = (query * query.shape[-1] ** -0.5).to(kind), key.to(kind), value.to(kind)
     rows = max(64, _SCORES // key.shape[1])
-    found = []
-    for one_query, one_key, one_value in zip(query, key.transpose(1, 2), value, strict=True):
-        found.append(torch.cat([torch.softmax(part @ one_key, dim=-1) @ one_value for part in one_query.split(rows)]))
-    return torch.stack(found)
+    scores, weights = query.new_empty(rows, key.shape[1]), query.new_empty(rows, key.shape[1])
+    found = query.new_empty(*query.shape[:2], value.shape[-1])
+    for one_query, one_key, one_value, one_found in zip(query, key.transpose(1, 2), value, found, strict=True):
+        for part, target in zip(one_query.split(rows), one_found.split(rows), strict=True):
+            count = len(part)
+            torch.mm(part, one_key, out=scores[:count])
+            torch.softmax(scores[:count], dim=-1, out=weights[:count])
+            torch.mm(weights[:count], one_value, out=target)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def settings_of(module: torch.nn.Module) -> dict[str, Any]:
     found = {}
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if isinstance(value, (*PLAIN, tuple, list)) and not key.startswith("_"):
-                found[f"{name}.{key}"] = list(value) if isinstance(value, tuple) else value
+            if isinstance(value, (*PLAIN, Sequence)) and not key.startswith("_"):
+                found[f"{name}.{key}"] = value if isinstance(value, PLAIN) else list(value)
     return found
 
 
