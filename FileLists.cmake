@@ -61,6 +61,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/clips.py
   BrainSegSAMLib/methods/ssnet/composing.py
   BrainSegSAMLib/methods/ssnet/config.py
+  BrainSegSAMLib/methods/ssnet/encoded.py
   BrainSegSAMLib/methods/ssnet/ensemble.py
   BrainSegSAMLib/methods/ssnet/importing.py
   BrainSegSAMLib/methods/ssnet/lesions.py

@@ -8,6 +8,7 @@ objects that meet do not merge. Memory does not grow with the number of objects:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from ...backends.sam2_session import Seed, Step
 from ...geometry import Geometry
-from ...intensity import as_frames
 from ...progress import Progress
 from ...prompts import PLANES, Prompt, check_prompt, slice_shape, slice_spacing_mm, slices_first
 from .config import DIRECTIONS, TrackingSettings
+from .encoded import EncodedSlices
 from .rules import Firing, Reach, SliceContext, Watch
 from .tracker import Network, Session
 from .zoom import Crop, crop_for, cropped
@@ -29,9 +30,6 @@ ABSENT: Final = -1024.0
 
 PROMPTED: Final = 1024.0
 """Logit inside a prompt's mask: nothing overrules what the user drew."""
-
-_MIB: Final = 1 << 20
-
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -74,6 +72,7 @@ def track(
     image_size: int,
     settings: TrackingSettings,
     probability: NDArray[np.float32] | None = None,
+    encoded: EncodedSlices | None = None,
     progress: Progress | None = None,
 ) -> Tracked:
     """Follow objects from their prompts.
@@ -87,6 +86,8 @@ def track(
         settings: directions, rules and limits.
         probability: float32 (z, y, x), 0 to 1: the prior's probability of being in an object, for the rule that uses
             it; None where there is no prior.
+        encoded: features of this network and picture, kept by the caller for further calls (later corrections); None:
+            they are made here and freed at the end.
         progress: gets one stage with a unit for each slice step; may cancel.
 
     Returns:
@@ -103,24 +104,18 @@ def track(
     canvas = _Canvas(geometry.shape_zyx)
     firings: list[Firing] = []
     progress.stage("Tracking", total=sum(group.steps for group in groups))
-    for group in groups:
-        rows, columns = group.crop
-        encoded = network.encode(
-            as_frames(picture, group.plane)[:, :, rows, columns],
-            memory_budget_bytes=settings.memory_budget_mib * _MIB,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
-        with encoded as features:
+    with nullcontext(encoded) if encoded is not None else EncodedSlices(network, picture, settings) as slices:
+        for group in groups:
             tracks = [
                 _Track(target, direction, group, geometry)
                 for target in group.targets
                 for direction in DIRECTIONS[settings.direction]
             ]
-            session = network.begin(features, [one.seed for one in tracks])
-            done = _run(session, tracks, _Circumstances(canvas, settings, probability), progress)
+            with slices.features(group.plane, group.crop if group.zoomed else None, progress) as features:
+                session = network.begin(features, [one.seed for one in tracks])
+                done = _run(session, tracks, _Circumstances(canvas, settings, probability), progress)
             progress.advance(max(0, group.steps - done))
-        firings += [firing for one in tracks if one.watch for firing in one.watch.firings]
+            firings += [firing for one in tracks if one.watch for firing in one.watch.firings]
     for target in targets:
         canvas.stamp(target.prompt)
     return Tracked(
