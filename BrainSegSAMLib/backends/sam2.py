@@ -118,6 +118,7 @@ def load(
     Raises:
         ModelError: the file cannot be read, or its parameters are not those of the architecture.
         InputError: the device is not there, or the precision is not known.
+        DependencyError: sam2 is not installed.
     """
     network = build(architecture)
     set_weights(network, read_weights(weights, trust=trust), weights, architecture)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..errors import DependencyError, ModelError
 from .checkpoints import load_checkpoint
 from .sam2_architecture import Sam2Architecture, recognise
 
@@ -24,9 +24,16 @@ def build(architecture: Sam2Architecture) -> torch.nn.Module:
     """An untrained SAM 2 network (sam2's `SAM2Base`) in eval mode, on the CPU.
 
     Its parameters have the names of the official checkpoints.
-    """
-    from sam2.modeling.sam2_base import SAM2Base
 
+    Raises:
+        DependencyError: sam2 is not installed.
+    """
+    try:
+        from sam2.modeling.sam2_base import SAM2Base
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"Tracking needs the Python package '{error.name}'; install sam2 with 'pip install sam2'."
+        ) from error
     network: torch.nn.Module = SAM2Base(**network_arguments(architecture))
     return network.eval()
 

@@ -92,13 +92,7 @@ class _Track:
 class Session:
     """Tracks under way; made by `Sam2Tracker.begin`."""
 
-    def __init__(
-        self,
-        features: SliceFeatures,
-        seeds: Sequence[Seed],
-        *,
-        precision: str = "fp32",
-    ) -> None:
+    def __init__(self, features: SliceFeatures, seeds: Sequence[Seed], *, precision: str = "fp32") -> None:
         """Start one track for each seed.
 
         Args:
@@ -239,8 +233,8 @@ class Session:
             mask, size=size, mode="bilinear", align_corners=False, antialias=True
         )
         # sam2's threshold is 0.5; a mask so small that nothing reaches it would vanish.
-        threshold = min(0.5, float(resized.max()) / 2)
-        return (resized >= threshold).float().to(network.device)
+        highest = float(resized.max())
+        return (resized >= (0.5 if highest >= 0.5 else highest / 2)).float().to(network.device)
 
     def _point_inputs(self, seed: Seed) -> dict[str, torch.Tensor] | None:
         """Points, or the corners of the box as points of their own kinds, in the network's pixels."""

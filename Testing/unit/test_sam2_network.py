@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from BrainSegSAMLib.backends.sam2 import load
 from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture, recognise
 from BrainSegSAMLib.backends.sam2_network import build, shapes_of
-from BrainSegSAMLib.errors import ModelError
+from BrainSegSAMLib.errors import DependencyError, ModelError
 
 SMALL = Sam2Architecture(
     image_size=64, embed_dim=16, stages=(1, 1, 2, 1), global_att_blocks=(3,), window_spec=(8, 4, 4, 2), d_model=32,
@@ -89,6 +90,14 @@ def test_the_numbers_survive_json() -> None:
 def test_numbers_that_make_no_network_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ModelError, match=complaint):
         Sam2Architecture.from_dict({**OFFICIAL["sam2.1_tiny"].as_dict(), **changes})
+
+
+def test_without_sam2_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sam2", None)
+    for name in [name for name in sys.modules if name.startswith("sam2.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(DependencyError, match="pip install sam2"):
+        build(SMALL)
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------

@@ -308,6 +308,20 @@ def test_a_mask_of_one_pixel_does_not_vanish(tracker: Sam2Tracker) -> None:
         assert session.step()[0].object_score > 0
 
 
+def test_a_mask_is_brought_to_the_networks_grid_as_sam2_does(tracker: Sam2Tracker) -> None:
+    """Also a small one, which covers no pixel of that grid whole."""
+    with tracker.encode(np.zeros((1, 3, 200, 200), np.uint8)) as features:
+        for side in (4, 5, 9, 40):
+            mask = np.zeros((200, 200), bool)
+            mask[100 : 100 + side, 50 : 50 + side] = True
+            seed = Seed(0, 1, mask=mask)
+            prompted = tracker.begin(features, [seed])._mask_input(seed)
+            whole = torch.from_numpy(mask).float()[None, None]
+            resized = torch.nn.functional.interpolate(whole, (64, 64), mode="bilinear", antialias=True)
+            assert float(resized.max()) >= 0.5
+            torch.testing.assert_close(prompted, (resized >= 0.5).float())
+
+
 @pytest.mark.parametrize(
     ("seed", "complaint"),
     [
