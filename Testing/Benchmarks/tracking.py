@@ -1,12 +1,13 @@
 """Speed and memory of tracking, side by side with sam2's own video predictor in one run, as ratios.
 
 python Testing/Benchmarks/tracking.py [--sizes 512 1024] [--slices 60] [--lesions 1 2 4 8] [--depths 20 60 155]
-    [--precision fp32] [--threads 2] [--parts speed curve shares memory] [--output FILE]
+    [--precision fp32] [--threads 2] [--parts speed rules curve shares memory] [--extent 10] [--output FILE]
 
 The reference does what MedSAM2's script does: for every lesion and direction a fresh state, the prompt, and
 `propagate_in_video` (sam2 1.1, frames handed over in memory). Both get the same random weights of SAM 2.1 tiny's size,
 the same frames (percentile-windowed noise shaped like a brain), the same masks as prompts, the same number of threads;
-stop rules are off. Every mask is compared with the reference's.
+stop rules are off. Every mask is compared with the reference's. Part "rules" ends our tracks where a lesion of the
+given extent ends, which is what stop rules are for; with random weights the rules themselves have nothing to go by.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from BrainSegSAMLib.backends.sam2_features import prepare
 from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
 from BrainSegSAMLib.backends.sam2_network import build, network_arguments
 from BrainSegSAMLib.backends.sam2_session import Seed
+
+PARTS = ["speed", "rules", "shares", "curve", "memory"]
 
 Logits = dict[int, NDArray[np.float32]]
 """Slice → logits, float32 (rows, columns)."""
@@ -135,23 +139,27 @@ def run_reference(predictor: Any, frames: NDArray[np.uint8], seeds: Sequence[See
         return [reference_track(predictor, images, frames.shape[2:], seed) for seed in seeds]
 
 
-def run_ours(tracker: Sam2Tracker, frames: NDArray[np.uint8], seeds: Sequence[Seed]) -> list[Logits]:
-    """All seeds together."""
+def run_ours(
+    tracker: Sam2Tracker, frames: NDArray[np.uint8], seeds: Sequence[Seed], extent: int | None = None
+) -> list[Logits]:
+    """All seeds together; where an extent is given, each track ends so many slices from its prompt."""
     found: list[Logits] = [{} for _ in seeds]
     with tracker.encode(frames) as features:
         session = tracker.begin(features, seeds)
         while steps := session.step():
             for step in steps:
                 found[step.track][step.slice_index] = step.logits
+                if extent is not None and abs(step.slice_index - seeds[step.track].slice_index) >= extent:
+                    session.stop(step.track)
     return found
 
 
 def agreement(reference: list[Logits], ours: list[Logits], seeds: Sequence[Seed]) -> dict[str, float]:
-    """Over all masks but those on prompted slices, which ours returns as given."""
+    """Over all masks of ours but those on prompted slices, which it returns as given."""
     pairs = [
         (theirs[index], mine[index])
         for theirs, mine, seed in zip(reference, ours, seeds, strict=True)
-        for index in theirs
+        for index in mine
         if index != seed.slice_index
     ]
     ious = [intersection_over_union(a, b) for a, b in pairs]
@@ -165,8 +173,8 @@ def agreement(reference: list[Logits], ours: list[Logits], seeds: Sequence[Seed]
     }
 
 
-def compare(size: int, slices: int, lesions: int, precision: str) -> dict[str, Any]:
-    """Wall seconds of both, their ratio, and how well the masks agree."""
+def compare(size: int, slices: int, lesions: int, precision: str, extent: int | None = None) -> dict[str, Any]:
+    """Wall seconds of both, their ratio, and how well the masks agree; the reference always goes to the ends."""
     architecture = replace(OFFICIAL["sam2.1_tiny"], image_size=size)
     network = make_network(architecture)
     frames, seeds = make_frames(slices), make_seeds(lesions, slices)
@@ -176,13 +184,13 @@ def compare(size: int, slices: int, lesions: int, precision: str) -> dict[str, A
     run_ours(tracker, frames[:3], warm)
     run_reference(predictor, frames[:3], warm, precision)
     begin = clocks()
-    mine = run_ours(tracker, frames, seeds)
+    mine = run_ours(tracker, frames, seeds, extent)
     middle = clocks()
     theirs = run_reference(predictor, frames, seeds, precision)
     end = clocks()
     ours_s, reference_s = middle - begin, end - middle
     return {
-        "size": size, "slices": slices, "lesions": lesions, "precision": precision,
+        "size": size, "slices": slices, "lesions": lesions, "precision": precision, "extent": extent,
         "ours_s": ours_s[0], "reference_s": reference_s[0], "ratio": ours_s[0] / reference_s[0],
         "ours_cpu_s": ours_s[1], "reference_cpu_s": reference_s[1], "cpu_ratio": ours_s[1] / reference_s[1],
         **agreement(theirs, mine, seeds),
@@ -285,7 +293,8 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 60, 100, 155], help="slices, for the curve")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--parts", nargs="+", default=["speed", "curve", "shares", "memory"])
+    parser.add_argument("--extent", type=int, default=10, help="slices from a prompt to its lesion's end, for 'rules'")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -301,19 +310,18 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each part's rows as they come."""
+    precision, depths, lesions = options.precision, options.depths, options.lesions
     for size in options.sizes:
-        if "speed" in options.parts:
-            for lesions in options.lesions:
-                yield "speed", compare(size, options.slices, lesions, options.precision)
-        if "shares" in options.parts:
-            for lesions in options.lesions:
-                yield "shares", shares(size, options.slices, lesions, options.precision)
-        if "curve" in options.parts:
-            for depth in options.depths:
-                yield "curve", shares(size, depth, 4, options.precision)
-        if "memory" in options.parts:
-            for lesions in (options.lesions[0], options.lesions[-1]):
-                yield "memory", peak_memory(size, options.depths[-1], lesions, options.precision)
+        jobs: dict[str, list[Callable[[], dict[str, Any]]]] = {
+            "speed": [partial(compare, size, options.slices, count, precision) for count in lesions],
+            "rules": [partial(compare, size, options.slices, 4, precision, options.extent)],
+            "shares": [partial(shares, size, options.slices, count, precision) for count in lesions],
+            "curve": [partial(shares, size, depth, 4, precision) for depth in depths],
+            "memory": [partial(peak_memory, size, depths[-1], count, precision) for count in (lesions[0], lesions[-1])],
+        }
+        for part in options.parts:
+            for job in jobs[part]:
+                yield part, job()
 
 
 if __name__ == "__main__":
