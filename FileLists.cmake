@@ -22,6 +22,13 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/nnunet.py
   BrainSegSAMLib/backends/nnunet_child.py
   BrainSegSAMLib/backends/nnunet_training.py
+  BrainSegSAMLib/backends/sam2.py
+  BrainSegSAMLib/backends/sam2_architecture.py
+  BrainSegSAMLib/backends/sam2_features.py
+  BrainSegSAMLib/backends/sam2_forward.py
+  BrainSegSAMLib/backends/sam2_network.py
+  BrainSegSAMLib/backends/sam2_session.py
+  BrainSegSAMLib/backends/sam2_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
@@ -35,7 +42,9 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/geometry.py
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
+  BrainSegSAMLib/intensity.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
   BrainSegSAMLib/methods/__init__.py
@@ -48,6 +57,25 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/nnunet/predictor.py
   BrainSegSAMLib/methods/nnunet/training.py
   BrainSegSAMLib/methods/nnunet/validation.py
+  BrainSegSAMLib/methods/ssnet/augmentation.py
+  BrainSegSAMLib/methods/ssnet/clips.py
+  BrainSegSAMLib/methods/ssnet/composing.py
+  BrainSegSAMLib/methods/ssnet/config.py
+  BrainSegSAMLib/methods/ssnet/encoded.py
+  BrainSegSAMLib/methods/ssnet/ensemble.py
+  BrainSegSAMLib/methods/ssnet/importing.py
+  BrainSegSAMLib/methods/ssnet/lesions.py
+  BrainSegSAMLib/methods/ssnet/loss.py
+  BrainSegSAMLib/methods/ssnet/predictor.py
+  BrainSegSAMLib/methods/ssnet/prompting.py
+  BrainSegSAMLib/methods/ssnet/rules.py
+  BrainSegSAMLib/methods/ssnet/tracker.py
+  BrainSegSAMLib/methods/ssnet/tracker_config.py
+  BrainSegSAMLib/methods/ssnet/tracker_fitting.py
+  BrainSegSAMLib/methods/ssnet/tracker_training.py
+  BrainSegSAMLib/methods/ssnet/tracker_validation.py
+  BrainSegSAMLib/methods/ssnet/tracking.py
+  BrainSegSAMLib/methods/ssnet/zoom.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -65,15 +93,19 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
+  BrainSegSAMLib/prompts.py
+  BrainSegSAMLib/reproduce.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
   BrainSegSAMLib/segmentation_files.py
+  BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/volumes.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
+  BrainSegSAMLib/methods/ssnet/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png
@@ -86,6 +118,7 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/model.json
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
+  Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )

@@ -9,6 +9,10 @@ VENV ?= .venv
 OUTPUT ?= demo-output
 BIN := $(VENV)/bin
 
+# sam2 builds against the PyTorch that is there; left to itself, pip would download another one to build it.
+SAM2 = $(BIN)/python -m pip install --quiet "setuptools>=77" wheel && \
+  SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation sam2==1.1.0
+
 .PHONY: demo test test-fast lint types benchmark file-lists clean
 
 demo: $(VENV)/.installed
@@ -44,12 +48,15 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
+	$(SAM2)
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(SAM2)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	$(SAM2)
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test

@@ -170,7 +170,8 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
         return BrainSegSAMParameterNode(super().getParameterNode())
 
     def installedModels(self) -> tuple[dict[str, Any], list[str]]:
-        """Name → model for all that can be used now, and what is wrong with those that cannot."""
+        """Name → model for all that segment and can be used now, and what is wrong with those that cannot."""
+        from BrainSegSAMLib.methods import OTHER_METHODS
         from BrainSegSAMLib.models.catalogue import installed_models
         from BrainSegSAMLib.models.store import load_model
 
@@ -181,9 +182,12 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
             return {}, [str(error)]
         for name, folder in folders.items():
             try:
-                models[name] = load_model(folder, verify_hashes=False)  # the child verifies what it loads
+                model = load_model(folder, verify_hashes=False)  # the child verifies what it loads
             except BrainSegSAMError as error:
                 problems.append(str(error))
+                continue
+            if model.method not in OTHER_METHODS:
+                models[name] = model
         return models, problems
 
     def matchVolumes(self, modalities: tuple[str, ...]) -> dict[str, Any]:

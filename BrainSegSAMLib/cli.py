@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
-from .console import STYLES, Console
+from .console import STYLES, Console, parse_setting
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
 
@@ -83,8 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"brainsegsam {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_predict(commands)
+    _add_track(commands)
     _add_train(commands)
     _add_models(commands)
+    _add_reproduce(commands)
     _add_demo(commands)
     return parser
 
@@ -112,6 +114,10 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-mirroring", action="store_true", help="no averaging over mirror images: faster")
     parser.add_argument("--tile-step", type=float, metavar="SHARE", help="step of the sliding window, above 0 to 1")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds whose networks are averaged")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any other setting of the model's method, e.g. answer=ensemble for SSNet; the value is JSON",
+    )
     parser.add_argument("--resume", action="store_true", help="skip cases that an earlier run finished")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what is missing; write nothing")
     parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
@@ -137,7 +143,10 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
         trust=options.trust,
         reference=options.reference,
         table=read_modality_table(options.modality_names) if options.modality_names else None,
-        overrides={key: value for key, value in chosen.items() if value is not None},
+        overrides={
+            **{key: value for key, value in chosen.items() if value is not None},
+            **dict(parse_setting(text) for text in options.set),
+        },
     )
     planned = plan(job)
     if planned.model.demonstration:
@@ -169,6 +178,30 @@ def _as_json(result: object) -> dict[str, object]:
     assert isinstance(result, CaseResult)
     outputs = {kind: str(path) for kind, path in result.outputs.items()}
     return {"case_id": result.case_id, "status": result.status, "outputs": outputs, "error": result.error}
+
+
+# ---- track ----------------------------------------------------------------------------------------------------------
+
+
+def _add_track(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .track import add_arguments
+
+    parser = commands.add_parser(
+        "track",
+        help="follow an object from one slice through a volume",
+        description="Follow what is marked on one slice through a volume, both ways, with a SAM 2 tracker.",
+    )
+    add_arguments(parser)
+    _add_common(parser)
+    parser.set_defaults(action=_track)
+
+
+def _track(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .track import run_from_options
+
+    for line in run_from_options(options, progress):
+        console.say(line)
+    return DONE
 
 
 # ---- train ----------------------------------------------------------------------------------------------------------
@@ -204,6 +237,30 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _models(options: argparse.Namespace, console: Console, progress: Progress) -> int:
     from .models_command import run_from_options
+
+    for line in run_from_options(options, progress):
+        console.say(line)
+    return DONE
+
+
+# ---- reproduce ------------------------------------------------------------------------------------------------------
+
+
+def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .reproduce import add_arguments
+
+    parser = commands.add_parser(
+        "reproduce",
+        help="measure what a paper reports, on labelled cases",
+        description="Print the table of a paper with what is measured here, on labelled cases, beside it.",
+    )
+    add_arguments(parser)
+    _add_common(parser)
+    parser.set_defaults(action=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .reproduce import run_from_options
 
     for line in run_from_options(options, progress):
         console.say(line)

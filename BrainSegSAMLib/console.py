@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from .errors import InputError
 from .progress import Listener, ProgressUpdate
 
 STYLES = ("auto", "bar", "plain", "json")
@@ -106,6 +107,21 @@ class Console:
 
     def _write_json(self, data: dict[str, Any]) -> None:
         print(json.dumps(data), file=self._out, flush=True)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Name and value of a setting written as NAME=VALUE; the value is JSON, or a bare word.
+
+    Raises:
+        InputError: where there is no equals sign.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set needs NAME=VALUE, but got '{text}'.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value  # as in ensemble=union
 
 
 def _left(update: ProgressUpdate) -> str:

@@ -68,6 +68,8 @@ class Segmentation:
         label_map: unsigned integer (z, y, x); 0 is background. Regions that overlap share label values (see `labels`).
         name: for messages and records.
         record: how it was made (model, settings, geometry actions, timings), for `run.json` and users.
+        stages: name → what a method of several stages had on its way, for users to compare and choose; each on the
+            same grid, with a scheme of its own. Names suit file names.
     """
 
     geometry: Geometry
@@ -75,6 +77,7 @@ class Segmentation:
     label_map: NDArray[np.unsignedinteger[Any]]
     name: str = "segmentation"
     record: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Segmentation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.label_map.shape != self.geometry.shape_zyx:

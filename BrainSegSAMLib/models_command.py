@@ -6,9 +6,12 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from .console import STYLES
+from .console import STYLES, parse_setting
 from .errors import ModelError
 from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
+from .methods.ssnet.composing import compose
+from .methods.ssnet.importing import SUFFIXES, import_tracker, install_tracker
+from .methods.ssnet.tracker import METHOD as TRACKER
 from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
 from .models.store import Model, load_model
 from .progress import Progress
@@ -22,8 +25,13 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="models that are installed and those that can be downloaded")
     info = actions.add_parser("info", help="everything about one model")
     info.add_argument("name", help="name, or model folder")
-    importing = actions.add_parser("import", help="make a model of a trained nnU-Net v2: a results folder, or its zip")
-    importing.add_argument("source", type=Path, help="nnU-Net results folder, or zip made by nnU-Net's export")
+    importing = actions.add_parser(
+        "import", help="make a model of a trained nnU-Net v2 (results folder, zip), or a tracker of a SAM 2 checkpoint"
+    )
+    importing.add_argument(
+        "source", type=Path,
+        help="nnU-Net results folder, or zip made by nnU-Net's export; or SAM 2, SAM 2.1 or MedSAM2 checkpoint (.pt)",
+    )
     importing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
     importing.add_argument("--title", default="", help="name shown to users")
     importing.add_argument("--licence", default="not stated", help="licence of the weights")
@@ -38,7 +46,20 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("--configuration", help="which one, where the folder holds several, e.g. 3d_fullres")
     importing.add_argument("--folds", nargs="+", help="folds to take; all where left out")
     importing.add_argument("--checkpoint", default="checkpoint_final.pth", help="file name of the checkpoints")
+    importing.add_argument(
+        "--image-size", type=int, metavar="PIXELS",
+        help="of a SAM 2 checkpoint: side of the network's input; 1024 where left out, 512 for MedSAM2",
+    )
     importing.add_argument("--trust", action="store_true", help="load checkpoints that need arbitrary unpickling")
+    composing = actions.add_parser("compose", help="make an SSNet model of one that segments and a tracker")
+    composing.add_argument("--prior", required=True, help="model whose lesions are tracked: name, or model folder")
+    composing.add_argument("--tracker", required=True, help="tracker: name, or model folder")
+    composing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
+    composing.add_argument("--title", default="", help="name shown to users")
+    composing.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="a setting of SSNet, e.g. answer=ensemble or ensemble=union; the value is JSON",
+    )
     download = actions.add_parser("download", help="download a model of the catalogue")
     download.add_argument("name")
     for parser_with_work in (importing, download):
@@ -51,7 +72,8 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterabl
     """Do what was asked; gives the lines to show.
 
     Raises:
-        ModelError, DownloadError, OutputError, Cancelled: as the functions of `models` and `methods.nnunet.importing`.
+        ModelError, InputError, DownloadError, OutputError, Cancelled: as the functions of `models`,
+            `methods.nnunet.importing` and `methods.ssnet.composing`.
     """
     action: str = options.models_action
     if action == "list":
@@ -60,6 +82,8 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterabl
         return describe_model(load_model(find_model(options.name)))
     if action == "import":
         return _import(options, progress)
+    if action == "compose":
+        return _compose(options)
     if action == "download":
         return [f"Installed in {_download(options.name, progress).folder}"]
     return [f"Removed {remove_model(options.name)}"]
@@ -107,9 +131,24 @@ def _list() -> list[str]:
 
 
 def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
+    destination = models_folder() / options.name
+    if options.source.suffix.lower() in SUFFIXES:
+        return describe_model(
+            import_tracker(
+                options.source,
+                destination,
+                image_size=options.image_size,
+                modalities=options.modalities,
+                title=options.title,
+                licence=options.licence,
+                citations=options.cite,
+                trust=options.trust,
+                progress=progress,
+            )
+        )
     model = import_nnunet(
         options.source,
-        models_folder() / options.name,
+        destination,
         configuration=options.configuration,
         modalities=options.modalities,
         orientation=_ORIENTATIONS[options.orientation],
@@ -122,11 +161,23 @@ def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
     return describe_model(model)
 
 
+def _compose(options: argparse.Namespace) -> list[str]:
+    model = compose(
+        find_model(options.prior),
+        find_model(options.tracker),
+        models_folder() / options.name,
+        title=options.title,
+        settings=dict(parse_setting(text) for text in options.set),
+    )
+    return describe_model(model)
+
+
 def _download(name: str, progress: Progress) -> Model:
     entry = find_entry(name)
     if entry.file is None:
         raise ModelError(f"The model '{name}' comes with BrainSegSAM; there is nothing to download.")
-    return install_nnunet(entry, progress=progress)
+    install = install_tracker if entry.method == TRACKER else install_nnunet
+    return install(entry, progress=progress)
 
 
 def _table(rows: Iterable[Iterable[object]]) -> list[str]:

@@ -1,14 +1,15 @@
 """The command that users come for: cases in, segmentations with their records out.
 
 Every case gives `<case_id>.nii.gz` (label map), `<case_id>.seg.nrrd` (overlapping segments with names, colours and
-codes) and `<case_id>.json` (its record). The record is written last and names the others with their hashes, so a case
-is finished exactly when its record is there and true; `--resume` relies on that. `run.json` sums the run up.
+codes) and `<case_id>.json` (its record). A method of several stages also gives `<case_id>_<stage>.nii.gz` for each.
+The record is written last and names the others with their hashes, so a case is finished exactly when its record is
+there and true; `--resume` relies on that. `run.json` sums the run up.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,7 +66,7 @@ class CaseResult:
     Attributes:
         case_id: the case.
         status: "done", "skipped" (finished by an earlier run) or "failed".
-        outputs: kind ("label_map", "segmentation", "record") → file.
+        outputs: kind ("label_map", "segmentation", "record", and the names of stages) → file.
         error: why it failed, as a sentence.
     """
 
@@ -187,11 +188,12 @@ def describe_plan(planned: Plan) -> list[str]:
     return lines
 
 
-def output_paths(folder: Path, case_id: str) -> dict[str, Path]:
-    """Where the results of a case lie."""
+def output_paths(folder: Path, case_id: str, stages: Iterable[str] = ()) -> dict[str, Path]:
+    """Where the results of a case lie, those of a method's stages included."""
     return {
         "label_map": folder / f"{case_id}.nii.gz",
         "segmentation": folder / f"{case_id}.seg.nrrd",
+        **{stage: folder / f"{case_id}_{stage}.nii.gz" for stage in stages},
         "record": folder / f"{case_id}.json",
     }
 
@@ -216,7 +218,15 @@ def _run_cases(
         record["seconds"]["segment"] = round(time.perf_counter() - begin, 3)
         return segmentation, record
 
+    ids = {case.case_id for case in planned.todo} | {result.case_id for result in planned.results}
+
     def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> dict[str, Path]:
+        for stage in computed[0].stages:
+            if f"{case.case_id}_{stage}" in ids:
+                raise InputError(
+                    f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
+                    f"'{case.case_id}_{stage}'; rename one of the two cases."
+                )
         return write_case(computed[0], job.output, case.case_id, record=computed[1])
 
     def on_row(row: Row[Case, dict[str, Path]]) -> None:
@@ -237,7 +247,7 @@ def _run_cases(
 def write_case(
     segmentation: Segmentation, folder: Path, case_id: str, *, record: Mapping[str, Any]
 ) -> dict[str, Path]:
-    """Write label map, segments and, last, the record that names them.
+    """Write label map, segments, the label maps of stages and, last, the record that names them.
 
     Args:
         segmentation: what was predicted.
@@ -250,13 +260,15 @@ def write_case(
             counts as unfinished.
     """
     begin = time.perf_counter()
-    paths = output_paths(folder, case_id)
+    paths = output_paths(folder, case_id, segmentation.stages)
     try:
         paths["record"].unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{paths['record']} of an earlier run cannot be replaced: {error.strerror}.") from error
     write_label_map(segmentation, paths["label_map"])
     write_seg_nrrd(segmentation, paths["segmentation"])
+    for stage, result in segmentation.stages.items():
+        write_label_map(result, paths[stage])
     measures = as_rows(statistics(segmentation))
     seconds = dict(record.get("seconds", {}))
     seconds["write"] = round(time.perf_counter() - begin, 3)
@@ -269,27 +281,30 @@ def write_case(
         "geometry": segmentation.geometry.as_dict(),
         "regions": measures,
         "outputs": {
-            kind: {"file": paths[kind].name, "sha256": sha256_of(paths[kind])} for kind in ("label_map", "segmentation")
+            kind: {"file": path.name, "sha256": sha256_of(path)} for kind, path in paths.items() if kind != "record"
         },
         "seconds": seconds,
     }
+    if segmentation.stages:
+        full["stages"] = {stage: result.scheme.as_list() for stage, result in segmentation.stages.items()}
     write_json(full, paths["record"])
     return paths
 
 
 def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
     """Whether a true record of this case, model, settings and inputs lies in the output folder."""
-    paths = output_paths(job.output, case.case_id)
     try:
-        record = read_json(paths["record"])
+        record = read_json(output_paths(job.output, case.case_id)["record"])
         same_model = record["prediction"]["model_sha256"] == model.sha256
         settings = record["prediction"]["settings"]
         same_settings = all(settings.get(key) == value for key, value in job.overrides.items())
         same_inputs = all(
             record["inputs"][name]["sha256"] == sha256_of(case.modalities[name]) for name in model.modalities
         )
-        complete = all(
-            sha256_of(paths[kind]) == record["outputs"][kind]["sha256"] for kind in ("label_map", "segmentation")
+        outputs = record["outputs"]
+        paths = output_paths(job.output, case.case_id, set(outputs) - {"label_map", "segmentation"})
+        complete = {"label_map", "segmentation"} <= set(outputs) and all(
+            sha256_of(paths[kind]) == output["sha256"] for kind, output in outputs.items()
         )
     except (InputError, KeyError, TypeError):
         return False

@@ -7,7 +7,6 @@ licence), how it is trained (settings and seed), and how references name their l
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,15 +17,21 @@ from typing import Any
 
 from .backends.devices import resolve_device
 from .cases import Case, find_cases
+from .console import parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError
 from .files import read_json, write_json
 from .labels import LabelScheme
 from .methods.nnunet.config import TrainingConfig
 from .methods.nnunet.training import TrainingRun, train
+from .methods.ssnet.tracker import METHOD as TRACKER
+from .methods.ssnet.tracker_config import TrackerTrainingConfig
+from .methods.ssnet.tracker_training import train_tracker
 from .models.store import Model
 from .progress import Progress
 from .runs import RECORD_VERSION, RUN_FILE, versions
 
+NNUNET = "nnunet"
+METHODS = (NNUNET, TRACKER)
 _FILLED_IN = ("folder", "weights", "preprocessing", "results", "scheme", "method")
 
 
@@ -59,13 +64,15 @@ class Recipe:
 
     Attributes:
         model: fields of `Model`, as in model.json: name, title, modalities, regions, licence, settings, citations, …
-        training: settings of `TrainingConfig`; what is not named keeps nnU-Net's default.
+        training: settings of `TrainingConfig` or `TrackerTrainingConfig`; what is not named keeps its default.
         label_values: value in the references' files → value in the regions, for those that differ.
+        method: one of `METHODS`.
     """
 
     model: Mapping[str, Any]
     training: Mapping[str, Any]
     label_values: Mapping[int, int]
+    method: str = NNUNET
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -77,7 +84,7 @@ class Recipe:
         content = read_json(path)
         if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise InputError(f'{path} is not a recipe: it has no section "model". See Resources/Models/recipes.')
-        unknown = sorted(set(content) - {"model", "training", "label_values"})
+        unknown = sorted(set(content) - {"method", "model", "training", "label_values"})
         missing = sorted({"name", "title", "modalities", "regions", "licence"} - set(content["model"]))
         if unknown or missing:
             raise InputError(
@@ -88,7 +95,19 @@ class Recipe:
             label_values = {int(key): int(value) for key, value in content.get("label_values", {}).items()}
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f'{path}: "label_values" must map numbers to numbers, as in {{"4": 3}}.') from error
-        return cls(content["model"], content.get("training", {}), label_values)
+        method = content.get("method", NNUNET)
+        if method not in METHODS:
+            raise InputError(f"{path}: the method '{method}' cannot be trained; use one of: {', '.join(METHODS)}.")
+        return cls(content["model"], content.get("training", {}), label_values, method)
+
+    def config(self, overrides: Mapping[str, Any]) -> TrainingConfig | TrackerTrainingConfig:
+        """The settings of the training, some of them replaced.
+
+        Raises:
+            InputError: for a name that is no setting, or a value that cannot be used.
+        """
+        kind = TrackerTrainingConfig if self.method == TRACKER else TrainingConfig
+        return kind.from_dict({**self.training, **overrides})
 
     def template(self, folder: Path) -> Model:
         """The model that it describes, without what training fills in.
@@ -101,7 +120,7 @@ class Recipe:
         if wrong:
             raise InputError(f'The recipe\'s section "model" has {", ".join(wrong)}, which cannot be set there.')
         values |= {key: tuple(values[key]) for key in ("modalities", "citations") if key in values}
-        return Model(folder=folder, method="nnunet", scheme=LabelScheme.from_list(self.model["regions"]), **values)
+        return Model(folder=folder, method=self.method, scheme=LabelScheme.from_list(self.model["regions"]), **values)
 
 
 def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
@@ -116,15 +135,14 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
     progress = progress or Progress()
     started = time.time()
     recipe = Recipe.read(job.recipe)
-    config = TrainingConfig.from_dict({**recipe.training, **job.overrides})
+    config = recipe.config(job.overrides)
     template = recipe.template(job.output)
     device = resolve_device(job.device)
     cases = labelled_cases(job.source, template)
     work = job.work or job.output.with_name(job.output.name + ".work")
-    execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1)
     status, model = "finished", None
     try:
-        model = train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
+        model = _train(cases, config, template, recipe.label_values, job.at_once, work, device, progress)
     except Cancelled:
         status = "cancelled"
         raise
@@ -151,6 +169,21 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
         }
         write_json(record, work / RUN_FILE)
     return model
+
+
+def _train(
+    cases: list[Case], config: TrainingConfig | TrackerTrainingConfig, template: Model, label_values: Mapping[int, int],
+    at_once: int, work: Path, device: str, progress: Progress,
+) -> Model:  # fmt: skip
+    """Hand over to the method that the settings belong to."""
+    if isinstance(config, TrackerTrainingConfig):
+        if at_once > 1:
+            raise InputError("The networks of a tracker are trained one after the other; leave --at-once at 1.")
+        return train_tracker(
+            cases, config, template, work=work, device=device, label_values=label_values, progress=progress
+        )
+    execution = TrainingRun(work, device, at_once, os.cpu_count() or 1)
+    return train(cases, config, template, run=execution, label_values=label_values, progress=progress)
 
 
 def labelled_cases(source: Path, template: Model) -> list[Case]:
@@ -205,21 +238,11 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         options.work,
         options.device,
         options.at_once,
-        dict(_setting(text) for text in options.set),
+        dict(parse_setting(text) for text in options.set),
     )
     model = run(job, progress=progress)
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], table["rows"][-1][2:], strict=True):
-            yield f"  {name}: Dice {value:.3f}"
+            yield f"  {name}: Dice {value:.3f}" if value is not None else f"  {name}: in none of the cases"
     yield f"The model lies in {model.folder}."
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set needs NAME=VALUE, but got '{text}'.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value  # a bare word, as in planner=nnUNetPlannerResEncM

@@ -186,6 +186,32 @@ def random_model(make_nnunet: Callable[..., Path], tmp_path_factory: pytest.Temp
     return import_nnunet(source, root / "random", orientation="LPS").folder
 
 
+@pytest.fixture(scope="session")
+def random_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the method "sam2_tracker": a very small SAM 2 network with random weights."""
+    import torch
+
+    from BrainSegSAMLib.backends.sam2 import build
+    from BrainSegSAMLib.backends.sam2_architecture import Sam2Architecture
+    from BrainSegSAMLib.labels import LabelScheme
+    from BrainSegSAMLib.models.store import Model, write_model
+
+    architecture = Sam2Architecture(
+        image_size=64, embed_dim=8, stages=(1, 1, 1, 1), global_att_blocks=(), window_spec=(4, 4, 4, 2),
+        d_model=32, mem_dim=16, memory_attention_layers=1, dim_feedforward=64,
+    )
+    folder = tmp_path_factory.mktemp("trackers") / "random-tracker"
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        torch.save(build(architecture).state_dict(), folder / "tracker.pt")
+    model = Model(
+        folder, "random-tracker", "Random tracker", "sam2_tracker", ("any",), LabelScheme.plain({"Object": 1}), "MIT",
+        settings={"architecture": architecture.as_dict(), "windowing": {"lower": 0.5, "upper": 99.5}},
+    )
+    return write_model(model, files=["tracker.pt"]).folder
+
+
 @pytest.fixture
 def write_case() -> Callable[..., Path]:
     """Writes a case folder: one file a modality, smooth random contents in a ball, on a given grid."""

@@ -15,6 +15,13 @@ from .contract import Predictor
 # Method name, as in model.json → module with `load(model, *, device, trust, overrides) -> Predictor`.
 METHODS: dict[str, str] = {
     "nnunet": "BrainSegSAMLib.methods.nnunet.predictor",
+    "ssnet": "BrainSegSAMLib.methods.ssnet.predictor",
+}
+
+# Methods whose models predict nothing by themselves → what to do with such a model.
+OTHER_METHODS: dict[str, str] = {
+    "sam2_tracker": "it follows what is marked on a slice. Use it with 'brainsegsam track', or make a model of it and "
+    "of one that segments with 'brainsegsam models compose'.",
 }
 
 
@@ -38,6 +45,8 @@ def load_predictor(
         DependencyError: where a package that the method needs is not installed.
     """
     model = load_model(folder)
+    if model.method in OTHER_METHODS:
+        raise ModelError(f"The model '{model.name}' does not segment by itself: {OTHER_METHODS[model.method]}")
     if model.method not in METHODS:
         raise ModelError(
             f"The model '{model.name}' needs the method '{model.method}', which this version of BrainSegSAM "

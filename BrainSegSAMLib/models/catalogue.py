@@ -174,7 +174,7 @@ def download_path(entry: Entry, *, models_dir: Path | None = None) -> Path:
 def download_model(entry: Entry, *, models_dir: Path | None = None, progress: Progress | None = None) -> Path:
     """Fetch the published file of a model, checked against what is published of it.
 
-    The file is what its makers publish; `methods.nnunet.importing.install_nnunet` makes a model folder of it.
+    The file is what its makers publish; the method's importer makes a model folder of it.
 
     Returns:
         Path of the file.

@@ -22,10 +22,10 @@ FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "lesion_mixing"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components"],
+        "resample", "components", "labelled_images"],
     2: ["backends", "metrics", "models", "batch", "pictures"],
     3: ["methods"],
-    4: ["predict", "train", "evaluate", "reproduce", "models_command", "console"],
+    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
 COMMANDS = set(FLOORS[4]) - {"console"}

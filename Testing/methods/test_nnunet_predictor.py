@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Image, Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods import METHODS, load_predictor
-from BrainSegSAMLib.methods.contract import Predictor
+from BrainSegSAMLib.methods.contract import Predictor, ProbabilityPredictor
 from BrainSegSAMLib.methods.nnunet.clean_up import clean_up
+from BrainSegSAMLib.methods.nnunet.importing import import_nnunet
 from BrainSegSAMLib.models.store import load_model, write_model
 
 PLAIN = Geometry((18, 24, 10), (1.4, 1.0, 3.0), (-12.0, -20.0, 5.0), np.eye(3))
@@ -139,3 +141,30 @@ def test_clean_up_keeps_regions_nested(settings: dict[str, Any], expected: list[
     cleaned, removed = clean_up(line, NESTED, (1.0, 1.0, 1.0), **settings)
     assert cleaned.ravel().tolist() == expected
     assert sum(removed.values()) == np.count_nonzero(cleaned != line)
+
+
+def test_probabilities_are_those_behind_the_labels(predictor: Predictor, plain_result: Segmentation) -> None:
+    assert isinstance(predictor, ProbabilityPredictor)
+    segmentation, probabilities = predictor.predict_with_probabilities(Image(PLAIN, channels(PLAIN.shape_zyx)))
+    np.testing.assert_array_equal(segmentation.label_map, plain_result.label_map)
+    assert probabilities.shape == (2, *PLAIN.shape_zyx)
+    assert probabilities.min() >= 0
+    assert probabilities.max() <= 1
+    # Of nested regions nnU-Net writes the later over the earlier, so "core" is exactly where its head says so.
+    np.testing.assert_array_equal(segmentation.mask("core"), probabilities[1] > 0.5)
+    np.testing.assert_array_equal(segmentation.mask("whole"), (probabilities > 0.5).any(axis=0))
+
+
+def test_probabilities_of_plain_labels_and_other_axes(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_nnunet(tmp_path / "source", regions=False)
+    model = import_nnunet(source, tmp_path / "plain-labels", orientation="LPS")
+    predictor = load_predictor(model.folder)
+    assert isinstance(predictor, ProbabilityPredictor)
+    plain = Image(PLAIN, channels(PLAIN.shape_zyx))
+    segmentation, probabilities = predictor.predict_with_probabilities(plain)
+    assert probabilities.shape == (2, *PLAIN.shape_zyx)
+    stacked = np.concatenate([1 - probabilities.sum(axis=0, keepdims=True), probabilities])
+    np.testing.assert_array_equal(stacked.argmax(axis=0), segmentation.label_map)
+    grid, order = PLAIN.reoriented("SRA")
+    turned = Image(grid, {name: order.apply(array) for name, array in plain.channels.items()})
+    np.testing.assert_allclose(predictor.predict_with_probabilities(turned)[1], order.apply(probabilities), atol=1e-6)

@@ -112,6 +112,20 @@ def test_a_broken_model_is_left_out_and_logged(models, widget):
     assert "broken" in widget.ui.logText.plainText
 
 
+def test_a_model_that_segments_nothing_by_itself_is_left_out(models, widget):
+    from dataclasses import replace
+
+    from BrainSegSAMLib.models.store import load_model, write_model
+
+    toy = load_model(models / "toy")
+    (models / "follower").mkdir()
+    (models / "follower" / "weights.bin").write_bytes(b"x")
+    write_model(replace(toy, folder=models / "follower", name="follower", title="Follower", method="sam2_tracker"))
+    widget.panel.fillModels()
+    assert widget.ui.modelComboBox.count == 1
+    assert "follower" not in widget.ui.logText.plainText
+
+
 def test_choices_are_kept_in_the_scene(ready, scene):
     node = ready.logic.getParameterNode().parameterNode
     assert node.GetNodeReference("Input.flair").GetName() == "sub7_FLAIR"

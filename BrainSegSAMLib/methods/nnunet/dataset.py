@@ -4,72 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.nnunet_training import WorkFolder, write_raw_case
-from ...cases import Case, load_image
-from ...errors import GeometryError, InputError
+from ...cases import Case
+from ...errors import InputError
 from ...files import write_text
 from ...geometry import Geometry
 from ...image import Image
+from ...labelled_images import load_labelled
 from ...labels import LabelScheme
 from ...phantom import CHANNELS, ORIGIN_LPS_MM, make_phantom
 from ...progress import Progress
-from ...segmentation_files import read_segmentation
 
 ORIENTATION = "LPS"
 """Axes into which all training images are brought, so that networks see every head the same way round."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImage:
-    """A case in memory with its reference.
-
-    Attributes:
-        image: as read.
-        labels: uint8 (z, y, x) on the image's grid, in the values of the model's scheme.
-    """
-
-    image: Image
-    labels: NDArray[np.uint8]
-
-
-def load_labelled(
-    case: Case, modalities: Sequence[str], scheme: LabelScheme, label_values: Mapping[int, int]
-) -> LabelledImage:
-    """Read a case and its reference.
-
-    Args:
-        case: with a reference.
-        modalities: channels in order.
-        scheme: of the model.
-        label_values: value in the reference's file → value in the scheme, for those that differ.
-
-    Raises:
-        InputError: without a reference, or where it holds a value that the scheme does not know.
-        GeometryError: where the reference lies on another grid than the image.
-    """
-    if case.reference is None:
-        raise InputError(f"Case '{case.case_id}' has no reference segmentation, or several; one is needed.")
-    image, _ = load_image(case, modalities)
-    reference = read_segmentation(case.reference)
-    if not image.geometry.is_same_grid(reference.geometry):
-        raise GeometryError(
-            f"{case.reference} lies on another grid than the images of case '{case.case_id}': "
-            f"{image.geometry.difference(reference.geometry)}. Resample it first."
-        )
-    labels = np.zeros(reference.label_map.shape, dtype=np.uint8)
-    known = {value for region in scheme.regions for value in region.labels}
-    for value in np.unique(reference.label_map):
-        meant = label_values.get(int(value), int(value))
-        if meant and meant not in known:
-            raise InputError(f"{case.reference} holds the label {value}, which none of the regions has.")
-        labels[reference.label_map == value] = meant
-    return LabelledImage(image, labels)
 
 
 def write_dataset(

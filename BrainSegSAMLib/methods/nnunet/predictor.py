@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...backends.nnunet import TrainedNNUNet
 from ...errors import ModelError
@@ -81,7 +82,30 @@ class NNUNetPredictor:
 
     def predict(self, image: Image, *, progress: Progress | None = None) -> Segmentation:
         """Segment one image; see `methods.contract.Predictor.predict`."""
-        progress = progress or Progress()
+        return self._predict(image, progress or Progress(), probabilities=False)[0]
+
+    def predict_with_probabilities(
+        self, image: Image, *, progress: Progress | None = None
+    ) -> tuple[Segmentation, NDArray[np.float32]]:
+        """Segment one image; see `methods.contract.ProbabilityPredictor.predict_with_probabilities`."""
+        segmentation, heads = self._predict(image, progress or Progress(), probabilities=True)
+        assert heads is not None
+        regions = np.stack([self._of_region(heads, region.labels) for region in self._model.scheme.regions])
+        return segmentation, regions
+
+    def _of_region(self, heads: NDArray[np.float32], labels: tuple[int, ...]) -> NDArray[np.float32]:
+        """A region's own probability where the network has a head for it, else the sum over its labels."""
+        meanings = [frozenset(int(label) for label in np.atleast_1d(head)) for head in self._network.heads]
+        if frozenset(labels) in meanings:
+            own: NDArray[np.float32] = heads[meanings.index(frozenset(labels))]
+            return own
+        within = [head for head, meaning in zip(heads, meanings, strict=True) if meaning <= set(labels)]
+        total: NDArray[np.float32] = np.clip(np.sum(within, axis=0), 0.0, 1.0)
+        return total
+
+    def _predict(
+        self, image: Image, progress: Progress, *, probabilities: bool
+    ) -> tuple[Segmentation, NDArray[np.float32] | None]:
         started = time.perf_counter()
         stack = image.stack(self._model.modalities)
         geometry, order = image.geometry, None
@@ -93,7 +117,9 @@ class NNUNetPredictor:
                 actions.append(
                     f"axes brought from {image.geometry.orientation} to the model's {self._model.orientation} and back"
                 )
-        label_map, _ = self._network.predict(stack, geometry.spacing_zyx_mm, progress)
+        label_map, heads = self._network.predict(
+            stack, geometry.spacing_zyx_mm, progress, probabilities=probabilities
+        )
         label_map, removed = clean_up(
             label_map,
             self._model.scheme,
@@ -103,6 +129,7 @@ class NNUNetPredictor:
         )
         if order is not None:
             label_map = np.ascontiguousarray(order.undo(label_map))
+            heads = None if heads is None else np.ascontiguousarray(order.undo(heads))
         record = {
             "model": self._model.name,
             "model_version": self._model.version,
@@ -114,7 +141,7 @@ class NNUNetPredictor:
             "removed_components": removed,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        return Segmentation(image.geometry, self._model.scheme, label_map, image.name, record)
+        return Segmentation(image.geometry, self._model.scheme, label_map, image.name, record), heads
 
 
 def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, object]) -> NNUNetPredictor:

@@ -13,8 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...backends.nnunet_training import (
     CHECKPOINT_NAME,
     SETTINGS_FILE,
@@ -26,10 +24,11 @@ from ...backends.nnunet_training import (
 from ...cases import Case
 from ...errors import InputError, ModelError
 from ...files import read_json, write_json
+from ...labelled_images import load_labelled, split_patients
 from ...models.store import MODEL_FILE, Model, write_model
 from ...progress import Progress
 from .config import TrainingConfig
-from .dataset import ORIENTATION, load_labelled, write_dataset
+from .dataset import ORIENTATION, write_dataset
 from .validation import CaseScore, as_tables, validate_fold
 
 _JSON_FILES = ("dataset.json", "plans.json")
@@ -115,22 +114,7 @@ def split(cases: Sequence[Case], config: TrainingConfig) -> list[list[str]]:
     Raises:
         InputError: where a configured id is not there or comes twice, or there are fewer patients than folds.
     """
-    ids = {case.case_id for case in cases}
-    if config.held_out:
-        named = [case_id for fold in config.held_out for case_id in fold]
-        unknown = sorted(set(named) - ids)
-        if unknown or len(set(named)) != len(named):
-            wrong = ", ".join(unknown) or "a case twice"
-            raise InputError(f"The setting held_out names {wrong}; the cases are: {', '.join(sorted(ids))}.")
-        return [list(fold) for fold in config.held_out]
-    patients: dict[str, list[str]] = {}
-    for case in sorted(cases, key=lambda case: case.case_id):
-        patients.setdefault(case.patient or case.case_id, []).append(case.case_id)
-    if len(patients) < config.folds:
-        raise InputError(f"{config.folds} folds need as many patients, but there are only {len(patients)}.")
-    order = np.random.default_rng(config.seed).permutation(list(patients))
-    dealt = [order[fold :: config.folds] for fold in range(config.folds)]
-    return [sorted(case_id for patient in fold for case_id in patients[patient]) for fold in dealt]
+    return split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
 
 
 # ---- planning and preprocessing -----------------------------------------------------------------------------------

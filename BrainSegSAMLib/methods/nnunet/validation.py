@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...image import Segmentation
+from ...labelled_images import LabelledImage
 from ...models.store import Model
 from ...progress import Progress
 from .clean_up import clean_up
-from .dataset import LabelledImage
 from .predictor import PredictionSettings, load
 
 BEFORE, AFTER = "Cross-validation, as predicted", "Cross-validation, after clean-up"

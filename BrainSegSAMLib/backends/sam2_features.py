@@ -1,0 +1,249 @@
+"""Image features of a volume's slices: each slice encoded once, kept in little memory, shared by all who ask.
+
+Encoding is the only part of tracking that does not depend on the object. Features are computed when a slice is first
+asked for, several slices in one pass, and kept in 16 bits; what exceeds the memory budget goes to a temporary file that
+the operating system deletes with the process at the latest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, ModelError, OutputError
+from ..progress import Progress
+from .sam2_forward import Levels, Sam2Forward
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_BUDGET_BYTES = 2**30
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet, per channel, as SAM 2 was trained."""
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+    """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
+
+    Args:
+        frames: uint8 (slice, 3, rows, columns).
+        image_size: side of the square input; the aspect ratio is not kept, as in sam2.
+
+    Returns:
+        float32 (slice, 3, image_size, image_size) on the CPU.
+    """
+    import torch
+
+    pixels = torch.from_numpy(np.ascontiguousarray(frames))
+    if pixels.shape[-2:] != (image_size, image_size):
+        pixels = torch.nn.functional.interpolate(
+            pixels, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
+        )
+    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
+    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def precision_context(network: torch.nn.Module, precision: str) -> contextlib.AbstractContextManager[None]:
+    """Mixed precision on the network's device where `precision` is "bf16", else nothing."""
+    import torch
+
+    device = next(network.parameters()).device.type
+    context: contextlib.AbstractContextManager[None] = torch.autocast(
+        device, dtype=torch.bfloat16, enabled=precision == "bf16"
+    )
+    return context
+
+
+def storage_type(precision: str) -> torch.dtype:
+    """The 16-bit type in which features are kept."""
+    import torch
+
+    return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
+class SliceFeatures:
+    """The features of the slices of one stack; a context manager, whose end frees memory and file."""
+
+    def __init__(
+        self,
+        forward: Sam2Forward,
+        frames: NDArray[np.uint8],
+        *,
+        precision: str = "fp32",
+        memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> None:
+        """Prepare the store; nothing is computed yet.
+
+        Args:
+            forward: the network's computations.
+            frames: uint8 (slice, 3, rows, columns).
+            precision: "fp32" or "bf16".
+            memory_budget_bytes: of the features; at least one slice is kept in memory.
+            batch_size: slices that are encoded in one pass.
+            progress: may cancel; looked at before every pass.
+
+        Raises:
+            InputError: frames of another kind.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
+            raise InputError(
+                f"Slices to encode must be uint8 (slice, 3, rows, columns), not {frames.dtype} {frames.shape}."
+            )
+        self.forward = forward
+        self._frames, self._precision = frames, precision
+        self._dtype = storage_type(precision)
+        self._batch_size = max(1, batch_size)
+        self._progress = progress or Progress()
+        self._shapes = forward.level_shapes
+        self._counts = [int(np.prod(shape)) for shape in self._shapes]
+        self._capacity = max(1, memory_budget_bytes // self.bytes_per_slice)
+        self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()  # one row a slice; least recently used first
+        self._spilled: set[int] = set()
+        self._file: IO[bytes] | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return int(self._frames.shape[0])
+
+    @property
+    def slice_shape(self) -> tuple[int, int]:
+        """Rows and columns of a slice."""
+        return int(self._frames.shape[2]), int(self._frames.shape[3])
+
+    @property
+    def bytes_per_slice(self) -> int:
+        """What the features of one slice take."""
+        return self._dtype.itemsize * sum(self._counts)
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """What the features that are held in memory take now."""
+        return len(self._kept) * self.bytes_per_slice
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """What the features in the temporary file take now."""
+        return len(self._spilled) * self.bytes_per_slice
+
+    def gather(self, indices: Sequence[int]) -> Levels:
+        """Features of slices, one row for each index; encodes those that were never asked for.
+
+        Args:
+            indices: slices; one may occur several times.
+
+        Returns:
+            `Levels` on the network's device, float32 (bfloat16 with precision "bf16").
+
+        Raises:
+            ModelError: features that are not finite, as damaged weights give them.
+            OutputError: the temporary file cannot be written.
+            Cancelled: when the progress was cancelled.
+        """
+        import torch
+
+        rows = self._fetch(indices)
+        stacked = torch.stack([rows[index] for index in indices])
+        if self._precision == "fp32":
+            stacked = stacked.float()
+        parts = torch.split(stacked, self._counts, dim=1)
+        high, middle, low, tokens = (
+            part.reshape(len(indices), *shape) for part, shape in zip(parts, self._shapes, strict=True)
+        )
+        return high, middle, low, tokens
+
+    def encode(self, indices: Sequence[int]) -> None:
+        """Compute the features of these slices now, in passes of `batch_size`; raises as `gather`."""
+        self._fetch(indices)
+
+    def close(self) -> None:
+        """Free the memory and delete the temporary file; the store cannot be used afterwards."""
+        self._kept.clear()
+        self._spilled.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> SliceFeatures:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fetch(self, indices: Sequence[int]) -> dict[int, torch.Tensor]:
+        """The row of every slice asked for; held here, so that later ones cannot push earlier ones out."""
+        wanted = list(dict.fromkeys(indices))
+        found: dict[int, torch.Tensor] = {}
+        unknown = []
+        for index in wanted:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                found[index] = self._kept[index]
+            elif index in self._spilled:
+                found[index] = self._keep(index, self._read(index))
+            else:
+                unknown.append(index)
+        for begin in range(0, len(unknown), self._batch_size):
+            self._progress.check()
+            batch = unknown[begin : begin + self._batch_size]
+            for index, row in zip(batch, self._compute(batch), strict=True):
+                found[index] = self._keep(index, row)
+        return found
+
+    def _compute(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        import torch
+
+        network = self.forward.network
+        images = prepare(self._frames[list(indices)], network.image_size).to(network.device)
+        with torch.inference_mode(), precision_context(network, self._precision):
+            levels = self.forward.encode_images(images)
+            rows = torch.cat([level.flatten(1).to(self._dtype) for level in levels], dim=1)
+            if not bool(torch.isfinite(rows).all()):
+                raise ModelError(
+                    "The image features of this model are not finite in 16 bits: its weights are damaged, or it needs "
+                    "the precision 'bf16'."
+                )
+        return [row.clone() for row in rows]
+
+    def _keep(self, index: int, row: torch.Tensor) -> torch.Tensor:
+        self._kept[index] = row
+        while len(self._kept) > self._capacity:
+            oldest, evicted = self._kept.popitem(last=False)
+            if oldest not in self._spilled:
+                self._write(oldest, evicted)
+        return row
+
+    def _write(self, index: int, row: torch.Tensor) -> None:
+        import torch
+
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="brainsegsam-features-")  # noqa: SIM115  (closed by close)
+            self._file.seek(index * self.bytes_per_slice)
+            self._file.write(row.cpu().view(torch.uint8).numpy().data)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"The temporary file for image features in '{tempfile.gettempdir()}' cannot be written "
+                f"({error.strerror or error}); free some space there, or allow a larger memory budget."
+            ) from error
+        self._spilled.add(index)
+
+    def _read(self, index: int) -> torch.Tensor:
+        import torch
+
+        assert self._file is not None
+        self._file.seek(index * self.bytes_per_slice)
+        stored = bytearray(self._file.read(self.bytes_per_slice))
+        return torch.frombuffer(stored, dtype=self._dtype).to(self.forward.network.device)

@@ -1,0 +1,110 @@
+"""Prompts from a file: masks that somebody drew, brought onto the grid of the image that is tracked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ...errors import GeometryError, InputError
+from ...geometry import Geometry
+from ...image import Segmentation
+from ...labels import LabelScheme
+from ...prompts import PLANES, Prompt, slices_first
+from ...resample import resample_segmentation
+from ...segmentation_files import read_segmentation
+from .lesions import key_slice
+
+INSIDE: Final = 0.9
+"""Share of a mask's voxels that must lie in the image."""
+
+AREA_LEFT: Final = 0.5
+"""Share of its area on the slice that a mask must keep when it is brought onto the image's grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedPrompts:
+    """Prompts on axes LPS of an image.
+
+    Attributes:
+        prompts: one for each object.
+        scheme: what the objects' numbers mean.
+        actions: what was done to bring them onto the image's grid, a sentence each.
+    """
+
+    prompts: tuple[Prompt, ...]
+    scheme: LabelScheme
+    actions: tuple[str, ...] = ()
+
+
+def prompts_from_mask(
+    path: Path, geometry: Geometry, *, plane: str, slice_index: int | None = None
+) -> PlacedPrompts:
+    """One prompt for each label value of a mask file.
+
+    Args:
+        path: a label map or .seg.nrrd, on any grid.
+        geometry: grid of the image, axes as stored.
+        plane: whose slices are tracked.
+        slice_index: the slice that prompts, counted from 0 on axes LPS; each object's largest one where None. Objects
+            that are not on it are left out.
+
+    Raises:
+        InputError: where the file cannot be read, or is empty, there or on the slice.
+        GeometryError: where the mask lies outside the image, or would not stay what was drawn on the image's grid.
+    """
+    drawn = read_segmentation(path)
+    if not drawn.label_map.any():
+        raise InputError(f"{path} is empty; draw the object on a slice.")
+    placed, actions = _placed(drawn, geometry, plane, path)
+    _, order = geometry.reoriented("LPS")
+    label_map = order.apply(placed.label_map)
+    prompts = []
+    for value in (int(value) for value in np.unique(label_map) if value):
+        volume = np.asarray(label_map == value)
+        index = key_slice(volume, plane) if slice_index is None else slice_index
+        slices = slices_first(volume, plane)
+        if not 0 <= index < len(slices):
+            raise InputError(f"There is no {plane} slice {index}: the image has slices 0 to {len(slices) - 1}.")
+        if slices[index].any():
+            prompts.append(Prompt(value, plane, index, mask=np.ascontiguousarray(slices[index])))
+    if not prompts:
+        shown = np.flatnonzero(slices_first(label_map > 0, plane).any(axis=(1, 2)))
+        raise InputError(
+            f"{path} is empty on {plane} slice {slice_index}; it has voxels on slices {shown[0]} to {shown[-1]} "
+            "(counted from 0 on axes LPS)."
+        )
+    return PlacedPrompts(tuple(prompts), placed.scheme, actions)
+
+
+def _placed(drawn: Segmentation, target: Geometry, plane: str, path: Path) -> tuple[Segmentation, tuple[str, ...]]:
+    """The mask on the image's grid; refused where it would no longer be what was drawn."""
+    difference = drawn.geometry.difference(target)
+    if not difference:
+        return drawn, ()
+    indices_ijk = np.argwhere(drawn.label_map)[:, ::-1]
+    there = target.to_ijk(drawn.geometry.to_lps(indices_ijk))
+    inside = float(np.mean(np.all((there >= -0.5) & (there <= np.asarray(target.size_ijk) - 0.5), axis=1)))
+    if inside < INSIDE:
+        raise GeometryError(
+            f"Only {inside:.0%} of the mask in {path} lies inside the image; check that both are of the same "
+            "examination."
+        )
+    placed = resample_segmentation(drawn, target)
+    before, after = _largest_area_mm2(drawn, plane), _largest_area_mm2(placed, plane)
+    if after < AREA_LEFT * before:
+        raise GeometryError(
+            f"The mask in {path} lies on another grid ({difference}), and of its largest {plane} slice of "
+            f"{before:.0f} mm² only {after:.0f} mm² lie on one slice of the image: its slices are not parallel to the "
+            "image's, or fall between them. Draw it on the image that is tracked."
+        )
+    return placed, (f"The prompt mask was brought onto the image's grid by nearest neighbour ({difference}).",)
+
+
+def _largest_area_mm2(segmentation: Segmentation, plane: str) -> float:
+    geometry, order = segmentation.geometry.reoriented("LPS")
+    mask = slices_first(order.apply(segmentation.label_map), plane) > 0
+    rows_mm, columns_mm = (mm for axis, mm in enumerate(geometry.spacing_zyx_mm) if axis != PLANES[plane])
+    return float(np.count_nonzero(mask, axis=(1, 2)).max()) * rows_mm * columns_mm

@@ -1,0 +1,268 @@
+"""The command that sets what a paper reports beside what is measured here, on labelled cases of yours.
+
+The data of the papers are not published, so the numbers of two columns are of different patients: what can be compared
+is which stage is better than which, not how good either is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.devices import resolve_device
+from .cases import Case, find_cases, load_image
+from .console import parse_setting
+from .errors import GeometryError, InputError
+from .files import write_json
+from .geometry import Geometry
+from .methods import load_predictor
+from .methods.ssnet.composing import METHOD as SSNET
+from .methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
+from .models.catalogue import find_model
+from .models.store import Model, load_model
+from .progress import Progress
+from .runs import RECORD_VERSION, versions
+from .segmentation_files import read_segmentation
+
+PAPERS: Final = (SSNET,)
+
+TABLE_I: Final[dict[str, tuple[float, float]]] = {
+    "nnU-Net v2": (0.569, 0.702),
+    "adc": (0.417, 0.566),
+    "b0": (0.420, 0.567),
+    "b1000": (0.460, 0.614),
+    "ensemble": (0.463, 0.611),
+}
+"""Mean IoU and mean Dice of ten test patients. Source: Jang et al., SSNet, Table I."""
+
+_SAME_MODALITY: Final = {"dwi": "b1000"}
+"""How the table of modalities calls what the paper calls otherwise."""
+
+
+@dataclass(frozen=True)
+class ReproduceJob:
+    """What to measure, and where to write it.
+
+    Attributes:
+        model: name in the catalogue, or model folder, of the method "ssnet".
+        source: labelled cases; what `cases.find_cases` takes.
+        output: JSON file with every case's numbers.
+        labels: values of the references that count as lesion; all where empty.
+        device: "auto", or a torch device name.
+        trust: allow weights that need arbitrary unpickling.
+        settings: of the method, that differ from the model's.
+    """
+
+    model: str
+    source: Path
+    output: Path
+    labels: tuple[int, ...] = ()
+    device: str = "auto"
+    trust: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One stage of one case.
+
+    Attributes:
+        case_id: the case.
+        stage: of the method.
+        iou: intersection over union of the volumes, 0 to 1; 1 where both are empty.
+        dice: Dice coefficient of the volumes, 0 to 1; 1 where both are empty.
+    """
+
+    case_id: str
+    stage: str
+    iou: float
+    dice: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table: the paper's means and ours; None where there is none."""
+
+    name: str
+    paper: tuple[float, float] | None
+    measured: tuple[float, float] | None
+
+
+def overlap(found: NDArray[np.bool_], reference: NDArray[np.bool_]) -> tuple[float, float]:
+    """IoU and Dice of two bool masks (z, y, x); both 1 where both are empty."""
+    shared = int(np.count_nonzero(found & reference))
+    either = int(np.count_nonzero(found | reference))
+    total = int(np.count_nonzero(found)) + int(np.count_nonzero(reference))
+    return (shared / either, 2 * shared / total) if either else (1.0, 1.0)
+
+
+def mean_scores(scores: Sequence[Score]) -> dict[str, tuple[float, float]]:
+    """Stage → mean IoU and mean Dice over cases.
+
+    Dice is 2·IoU/(1+IoU), a concave function, so its mean can never be above that function of the mean IoU. Published
+    tables of segmentation break this inequality; it is asserted here, where only a mistake of ours could break it.
+    """
+    means = {}
+    for stage in dict.fromkeys(score.stage for score in scores):
+        iou = float(np.mean([score.iou for score in scores if score.stage == stage]))
+        dice = float(np.mean([score.dice for score in scores if score.stage == stage]))
+        assert dice <= 2 * iou / (1 + iou) + 1e-9, f"{stage}: mean Dice {dice} is impossible for mean IoU {iou}"
+        means[stage] = (iou, dice)
+    return means
+
+
+def table(means: Mapping[str, tuple[float, float]], prior: str) -> list[Line]:
+    """The paper's Table I with ours beside it: the prior first, the ensemble last, votes matched by modality.
+
+    Args:
+        means: from `mean_scores`.
+        prior: name of the prior's stage.
+    """
+    ours = {_SAME_MODALITY.get(stage, stage): value for stage, value in means.items()}
+    ours["nnU-Net v2"] = ours.pop(prior)
+    votes = [name for name in (*TABLE_I, *ours) if name not in ("nnU-Net v2", ENSEMBLE_STAGE)]
+    names = ["nnU-Net v2", *dict.fromkeys(votes), ENSEMBLE_STAGE]
+    return [Line(name, TABLE_I.get(name), ours.get(name)) for name in names]
+
+
+def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Score], list[Line]]:
+    """Segment labelled cases with SSNet, and score each of its stages.
+
+    Raises:
+        ModelError: where the model cannot be used.
+        InputError, GeometryError: where the model is of another method, or a case or its reference cannot be used.
+        OutputError: where the file cannot be written.
+        Cancelled: when the progress was cancelled; nothing is written then.
+    """
+    progress = progress or Progress()
+    model = load_model(find_model(job.model))
+    if model.method != SSNET:
+        raise InputError(
+            f"The model '{model.name}' is of the method '{model.method}'; reproduce {SSNET} needs one of '{SSNET}': "
+            "make one with 'brainsegsam models compose'."
+        )
+    cases = _labelled(job.source, model)
+    device = resolve_device(job.device)
+    progress.stage("Loading the model", until=0.02)
+    predictor = load_predictor(model.folder, device=device, trust=job.trust, overrides=dict(job.settings))
+    scores: list[Score] = []
+    records = {}
+    prior = ""
+    for index, case in enumerate(cases):
+        part = progress.part(case.case_id, until=0.02 + 0.98 * (index + 1) / len(cases))
+        image, _ = load_image(case, model.modalities)
+        reference = _reference(case, image.geometry, job.labels)
+        result = predictor.predict(image, progress=part)
+        records[case.case_id] = dict(result.record)
+        prior = next(iter(result.stages))
+        for stage, found in result.stages.items():
+            if stage != AGREEMENT_STAGE:
+                scores.append(Score(case.case_id, stage, *overlap(found.label_map > 0, reference)))
+    lines = table(mean_scores(scores), prior)
+    write_json(_record(job, model, device, scores, lines, records), job.output)
+    return scores, lines
+
+
+def _labelled(source: Path, model: Model) -> list[Case]:
+    cases = find_cases(source, modalities=model.modalities)
+    for case in cases:
+        if case.problem:
+            raise InputError(case.problem)
+        if case.reference is None:
+            raise InputError(f"Case '{case.case_id}' has no reference segmentation, or several; one is needed.")
+    return cases
+
+
+def _reference(case: Case, geometry: Geometry, labels: Sequence[int]) -> NDArray[np.bool_]:
+    assert case.reference is not None
+    reference = read_segmentation(case.reference)
+    if not reference.geometry.is_same_grid(geometry):
+        raise GeometryError(
+            f"{case.reference} lies on another grid than the images of case '{case.case_id}': "
+            f"{geometry.difference(reference.geometry)}. Resample it first."
+        )
+    return np.isin(reference.label_map, labels) if labels else np.asarray(reference.label_map > 0)
+
+
+def _record(
+    job: ReproduceJob,
+    model: Model,
+    device: str,
+    scores: Sequence[Score],
+    lines: Sequence[Line],
+    records: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "record_version": RECORD_VERSION,
+        "command": f"reproduce {SSNET}",
+        "versions": versions(),
+        "model": {"name": model.name, "sha256": model.sha256},
+        "device": device,
+        "source": str(job.source),
+        "labels": list(job.labels),
+        "settings": dict(job.settings),
+        "cases": [
+            {"case_id": one.case_id, "stage": one.stage, "iou": round(one.iou, 6), "dice": round(one.dice, 6)}
+            for one in scores
+        ],
+        "table": [{"stage": line.name, "paper": line.paper, "measured": line.measured} for line in lines],
+        "records": dict(records),
+    }
+
+
+# ---- command line -------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options; device and progress are the caller's."""
+    parser.add_argument("paper", choices=PAPERS, help="whose table")
+    parser.add_argument("--model", required=True, help="a model of the method: name in the catalogue, or model folder")
+    parser.add_argument("--input", required=True, type=Path, help="labelled cases, as for predict")
+    parser.add_argument("--output", required=True, type=Path, help="JSON file for the numbers of every case")
+    parser.add_argument(
+        "--labels", nargs="+", type=int, default=[], help="values of the references that are lesion (default: all)"
+    )
+    parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; the value is JSON"
+    )
+
+
+def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterator[str]:
+    """Do what the command line asks for; yields lines for the user.
+
+    Raises:
+        BrainSegSAMError: as `run`.
+    """
+    job = ReproduceJob(
+        options.model,
+        options.input,
+        options.output,
+        tuple(options.labels),
+        options.device,
+        options.trust,
+        dict(parse_setting(text) for text in options.set),
+    )
+    scores, lines = run(job, progress=progress)
+    stages = list(dict.fromkeys(score.stage for score in scores))
+    cases = list(dict.fromkeys(score.case_id for score in scores))
+    by_key = {(score.case_id, score.stage): score for score in scores}
+    wide = max(len(name) for name in (*cases, "Dice of case"))
+    yield f"{'Dice of case':<{wide}}  " + "  ".join(f"{stage:>12}" for stage in stages)
+    for case_id in cases:
+        yield f"{case_id:<{wide}}  " + "  ".join(f"{by_key[case_id, stage].dice:12.3f}" for stage in stages)
+    yield ""
+    yield f"{'':<16}{'paper (10 patients)':>22}{f'measured ({len(cases)} cases)':>22}"
+    yield f"{'Mean of':<16}{'IoU':>11}{'Dice':>11}{'IoU':>11}{'Dice':>11}"
+    for line in lines:
+        cells = [value for pair in (line.paper, line.measured) for value in (pair or (None, None))]
+        yield f"{line.name:<16}" + "".join(f"{'–':>11}" if value is None else f"{value:11.3f}" for value in cells)
+    yield ""
+    yield "The paper's patients are others (stroke, not published), so compare the order of the rows, not the columns."
+    yield f"Every number is in {job.output}"

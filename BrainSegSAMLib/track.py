@@ -1,0 +1,336 @@
+"""The command that follows what a user marks on one slice: image and prompt in, segmentation and record out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.devices import resolve_device
+from .cases import Case, load_image
+from .components import as_rows, statistics
+from .console import parse_setting
+from .errors import InputError, OutputError
+from .files import atomic_path, sha256_of, write_json
+from .geometry import Geometry
+from .image import Image, Segmentation
+from .labels import LabelScheme
+from .methods.ssnet.config import DIRECTIONS, TrackingSettings, tracking_settings
+from .methods.ssnet.prompting import PlacedPrompts, prompts_from_mask
+from .methods.ssnet.rules import prompt_extent, reach_of
+from .methods.ssnet.tracker import METHOD, load_tracker
+from .methods.ssnet.tracking import Target, Tracked, track
+from .models.catalogue import find_model
+from .models.store import Model, load_model
+from .progress import Progress
+from .prompts import PLANES, Box, Point, Prompt, check_prompt, slices_first
+from .runs import RECORD_VERSION, versions
+from .segmentation_files import LABEL_MAP_SUFFIXES, SEGMENTATION_SUFFIX, write_label_map, write_seg_nrrd
+from .volumes import volume_stem, volume_suffix
+
+
+@dataclass(frozen=True)
+class TrackJob:
+    """What to follow, in what, and where to write it. One of `mask`, `box` and `points` is given.
+
+    Attributes:
+        images: one volume, or one for each of the tracker's modalities, in their order; the result has the grid of the
+            first.
+        model: name in the catalogue, or model folder, of a tracker.
+        output: label map (.nii.gz, .nii, .nrrd, .mha) or segmentation (.seg.nrrd); the record lies beside it as .json.
+        mask: file with the objects' masks; each label value is an object. It may lie on another grid.
+        box: (column0, row0, column1, row1) in pixels of the slice, see `prompts.Prompt`.
+        points: (column, row) in pixels of the slice.
+        point_labels: for each point, 1: inside the object, or 0: outside.
+        plane: whose slices are tracked, a key of `prompts.PLANES`.
+        slice_index: the prompt's slice, counted as `prompts` says; of a mask, each object's largest slice where None.
+        device: "auto", or a torch device name.
+        trust: allow weights that need arbitrary unpickling.
+        settings: of `methods.ssnet.config.TrackingSettings`, that differ from the defaults.
+    """
+
+    images: tuple[Path, ...]
+    model: str
+    output: Path
+    mask: Path | None = None
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    point_labels: tuple[int, ...] = ()
+    plane: str = "axial"
+    slice_index: int | None = None
+    device: str = "auto"
+    trust: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackResult:
+    """What came out.
+
+    Attributes:
+        segmentation: on the first image's grid; its record is what was written.
+        output: where it was written.
+        record: where its record was written.
+    """
+
+    segmentation: Segmentation
+    output: Path
+    record: Path
+
+
+def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
+    """Follow objects through a volume.
+
+    Raises:
+        InputError, GeometryError: where an image, the prompt or a setting cannot be used; nothing is written then.
+        ModelError: where the model is no tracker, or cannot be used.
+        OutputError: where the result cannot be written.
+        Cancelled: when the progress was cancelled; nothing is written then.
+    """
+    progress = progress or Progress()
+    started = time.time()
+    settings = tracking_settings(job.settings)
+    device = resolve_device(job.device)
+    model = _tracker_model(job.model)
+    record_path = _check_output(job.output)
+    progress.stage("Reading", until=0.05)
+    image, notes = _load(job.images, model)
+    geometry, order = image.geometry.reoriented("LPS")
+    upright = Image(geometry, {name: order.apply(array) for name, array in image.channels.items()}, image.name)
+    found = _prompts(job, image.geometry)
+    progress.stage("Loading the model", until=0.1)
+    tracker = load_tracker(model, device=device, trust=job.trust)
+    tracked = track(
+        tracker.network,
+        np.ascontiguousarray(tracker.picture(upright, image.modalities)),
+        geometry,
+        [_target(prompt, geometry, settings) for prompt in found.prompts],
+        image_size=tracker.image_size,
+        settings=settings,
+        progress=progress.part(image.name, until=0.98),
+    )
+    progress.check()
+    highest = max(label for region in found.scheme.regions for label in region.labels)
+    label_map = np.ascontiguousarray(order.undo(tracked.owner)).astype(np.uint8 if highest < 256 else np.uint16)
+    segmentation = Segmentation(image.geometry, found.scheme, label_map, image.name)
+    record = {
+        **_record(job, model, settings, device, found, tracked),
+        "notes": [*notes, *found.actions, *tracked.notes],
+        "regions": as_rows(statistics(segmentation)),
+        "geometry": image.geometry.as_dict(),
+        "seconds": round(time.time() - started, 3),
+    }
+    segmentation = replace(segmentation, record=record)
+    _write(segmentation, job.output, record_path)
+    return TrackResult(segmentation, job.output, record_path)
+
+
+def _tracker_model(name: str) -> Model:
+    model = load_model(find_model(name))
+    if model.method != METHOD:
+        raise InputError(
+            f"The model '{model.name}' is of the method '{model.method}', which follows no prompts; choose a tracker "
+            f"(method '{METHOD}'): 'brainsegsam models list' shows which there are."
+        )
+    return model
+
+
+def _check_output(output: Path) -> Path:
+    """Where the record goes; refuses before the work what cannot be written after it."""
+    suffix = volume_suffix(output)
+    if suffix not in LABEL_MAP_SUFFIXES:
+        raise InputError(
+            f"{output} does not end as a result does; use {SEGMENTATION_SUFFIX} or one of "
+            f"{', '.join(LABEL_MAP_SUFFIXES)}."
+        )
+    with atomic_path(output.with_name(f".writable-{output.name}")) as probe:
+        probe.write_bytes(b"")
+    output.with_name(f".writable-{output.name}").unlink(missing_ok=True)
+    return output.with_name(volume_stem(output).removesuffix(".seg") + ".json")
+
+
+# ---- inputs -------------------------------------------------------------------------------------------------------
+
+
+def _load(paths: Sequence[Path], model: Model) -> tuple[Image, list[str]]:
+    """The image with its channels in the order in which the network sees them, and what was done to them."""
+    wanted = model.modalities
+    if len(paths) == len(wanted):
+        names = wanted
+    elif len(paths) == 1:
+        names = (volume_stem(paths[0]) or "image",)
+    else:
+        raise InputError(
+            f"{len(paths)} images are given; the tracker '{model.name}' takes one, or {len(wanted)}: "
+            f"{', '.join(wanted)}, in this order."
+        )
+    case = Case(volume_stem(paths[0]) or "image", dict(zip(names, paths, strict=True)))
+    image, actions = load_image(case, names)
+    if len(wanted) > 1 and len(names) == 1:
+        actions.append(
+            f"The tracker was trained on {', '.join(wanted)} together, but sees one image in place of all of them; "
+            "expect less of it."
+        )
+    return image, actions
+
+
+def _prompts(job: TrackJob, stored: Geometry) -> PlacedPrompts:
+    given = [job.mask is not None, job.box is not None, bool(job.points)]
+    if sum(given) != 1:
+        raise InputError("Give exactly one kind of prompt: a mask, a box or points.")
+    if job.mask is not None:
+        found = prompts_from_mask(job.mask, stored, plane=job.plane, slice_index=job.slice_index)
+    elif job.slice_index is None:
+        raise InputError("A box or points need the number of their slice.")
+    else:
+        prompt = Prompt(1, job.plane, job.slice_index, None, job.box, job.points, job.point_labels)
+        found = PlacedPrompts((prompt,), LabelScheme.plain({"Object": 1}))
+    for prompt in found.prompts:
+        check_prompt(prompt, stored.reoriented("LPS")[0])
+    return found
+
+
+def _target(prompt: Prompt, geometry: Geometry, settings: TrackingSettings) -> Target:
+    extent = prompt_extent(prompt, geometry)
+    return Target(prompt, reach_of(extent, geometry, prompt.plane, settings, from_prior=False))
+
+
+# ---- outputs ------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    job: TrackJob, model: Model, settings: TrackingSettings, device: str, found: PlacedPrompts, tracked: Tracked
+) -> dict[str, Any]:
+    files: dict[str, Path] = {f"image {index}": path for index, path in enumerate(job.images)}
+    if job.mask is not None:
+        files["mask"] = job.mask
+    return {
+        "record_version": RECORD_VERSION,
+        "command": "track",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "model": {"name": model.name, "sha256": model.sha256},
+        "device": device,
+        "settings": {name: getattr(settings, name) for name in TrackingSettings.__dataclass_fields__},
+        "inputs": {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in files.items()},
+        "prompts": [_prompt_row(prompt) for prompt in found.prompts],
+        "zoomed": list(tracked.zoomed),
+        "slices": _extents(tracked.owner, found.prompts),
+        "rules_fired": [firing.as_dict() for firing in tracked.firings],
+    }
+
+
+def _prompt_row(prompt: Prompt) -> dict[str, Any]:
+    row: dict[str, Any] = {"object": prompt.object_id, "plane": prompt.plane, "slice": prompt.index}
+    if prompt.mask is not None:
+        row["mask_pixels"] = int(np.count_nonzero(prompt.mask))
+    if prompt.box is not None:
+        row["box"] = list(prompt.box)
+    if prompt.points:
+        row["points"] = [[*point, label] for point, label in zip(prompt.points, prompt.point_labels, strict=True)]
+    return row
+
+
+def _extents(owner: NDArray[np.int32], prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """First and last slice of each object, on axes LPS."""
+    extents = {}
+    for prompt in prompts:
+        slices = np.flatnonzero(slices_first(owner == prompt.object_id, prompt.plane).any(axis=(1, 2)))
+        if len(slices):
+            extents[str(prompt.object_id)] = [int(slices[0]), int(slices[-1])]
+    return extents
+
+
+def _write(segmentation: Segmentation, output: Path, record_path: Path) -> None:
+    try:
+        record_path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{record_path} of an earlier run cannot be replaced: {error.strerror}.") from error
+    if output.name.lower().endswith(SEGMENTATION_SUFFIX):
+        write_seg_nrrd(segmentation, output)
+    else:
+        write_label_map(segmentation, output)
+    write_json({**segmentation.record, "output": {"file": output.name, "sha256": sha256_of(output)}}, record_path)
+
+
+# ---- command line -------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options; device and progress are the caller's."""
+    parser.add_argument(
+        "--image", required=True, nargs="+", type=Path, help="a volume, or one for each of the tracker's modalities"
+    )
+    parser.add_argument("--model", required=True, help="a tracker: name in the catalogue, or a model folder")
+    parser.add_argument("--output", required=True, type=Path, help="label map or .seg.nrrd to write")
+    parser.add_argument("--prompt-mask", type=Path, help="what to follow, drawn on one slice; each value is an object")
+    parser.add_argument("--box", nargs=4, type=float, metavar=("COL0", "ROW0", "COL1", "ROW1"), help="in pixels")
+    parser.add_argument(
+        "--point", nargs=2, type=float, action="append", default=[], metavar=("COL", "ROW"), help="inside the object"
+    )
+    parser.add_argument(
+        "--outside-point", nargs=2, type=float, action="append", default=[], metavar=("COL", "ROW"), help="not in it"
+    )
+    parser.add_argument(
+        "--slice", type=int, metavar="N",
+        help="the prompt's slice, counted from 0 to superior, posterior or left; a mask's largest one where left out",
+    )
+    parser.add_argument("--plane", choices=list(PLANES), default="axial", help="whose slices (default: axial)")
+    ways = parser.add_mutually_exclusive_group()
+    for direction in DIRECTIONS:
+        ways.add_argument(f"--{direction}", dest="direction", action="store_const", const=direction)
+    parser.add_argument("--range-mm", type=float, help="how far from the prompt's slice (default: as far as it goes)")
+    parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="a setting of the tracking, e.g. area_factor=3 or stop_rules=false; the value is JSON",
+    )
+
+
+def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterator[str]:
+    """Do what the command line asks for; yields lines for the user.
+
+    Raises:
+        BrainSegSAMError: as `run`.
+    """
+    settings = dict(parse_setting(text) for text in options.set)
+    if options.direction is not None:
+        settings["direction"] = options.direction
+    if options.range_mm is not None:
+        settings["range_mm"] = options.range_mm
+    inside, outside = [tuple(point) for point in options.point], [tuple(point) for point in options.outside_point]
+    job = TrackJob(
+        tuple(options.image),
+        options.model,
+        options.output,
+        options.prompt_mask,
+        tuple(options.box) if options.box else None,
+        (*inside, *outside),
+        (1,) * len(inside) + (0,) * len(outside),
+        options.plane,
+        options.slice,
+        options.device,
+        options.trust,
+        settings,
+    )
+    result = run(job, progress=progress)
+    record = result.segmentation.record
+    for row in record["regions"]:
+        yield f"{row['region']}: {row['volume_ml']:.2f} mL"
+    for number, (first, last) in record["slices"].items():
+        yield f"Object {number}: {job.plane} slices {first} to {last}"
+    yield from record["notes"]
+    for firing in record["rules_fired"]:
+        if firing["stopped"]:
+            yield (
+                f"Object {firing['object_id']} ended at slice {firing['slice_index']} by the rule '{firing['rule']}' "
+                f"({firing['value']:g} against {firing['limit']:g})"
+            )
+    yield f"Written to {result.output} and {result.record}"

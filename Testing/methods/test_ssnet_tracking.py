@@ -1,0 +1,383 @@
+"""Objects followed through volumes, by a tracker that has no network but the same doors: what the driver must get right
+whatever follows the objects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from BrainSegSAMLib.errors import Cancelled, GeometryError
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
+from BrainSegSAMLib.methods.ssnet.encoded import EncodedSlices
+from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
+from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
+from BrainSegSAMLib.methods.ssnet.tracking import ABSENT, Target, Tracked, track
+from BrainSegSAMLib.methods.ssnet.zoom import crop_for
+from BrainSegSAMLib.models.store import load_model
+from BrainSegSAMLib.progress import Progress
+from BrainSegSAMLib.prompts import Prompt, check_prompt
+from Testing.similarity_tracker import SimilarityTracker
+
+Volume = NDArray[np.uint8]
+SHAPE = (40, 48, 56)
+OBJECT, BACKGROUND = 200, 90
+
+
+def disc(row: float, column: float, radius: float, shape: tuple[int, int] = SHAPE[1:]) -> NDArray[np.bool_]:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside: NDArray[np.bool_] = (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    return inside
+
+
+def pictured(truth: NDArray[Any], *, seed: int = 0, level: int = OBJECT) -> Volume:
+    """A noisy volume with a bright object, three channels."""
+    noise = np.random.default_rng(seed).normal(0, 5, truth.shape)
+    grey = np.where(truth > 0, level, BACKGROUND) + noise
+    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[None], 3, axis=0)
+
+
+def moving_branching_ending() -> NDArray[np.bool_]:
+    """Slices 6 to 30: a disc that wanders, splits at 18 into two that part; one ends at 25, the other at 30."""
+    truth = np.zeros(SHAPE, dtype=bool)
+    for z in range(6, 19):
+        truth[z] = disc(16 + 0.8 * z, 18 + 0.7 * z, 6 - 0.15 * abs(z - 14))
+    for z in range(19, 31):
+        apart = 1.3 * (z - 18)
+        truth[z] = disc(30.4, 30.6 + apart, 4)
+        if z <= 25:
+            truth[z] |= disc(30.4, 30.6 - apart, 4)
+    return truth
+
+
+def run(
+    picture: Volume,
+    prompts: list[Prompt],
+    *,
+    geometry: Geometry | None = None,
+    tracker: SimilarityTracker | None = None,
+    progress: Progress | None = None,
+    probability: NDArray[np.float32] | None = None,
+    encoded: EncodedSlices | None = None,
+    **settings: Any,
+) -> Tracked:
+    grid = geometry or Geometry.axis_aligned(picture.shape[1:])  # type: ignore[arg-type]
+    chosen = TrackingSettings(**{"zoom_pixels": None, **settings})
+    targets = []
+    for prompt in prompts:
+        check_prompt(prompt, grid)
+        extent = prompt_extent(prompt, grid)
+        targets.append(Target(prompt, reach_of(extent, grid, prompt.plane, chosen, from_prior=False)))
+    return track(
+        tracker or SimilarityTracker(), picture, grid, targets, image_size=64, settings=chosen,
+        probability=probability, encoded=encoded, progress=progress,
+    )
+
+
+def on(truth: NDArray[Any], index: int, *, number: int = 1) -> Prompt:
+    return Prompt(number, "axial", index, mask=truth[index] == (True if truth.dtype == bool else number))
+
+
+def slices_of(mask: NDArray[np.bool_]) -> list[int]:
+    return [int(z) for z in np.flatnonzero(mask.any(axis=(1, 2)))]
+
+
+def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+@pytest.mark.parametrize("key", [8, 15, 22])
+def test_a_moving_branching_ending_object_is_followed_and_stopped(key: int) -> None:
+    truth = moving_branching_ending()
+    found = run(pictured(truth), [on(truth, key)]).owner == 1
+    assert min(slices_of(found)) >= 5
+    assert max(slices_of(found)) <= 31, "at most one slice beyond the object's end"
+    if key <= 18:
+        assert dice(found, truth) > 0.9
+        assert all(dice(found[z], truth[z]) > 0.8 for z in range(6, 31))
+    np.testing.assert_array_equal(found[key], truth[key])
+
+
+def test_an_object_that_runs_into_a_larger_one_of_its_brightness_is_stopped() -> None:
+    truth = moving_branching_ending()
+    truth[31:] = False
+    picture = pictured(truth)
+    picture[:, 31:, 4:44, 4:52] = OBJECT
+    tracked = run(picture, [on(truth, 22)], direction="forward")
+    assert max(slices_of(tracked.owner == 1)) == 30
+    assert [(f.rule, f.slice_index, f.stopped) for f in tracked.firings if f.stopped] == [("area", 31, True)]
+    loose = run(picture, [on(truth, 22)], direction="forward", stop_rules=False)
+    assert max(slices_of(loose.owner == 1)) == 39, "without rules it runs on: the rules are what stops it"
+
+
+def test_a_flipped_volume_gives_the_flipped_result() -> None:
+    truth = moving_branching_ending()
+    picture = pictured(truth)
+    straight = run(picture, [on(truth, 15)])
+    flipped = run(picture[:, ::-1], [on(truth[::-1], 39 - 15)])
+    np.testing.assert_array_equal(flipped.owner[::-1], straight.owner)
+    np.testing.assert_array_equal(flipped.logits[::-1], straight.logits)
+
+
+def test_directions_do_not_know_of_each_other() -> None:
+    truth = moving_branching_ending()
+    picture = pictured(truth)
+    both = run(picture, [on(truth, 15)]).owner
+    forward = run(picture, [on(truth, 15)], direction="forward").owner
+    backward = run(picture, [on(truth, 15)], direction="backward").owner
+    assert slices_of(forward > 0)[0] == 15
+    assert slices_of(backward > 0)[-1] == 15
+    np.testing.assert_array_equal(both, np.maximum(forward, backward))
+
+
+@pytest.mark.parametrize("index", [0, 20, 39])
+def test_an_object_of_one_slice_returns_itself(index: int) -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    truth[index] = disc(20, 30, 5)
+    np.testing.assert_array_equal(run(pictured(truth), [on(truth, index)]).owner == 1, truth)
+
+
+@pytest.mark.parametrize("edge", [0, 39])
+def test_an_object_at_the_end_of_the_volume(edge: int) -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    inside = slice(0, 6) if edge == 0 else slice(34, 40)
+    truth[inside] = disc(20, 30, 5)
+    tracked = run(pictured(truth), [on(truth, edge)])
+    assert dice(tracked.owner == 1, truth) > 0.99
+    assert all(firing.rule != "reach" for firing in tracked.firings), "the volume's end is no rule"
+
+
+def test_objects_that_share_slices_and_touch_do_not_merge() -> None:
+    truth = np.zeros(SHAPE, dtype=np.uint8)
+    truth[8:20] = 1 * disc(20, 20, 6)
+    truth[12:26][:, disc(20, 32, 6)] = 2  # they touch at column 26
+    truth[10:22][:, disc(36, 40, 4)] = 3
+    picture = pictured(truth == 1, level=200)
+    for value, level in ((2, 150), (3, 200)):
+        picture[:, truth == value] = level
+    tracked = run(picture, [on(truth, 14, number=n) for n in (1, 2, 3)])
+    for number in (1, 2, 3):
+        assert dice(tracked.owner == number, truth == number) > 0.95
+        np.testing.assert_array_equal(tracked.owner[14] == number, truth[14] == number)
+
+
+def test_the_higher_logit_wins_what_two_objects_claim() -> None:
+    truth = np.zeros(SHAPE, dtype=np.uint8)
+    truth[10] = 1 * disc(20, 22, 4) + 2 * (disc(20, 31, 4) & ~disc(20, 22, 4))
+    picture = pictured(truth == 9)
+    picture[:, 10, truth[10] == 1] = 200
+    picture[:, 10, truth[10] == 2] = 220
+    picture[:, 11, 18:23, 18:36] = 206  # nearer to the first, in reach of both
+    tracked = run(picture, [on(truth, 10, number=n) for n in (1, 2)], direction="forward")
+    assert set(np.unique(tracked.owner[11])) == {0, 1}
+
+
+def test_the_prompt_rules_on_its_slice() -> None:
+    """Another object's track may not take away what the user drew, nor the same object's from another prompt."""
+    truth = np.zeros(SHAPE, dtype=np.uint8)
+    truth[5:15] = disc(20, 22, 6)
+    drawn = np.zeros_like(truth)
+    drawn[10] = 2 * disc(20, 22, 3)
+    drawn[5] = 1 * (truth[5] > 0)
+    tracked = run(pictured(truth), [on(drawn, 5, number=1), on(drawn, 10, number=2)])
+    np.testing.assert_array_equal(tracked.owner[10] == 2, drawn[10] == 2)
+    again = run(pictured(truth), [on(drawn, 5), replace(on(drawn, 10, number=2), object_id=1)])
+    np.testing.assert_array_equal(again.owner[10] == 1, drawn[10] == 2)
+
+
+@pytest.mark.parametrize("plane", ["coronal", "sagittal"])
+def test_every_plane_is_tracked_alike(plane: str) -> None:
+    truth = moving_branching_ending()
+    picture = pictured(truth)
+    axes = {"coronal": (1, 0, 2), "sagittal": (1, 2, 0)}[plane]  # the slices' axis moves, the others keep their order
+    expected = run(picture, [on(truth, 15)])
+    turned = run(
+        picture.transpose(0, *[axis + 1 for axis in axes]), [replace(on(truth, 15), plane=plane)]
+    )
+    np.testing.assert_array_equal(turned.owner, expected.owner.transpose(axes))
+
+
+def test_prompts_on_several_planes_at_once() -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    truth[10:20, 15:30, 12:25] = True
+    prompts = [on(truth, 15), Prompt(2, "sagittal", 18, mask=truth[:, :, 18])]
+    tracked = run(pictured(truth), prompts)
+    np.testing.assert_array_equal(tracked.owner > 0, truth)
+    np.testing.assert_array_equal(tracked.owner[:, :, 18] == 2, truth[:, :, 18])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt(1, "axial", 15, box=(20.0, 20.0, 37.0, 36.0)),
+        Prompt(1, "axial", 15, points=((28.0, 28.0), (2.0, 2.0)), point_labels=(1, 0)),
+    ],
+)
+def test_boxes_and_points_are_followed_too(prompt: Prompt) -> None:
+    truth = moving_branching_ending()
+    found = run(pictured(truth), [prompt]).owner == 1
+    assert dice(found, truth) > 0.9
+
+
+def test_a_range_in_mm_ends_both_ways_and_is_recorded() -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    truth[2:38] = disc(20, 30, 5)
+    grid = Geometry.axis_aligned(SHAPE, (1.5, 1.0, 1.0))
+    tracked = run(pictured(truth), [on(truth, 20)], geometry=grid, range_mm=9.0)
+    assert slices_of(tracked.owner > 0) == list(range(14, 27))
+    assert [(f.rule, f.slice_index, f.direction, f.limit) for f in tracked.firings] == [
+        ("reach", 14, -1, 9.0), ("reach", 26, 1, 9.0)
+    ]
+
+
+def test_thick_slices_shorten_the_reach_and_it_is_said() -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    truth[2:38] = disc(20, 30, 5)
+    grid = Geometry.axis_aligned(SHAPE, (5.0, 1.0, 1.0))
+    tracked = run(pictured(truth), [on(truth, 20)], geometry=grid)
+    assert slices_of(tracked.owner > 0) == [18, 19, 20, 21, 22]
+    assert "5 mm apart" in tracked.notes[0]
+    assert "10 mm (2 slices)" in tracked.notes[0]
+    thin = Geometry.axis_aligned(SHAPE, (4.0, 1.0, 1.0))
+    assert run(pictured(truth), [on(truth, 20)], geometry=thin).notes == ()
+
+
+def test_what_no_rule_needs_is_never_looked_at() -> None:
+    truth = moving_branching_ending()
+    tracker = SimilarityTracker()
+    run(pictured(truth), [on(truth, 15)], tracker=tracker)
+    assert len(tracker.opened) == 1
+    assert tracker.opened[0].closed
+    assert min(tracker.opened[0].seen) >= 4
+    assert max(tracker.opened[0].seen) <= 32
+
+
+def test_objects_share_the_slices_of_a_plane() -> None:
+    truth = moving_branching_ending()
+    tracker = SimilarityTracker()
+    run(pictured(truth), [on(truth, 15), replace(on(truth, 10), object_id=2)], tracker=tracker)
+    assert len(tracker.opened) == 1
+
+
+def test_a_later_correction_encodes_nothing_anew() -> None:
+    truth = moving_branching_ending()
+    picture, tracker = pictured(truth), SimilarityTracker()
+    expected = run(picture, [on(truth, 20)])
+    with EncodedSlices(tracker, picture, TrackingSettings()) as encoded:
+        run(picture, [on(truth, 15)], tracker=tracker, encoded=encoded)
+        cancelled = Progress()
+        cancelled.cancel()
+        with pytest.raises(Cancelled):
+            run(picture, [on(truth, 15)], tracker=tracker, encoded=encoded, progress=cancelled)
+        corrected = run(picture, [on(truth, 20)], tracker=tracker, encoded=encoded)
+        assert len(tracker.opened) == 1
+        assert not tracker.opened[0].closed
+    assert tracker.opened[0].closed
+    np.testing.assert_array_equal(corrected.owner, expected.owner)
+
+
+def test_a_small_object_is_tracked_in_a_crop() -> None:
+    truth = np.zeros((20, 240, 200), dtype=bool)
+    truth[5:15, 100:103, 2:5] = True
+    tracker = SimilarityTracker()
+    tracked = run(pictured(truth), [on(truth, 9)], tracker=tracker, zoom_pixels=32)
+    np.testing.assert_array_equal(tracked.owner == 1, truth)
+    assert tracked.zoomed == (1,)
+    assert tracker.opened[0].frames.shape == (20, 3, 32, 32), "no smaller than zoom_minimum_mm, moved off the edge"
+    with_box = run(pictured(truth), [Prompt(1, "axial", 9, box=(1.0, 99.0, 5.0, 103.0))], zoom_pixels=32)
+    np.testing.assert_array_equal(with_box.owner == 1, truth)
+
+
+def test_the_crop_gives_the_object_the_size_that_was_asked_for() -> None:
+    mask = disc(120, 100, 5, (240, 200))
+    settings = TrackingSettings(zoom_pixels=32, zoom_minimum_mm=1.0)
+    prompt = Prompt(1, "axial", 0, mask=mask)
+    crop = crop_for(prompt, (240, 200), (1.0, 1.0), image_size=256, settings=settings)
+    assert crop is not None
+    assert 11 * 256 / (crop[0].stop - crop[0].start) == pytest.approx(32, rel=0.02)
+    assert mask[crop].sum() == mask.sum()
+    anisotropic = crop_for(prompt, (240, 200), (1.0, 2.0), image_size=256, settings=settings)
+    assert anisotropic is not None
+    rows, columns = (part.stop - part.start for part in anisotropic)
+    assert rows == pytest.approx(2 * columns, abs=1), "square in millimetres"
+    assert crop_for(prompt, (240, 200), (1.0, 1.0), image_size=1024, settings=settings) is None
+    points = Prompt(1, "axial", 0, points=((1.0, 1.0),), point_labels=(1,))
+    assert crop_for(points, (240, 200), (1.0, 1.0), image_size=256, settings=settings) is None
+
+
+def test_cancelling_frees_the_features() -> None:
+    truth = moving_branching_ending()
+    tracker = SimilarityTracker()
+    progress = Progress(lambda update: progress.cancel() if update.done == 3 else None)
+    with pytest.raises(Cancelled):
+        run(pictured(truth), [on(truth, 15)], tracker=tracker, progress=progress)
+    assert tracker.opened[0].closed
+    assert len(tracker.opened[0].seen) < 12
+
+
+def test_progress_reaches_its_end() -> None:
+    truth = moving_branching_ending()
+    fractions: list[float] = []
+    run(pictured(truth), [on(truth, 15)], progress=Progress(lambda update: fractions.append(update.fraction)))
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+def test_prompts_are_checked_first() -> None:
+    truth = moving_branching_ending()
+    grid = Geometry.axis_aligned(SHAPE)
+    target = Target(on(truth, 15), reach_of(prompt_extent(on(truth, 15), grid), grid, "axial", TrackingSettings(),
+                                            from_prior=False))
+    ras = Geometry(SHAPE[::-1], (1, 1, 1), (0, 0, 0), np.diag([-1.0, -1.0, 1.0]))
+    with pytest.raises(GeometryError, match="RAS"):
+        track(SimilarityTracker(), pictured(truth), ras, [target], image_size=64, settings=TrackingSettings())
+
+
+def test_absent_is_below_any_logit() -> None:
+    truth = moving_branching_ending()
+    tracked = run(pictured(truth), [on(truth, 15)])
+    assert np.all(tracked.logits[34:] == ABSENT)
+    assert np.all((tracked.logits > 0) == (tracked.owner > 0))
+
+
+# ---- the same through a SAM 2 network -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sam2(random_tracker: Path) -> Tracker:
+    return load_tracker(load_model(random_tracker), device="cpu", trust=False)
+
+
+def followed(sam2: Tracker, picture: Volume, prompt: Prompt, **settings: Any) -> Tracked:
+    grid = Geometry.axis_aligned(picture.shape[1:])  # type: ignore[arg-type]
+    chosen = TrackingSettings(**{"stop_rules": False, "range_mm": 6.0, **settings})
+    target = Target(prompt, reach_of(prompt_extent(prompt, grid), grid, "axial", chosen, from_prior=False))
+    return track(sam2.network, picture, grid, [target], image_size=sam2.image_size, settings=chosen)
+
+
+def test_a_networks_directions_are_independent_and_flip_with_the_volume(sam2: Tracker) -> None:
+    truth = moving_branching_ending()
+    picture = pictured(truth)
+    both = followed(sam2, picture, on(truth, 15))
+    tracked = np.flatnonzero((both.logits != ABSENT).any(axis=(1, 2)))
+    assert list(tracked) == list(range(9, 22))
+    for direction, slices in (("forward", slice(16, 22)), ("backward", slice(9, 15))):
+        alone = followed(sam2, picture, on(truth, 15), direction=direction)
+        np.testing.assert_allclose(alone.logits[slices], both.logits[slices], atol=1e-3)
+    flipped = followed(sam2, np.ascontiguousarray(picture[:, ::-1]), on(truth[::-1], 39 - 15))
+    np.testing.assert_allclose(flipped.logits[::-1], both.logits, atol=1e-3)
+
+
+def test_a_network_sees_a_small_object_enlarged(sam2: Tracker) -> None:
+    truth = np.zeros(SHAPE, dtype=bool)
+    truth[10:14, 20:23, 30:33] = True
+    found = followed(sam2, pictured(truth), on(truth, 11), zoom_minimum_mm=12.0)
+    assert found.zoomed == (1,)
+    np.testing.assert_array_equal(found.owner[11] == 1, truth[11])
+    rows, columns = np.nonzero(found.logits[12] != ABSENT)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (12, 12)
