@@ -32,7 +32,8 @@ def build(architecture: Sam2Architecture) -> torch.nn.Module:
         from sam2.modeling.sam2_base import SAM2Base
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"Tracking needs the Python package '{error.name}'; install sam2 with 'pip install sam2'."
+            f"Tracking needs the Python package '{error.name}'; after PyTorch, install it with: "
+            "pip install --no-build-isolation sam2==1.1.0"
         ) from error
     network: torch.nn.Module = SAM2Base(**network_arguments(architecture))
     return network.eval()

@@ -96,7 +96,7 @@ def test_without_sam2_the_message_says_how_to_install_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "sam2", None)
     for name in [name for name in sys.modules if name.startswith("sam2.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(DependencyError, match="pip install sam2"):
+    with pytest.raises(DependencyError, match="pip install --no-build-isolation sam2"):
         build(SMALL)
 
 
