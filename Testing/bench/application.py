@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 import time
@@ -48,8 +49,20 @@ class Application:
         return text
 
 
+def keep_constants_alive() -> None:
+    """Make True, False and None as good as immortal, as they are from CPython 3.12 on.
+
+    PySide6 6.12 gives back references to them that it does not own (counted: several hundred of True in one test of
+    the panel); where the last one goes, CPython 3.11 aborts, at the latest when it ends.
+    """
+    if sys.version_info < (3, 12):
+        for constant in (True, False, None):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 30  # an object begins with its reference count
+
+
 def start() -> Complaints:
     """Start Qt and install the stand-ins; the complaints of everything that follows."""
+    keep_constants_alive()
     for folder in (str(HERE), str(ROOT / "BrainSegSAM")):
         if folder not in sys.path:
             sys.path.insert(0, folder)

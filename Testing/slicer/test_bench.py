@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 UI = """<?xml version="1.0" encoding="UTF-8"?>
@@ -105,3 +107,8 @@ def test_a_parameter_of_an_unknown_type_is_refused(bench):
 
     with pytest.raises(TypeError, match="does not know parameters"):
         parameterNodeWrapper(Parameters)
+
+
+def test_references_to_constants_do_not_run_out(bench):
+    for constant in (True, False, None):
+        assert sys.getrefcount(constant) > 1 << 29
