@@ -99,6 +99,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
   BrainSegSAMLib/segmentation_files.py
+  BrainSegSAMLib/settings.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/volumes.py

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ...errors import InputError
+from ...settings import check_folds, read_settings, require
 
 CONFIGURATIONS: Final = ("2d", "3d_fullres")
 PLANNERS: Final = ("ExperimentPlanner", "nnUNetPlannerResEncM", "nnUNetPlannerResEncL", "nnUNetPlannerResEncXL")
@@ -50,7 +51,7 @@ class TrainingConfig:
         bias_field: largest standard deviation of a smooth multiplicative change of brightness, added to half of the
             patches, which nnU-Net does not have; for z-scored MRI only; 0 for none.
         transplant_probability: share of training patches whose case gets the lesions of another training case besides
-            its own (`lesion_mixing.transplant`); 3d_fullres only.
+            its own (`lesion_mixing.transplant`).
         lesion_contrast: how far the contrast of lesions is changed (`lesion_mixing.change_contrast`), in half of the
             cases and in all transplanted lesions; 0 for not at all.
         precision: "auto" (half on CUDA, full elsewhere), "fp32", or "bf16" (fast on CPUs that have it).
@@ -112,24 +113,18 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise InputError(f"The setting {name} is '{getattr(self, name)}'; use one of: {', '.join(allowed)}.")
         for name in ("epochs", "iterations_per_epoch", "validation_iterations_per_epoch", "checkpoint_every_epochs"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(self.folds >= 2, "folds", self.folds, "2 or more")
-        _require(self.final_epochs >= 0, "final_epochs", self.final_epochs, "0 or more")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
-        _require(0 <= self.oversample_foreground <= 1, "oversample_foreground", self.oversample_foreground, "0 to 1")
-        _require(self.bias_field >= 0, "bias_field", self.bias_field, "0 or more")
-        _require(0 <= self.transplant_probability <= 1, "transplant_probability", self.transplant_probability, "0 to 1")
-        _require(0 <= self.lesion_contrast < 1, "lesion_contrast", self.lesion_contrast, "0 to below 1")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        self._check_folds()
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.folds >= 2, "folds", self.folds, "2 or more")
+        require(self.final_epochs >= 0, "final_epochs", self.final_epochs, "0 or more")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
+        require(0 <= self.oversample_foreground <= 1, "oversample_foreground", self.oversample_foreground, "0 to 1")
+        require(self.bias_field >= 0, "bias_field", self.bias_field, "0 or more")
+        require(0 <= self.transplant_probability <= 1, "transplant_probability", self.transplant_probability, "0 to 1")
+        require(0 <= self.lesion_contrast < 1, "lesion_contrast", self.lesion_contrast, "0 to below 1")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_folds(self.folds, self.train_folds, self.held_out)
         self._check_network()
-
-    def _check_folds(self) -> None:
-        if any(not 0 <= fold < self.folds for fold in self.train_folds):
-            raise InputError(f"The folds to train are {self.train_folds}; they are counted from 0 to {self.folds - 1}.")
-        if self.held_out and len(self.held_out) != self.folds:
-            raise InputError(f"Left-out cases are given for {len(self.held_out)} folds, but there are {self.folds}.")
 
     def _check_network(self) -> None:
         stages = len(self.features_per_stage or ())
@@ -164,25 +159,4 @@ class TrainingConfig:
         Raises:
             InputError: for a name that is no setting, or a value that cannot be used.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(
-                f"There is no setting {', '.join(unknown)} for training; there are: {', '.join(sorted(known))}."
-            )
-        try:
-            return cls(**{key: _frozen(value) for key, value in values.items()})
-        except TypeError as error:
-            raise InputError(f"A setting for training is of the wrong kind: {error}.") from error
-
-
-def _require(fits: bool, name: str, value: object, wanted: str) -> None:
-    if not fits:
-        raise InputError(f"The setting {name} is {value}; it must be {wanted}.")
-
-
-def _frozen(value: Any) -> Any:
-    """JSON's lists as tuples, also inside."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_frozen(item) for item in value)
-    return value
+        return read_settings(cls, values, purpose="training")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from ...errors import InputError
+from ...settings import check_folds, read_settings, require
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DIRECTIONS: Final = ("forward", "backward", "random", "both")
@@ -190,19 +191,19 @@ class TrackerTrainingConfig:
             value = getattr(self, name)
             fits = (smallest is None or value >= smallest) and (largest is None or value <= largest)
             wanted = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
-            _require(fits, name, value, wanted)
+            require(fits, name, value, wanted)
         for name in _ABOVE_ZERO:
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        _require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
-        _require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
+        require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,
                  "above 0 where patience is, because stopping early needs patients to look at")  # fmt: skip
         self._check_percentiles()
         self._check_weights()
-        self._check_folds()
+        check_folds(self.folds, self.train_folds, self.held_out)
 
     def _check_percentiles(self) -> None:
         lower, upper = self.lower_percentile, self.upper_percentile
-        _require(0 <= lower < upper <= 100, "lower_percentile", lower, f"from 0 to below upper_percentile ({upper})")
+        require(0 <= lower < upper <= 100, "lower_percentile", lower, f"from 0 to below upper_percentile ({upper})")
 
     def _check_weights(self) -> None:
         unknown = sorted(set(self.planes) - {"axial", "coronal", "sagittal"})
@@ -216,12 +217,6 @@ class TrackerTrainingConfig:
             raise InputError("All region_weights are 0, so there is nothing to track; give one region a weight.")
         if self.synthetic_iterations and not self.synthetic_seeds:
             raise InputError("The setting synthetic_iterations needs synthetic_seeds, but there is none.")
-
-    def _check_folds(self) -> None:
-        if any(not 0 <= fold < self.folds for fold in self.train_folds):
-            raise InputError(f"The folds to train are {self.train_folds}; they are counted from 0 to {self.folds - 1}.")
-        if self.held_out and len(self.held_out) != self.folds:
-            raise InputError(f"Left-out cases are given for {len(self.held_out)} folds, but there are {self.folds}.")
 
     @property
     def chosen_folds(self) -> tuple[int, ...]:
@@ -239,28 +234,4 @@ class TrackerTrainingConfig:
         Raises:
             InputError: for a name that is no setting, or a value that cannot be used.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(
-                f"There is no setting {', '.join(unknown)} for training a tracker; there are: "
-                f"{', '.join(sorted(known))}."
-            )
-        try:
-            return cls(**{key: _frozen(value) for key, value in values.items()})
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"A setting for training a tracker is of the wrong kind: {error}.") from error
-
-
-def _require(fits: bool, name: str, value: object, wanted: str) -> None:
-    if not fits:
-        raise InputError(f"The setting {name} is {value}; it must be {wanted}.")
-
-
-def _frozen(value: Any) -> Any:
-    """JSON's lists as tuples, also inside; what belongs to the architecture keeps its names."""
-    if isinstance(value, Mapping):
-        return {key: _frozen(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_frozen(item) for item in value)
-    return value
+        return read_settings(cls, values, purpose="training a tracker")

@@ -1,0 +1,65 @@
+"""Reading and checking the frozen dataclasses that hold a training's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from .errors import InputError
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], values: Mapping[str, Any], *, purpose: str) -> Settings:
+    """Make a dataclass of settings from names and values, e.g. of a recipe; what is not named keeps its default.
+
+    Args:
+        kind: the dataclass; it checks its own values.
+        values: as read from JSON; lists become tuples.
+        purpose: what the settings are for, as messages say it: "training".
+
+    Raises:
+        InputError: for a name that is no setting, or a value that cannot be used.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(
+            f"There is no setting {', '.join(unknown)} for {purpose}; there are: {', '.join(sorted(known))}."
+        )
+    try:
+        return kind(**{key: _frozen(value) for key, value in values.items()})
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"A setting for {purpose} is of the wrong kind: {error}.") from error
+
+
+def require(fits: bool, name: str, value: object, wanted: str) -> None:
+    """Refuse the value of a setting that does not fit.
+
+    Raises:
+        InputError: naming the setting, its value and what is wanted.
+    """
+    if not fits:
+        raise InputError(f"The setting {name} is {value}; it must be {wanted}.")
+
+
+def check_folds(folds: int, train_folds: Sequence[int], held_out: Sequence[Sequence[str]]) -> None:
+    """Check that folds to train exist and that left-out cases are given for every fold or for none.
+
+    Raises:
+        InputError: where they do not fit.
+    """
+    if any(not 0 <= fold < folds for fold in train_folds):
+        raise InputError(f"The folds to train are {train_folds}; they are counted from 0 to {folds - 1}.")
+    if held_out and len(held_out) != folds:
+        raise InputError(f"Left-out cases are given for {len(held_out)} folds, but there are {folds}.")
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as tuples, also inside; objects keep their names."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_frozen(item) for item in value)
+    return value
