@@ -1,14 +1,16 @@
 """Speed and memory of tracking, side by side with sam2's own video predictor in one run, as ratios.
 
 python Testing/Benchmarks/tracking.py [--sizes 512 1024] [--slices 60] [--lesions 1 2 4 8] [--depths 20 60 155]
-    [--precision fp32] [--reference-precision fp32] [--threads 2] [--parts speed shares curve memory] [--extent 10]
-    [--output FILE]
+    [--precision fp32] [--reference-precision fp32] [--threads 2]
+    [--parts speed shares curve memory trained] [--extent 10] [--model glioma-sam2-tiny] [--output FILE]
 
 The reference does what MedSAM2's script does: for every lesion and direction a fresh state, the prompt, and
 `propagate_in_video` (sam2 1.1, frames handed over in memory). Both get the same random weights of SAM 2.1 tiny's size,
 the same frames (percentile-windowed noise shaped like a brain), the same masks as prompts, the same number of threads;
 stop rules are off. Every mask is compared with the reference's. In the row "rules" our tracks end where a lesion of
 the given extent ends, which is what stop rules are for; with random weights the rules themselves have nothing to go by.
+Part "trained" has the rules themselves, with the weights of a tracker (--model) on a synthetic case of 155 slices: four
+prompts of its lesion, on four slices, tracked with the default settings.
 """
 
 from __future__ import annotations
@@ -38,8 +40,20 @@ from BrainSegSAMLib.backends.sam2_features import prepare
 from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
 from BrainSegSAMLib.backends.sam2_network import build, network_arguments
 from BrainSegSAMLib.backends.sam2_session import Seed
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.intensity import as_frames, windowed
+from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
+from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
+from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
+from BrainSegSAMLib.methods.ssnet.tracker_validation import dice
+from BrainSegSAMLib.methods.ssnet.tracking import Target, track
+from BrainSegSAMLib.models.catalogue import find_model
+from BrainSegSAMLib.models.store import load_model
+from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
+from BrainSegSAMLib.prompts import Prompt
 
-PARTS = ["speed", "shares", "curve", "memory"]
+PARTS = ["speed", "shares", "curve", "memory", "trained"]
+PHANTOM_SEED = 900  # of a synthetic case that the bundled tracker has not seen
 
 Logits = dict[int, NDArray[np.float32]]
 """Slice → logits, float32 (rows, columns)."""
@@ -305,6 +319,48 @@ def memory_child(size: int, slices: int, lesions: int, precision: str, threads: 
     return {"model_mb": before, "beyond_model_mb": peak - before}
 
 
+# ---- with trained weights and the rules themselves -------------------------------------------------------------------
+
+
+def trained(model: str, precision: str, reference_precision: str) -> dict[str, Any]:
+    """Seconds with and without the rules, against the reference, and the Dice of each with the lesion."""
+    tracker = load_tracker(load_model(find_model(model)), device="cpu", trust=False, precision=precision)
+    network: Any = tracker.network
+    made = make_phantom(PHANTOM_SEED)
+    geometry, order = Geometry.axis_aligned(made.labels.shape, made.spacing_zyx_mm, ORIGIN_LPS_MM).reoriented("LPS")
+    channels = {name: order.apply(array) for name, array in made.channels.items()}
+    picture = windowed(channels, tracker.model.modalities, lower=tracker.lower, upper=tracker.upper)
+    lesion = order.apply(made.labels) > 0
+    inside = np.flatnonzero(lesion.any(axis=(1, 2)))
+    keys = [int(inside[int(share * len(inside))]) for share in (0.3, 0.45, 0.6, 0.75)]
+    prompts = [Prompt(number + 1, "axial", key, mask=lesion[key]) for number, key in enumerate(keys)]
+    found: dict[str, Any] = {}
+    for name, rules in (("with_rules", True), ("without_rules", False)):
+        settings = TrackingSettings(stop_rules=rules, drop_detached=rules, precision=precision)
+        targets = [
+            Target(p, reach_of(prompt_extent(p, geometry), geometry, "axial", settings, from_prior=False))
+            for p in prompts
+        ]
+        begin = clocks()
+        tracked = track(network, picture, geometry, targets, image_size=tracker.image_size, settings=settings)
+        found[f"{name}_s"] = (clocks() - begin)[0]
+        found[f"{name}_dice"] = dice(tracked.owner > 0, lesion)
+    predictor = reference_predictor(network.network, network.architecture)
+    seeds = [Seed(p.index, direction, mask=p.mask) for p in prompts for direction in (1, -1)]
+    theirs, spent = run_reference(predictor, as_frames(picture, "axial"), seeds, reference_precision)
+    union = lesion & False
+    for one in theirs:
+        for index, logits in one.items():
+            union[index] |= logits > 0
+    reference_s = float(np.sum(spent, axis=0)[0])
+    return {
+        "model": model, "precision": precision, "lesions": len(prompts), "slices": len(lesion), **found,
+        "reference_s": reference_s, "reference_dice": dice(union, lesion),
+        "ratio_with_rules": found["with_rules_s"] / reference_s,
+        "ratio_without_rules": found["without_rules_s"] / reference_s,
+    }  # fmt: skip
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +375,7 @@ def main() -> None:
     parser.add_argument("--reference-precision", choices=["fp32", "bf16"], help="that of ours where left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--extent", type=int, default=10, help="slices from a prompt to its lesion's end, for 'rules'")
+    parser.add_argument("--model", default="glioma-sam2-tiny", help="tracker for the part 'trained'")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
@@ -348,6 +405,8 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]
         for part in jobs:
             for job in jobs[part] if part in options.parts else ():
                 yield part, job()
+    if "trained" in options.parts:
+        yield "trained", trained(options.model, precision, options.reference_precision or precision)
 
 
 if __name__ == "__main__":
