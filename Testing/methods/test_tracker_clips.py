@@ -105,6 +105,14 @@ def test_a_clip_shows_its_slices_and_objects() -> None:
     assert clip.orders()[0] == (0, (0, 1, 2, 3, 4))
 
 
+def test_objects_of_a_region_without_weight_are_never_in_a_clip() -> None:
+    lesion = volume().objects[0]
+    pair = replace(volume(), objects=(lesion, replace(lesion, region=1)))
+    for weights, expected in (((1.0, 0.0), 1), ((1.0, 1.0), 2)):
+        config = replace(CONFIG, objects_per_clip=2, region_weights=weights)
+        assert len(draw_clip([pair], [1.0], config, np.random.default_rng(0)).masks) == expected
+
+
 def test_both_ways_begin_where_the_object_shows() -> None:
     masks = np.zeros((2, 3, 4, 4), dtype=bool)
     masks[:, 0], masks[1, 2] = True, True

@@ -231,7 +231,8 @@ def _cut(
     axis = PLANES[plane]
     frames = np.ascontiguousarray(as_frames(volume.pictures, plane)[indices])
     masks = [followed.slices(axis, indices, volume.shape_zyx)]
-    others = [item for item in volume.objects if item is not followed]
+    drawable = _region_shares(volume, config)
+    others = [item for item in volume.objects if item is not followed and item.region in drawable]
     for position in rng.permutation(len(others)):
         if len(masks) == config.objects_per_clip:
             break
