@@ -218,6 +218,16 @@ def turned_grid(degrees: float) -> Geometry:
 
 
 def write_bad_inputs(folder: Path) -> None:
+    # Twice as many slices: every second one falls between those of the image.
+    fine = Geometry((40, 36, 39), (1.0, 1.0, 1.0), GRID.origin_lps_mm, GRID.direction_lps)
+    between = np.zeros(fine.shape_zyx, dtype=np.uint8)
+    between[2 * SLICE] = LESION[SLICE]
+    between[2 * SLICE + 3, 4:9, 4:9] = 2
+    write(folder / "between.nii.gz", between, fine)
+    beside = Geometry.axis_aligned((20, 36, 60), GRID.spacing_zyx_mm, GRID.origin_lps_mm)
+    outside = np.pad(drawn_on(SLICE), ((0, 0), (0, 0), (0, 20)))
+    outside[SLICE, 4:7, 50:53] = 2
+    write(folder / "outside.nii.gz", outside, beside)
     write(folder / "empty.nii.gz", np.zeros(GRID.shape_zyx, dtype=np.uint8))
     whole = np.zeros(GRID.shape_zyx, dtype=np.uint8)
     whole[SLICE] = 1
@@ -236,6 +246,8 @@ def write_bad_inputs(folder: Path) -> None:
         (["--image", "flair.nii.gz", "--prompt-mask", "whole.nii.gz"], "covers the whole slice"),
         (["--image", "flair.nii.gz", "--prompt-mask", "away.nii.gz"], "0% of the mask"),
         (["--image", "flair.nii.gz", "--prompt-mask", "oblique.nii.gz"], "not parallel"),
+        (["--image", "flair.nii.gz", "--prompt-mask", "between.nii.gz"], "(value 2) lies on another grid"),
+        (["--image", "flair.nii.gz", "--prompt-mask", "outside.nii.gz"], "0% of the mask in outside.nii.gz (value 2)"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "40"], "slices 0 to 19"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "-1"], "slices 0 to 19"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "3"], "voxels on slices 10 to 10"),
