@@ -285,6 +285,24 @@ def test_other_models_and_outputs_are_refused(
     assert ".seg.nrrd or one of" in capsys.readouterr().err
 
 
+def test_no_file_but_an_earlier_result_is_overwritten(
+    run: Callable[..., int], image: Path, prompt: Path, tmp_path: Path, follows_brightness: SimilarityTracker,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {path: sha256_of(path) for path in (image, prompt)}
+    for name in (image.name, prompt.name):
+        assert run("--image", image, "--prompt-mask", prompt, output=name) == 2
+        assert "is one of the inputs" in capsys.readouterr().err
+    sidecar = tmp_path / "flair.json"
+    sidecar.write_text('{"EchoTime": 0.1}')
+    assert run("--image", image, "--prompt-mask", prompt, output="flair.seg.nrrd") == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert sidecar.read_text() == '{"EchoTime": 0.1}'
+    assert not (tmp_path / "flair.seg.nrrd").exists()
+    assert before == {path: sha256_of(path) for path in before}
+    assert [run("--image", image, "--prompt-mask", prompt) for _ in range(2)] == [0, 0]
+
+
 def test_cancelling_writes_nothing(
     run: Callable[..., int], image: Path, prompt: Path, tmp_path: Path, follows_brightness: SimilarityTracker,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -41,9 +41,10 @@ class TrackingSettings:
         drop_detached: pieces (8-connected) that do not overlap the mask of the slice before are removed.
         minimum_probability: the track ends where the prior's mean probability under the mask is lower.
         zoom_pixels: a prompt whose longer side is smaller than this many pixels of the network's picture is tracked in
-            a square crop of the slices in which it has this size: a few pixels vanish at a network's resolution.
+            a square crop of the slices in which it has this size, at most half of the crop's: a few pixels vanish at
+            a network's resolution.
         zoom_minimum_mm: the crop's side is at least this.
-        memory_budget_mib: what image features may take in memory; the rest goes to a temporary file.
+        memory_budget_mib: what image features may take in memory at a time; the rest goes to a temporary file.
         batch_size: slices that are encoded at once.
 
     Raises:

@@ -29,7 +29,8 @@ class Firing:
         object_id: of the object that was followed.
         slice_index: where, counted along the plane on axes LPS.
         direction: +1 or -1.
-        value: what was measured there.
+        value: what was measured there: a score, a ratio, a count of slices; of "detached" and of a "reach" that did not
+            stop the track the area in mm² that was removed, else mm beyond the object's known extent.
         limit: what it was measured against.
         stopped: whether the track ended there.
     """
@@ -112,10 +113,10 @@ class Watch:
         self._previous = mask
         return mask, False
 
-    def ends_at_reach(self, mask: BoolArray, context: SliceContext, known_mm: float) -> None:
-        """Record that the track ended at its limit of `known_mm` although the object was still there."""
+    def ends_at_reach(self, mask: BoolArray, context: SliceContext, *, next_mm: float, limit_mm: float) -> None:
+        """Record that the track ended although the object was still there: the next slice lies beyond its limit."""
         if mask.any():
-            self._fire("reach", context, int(np.count_nonzero(mask)) * context.pixel_mm2, known_mm, stopped=True)
+            self._fire("reach", context, next_mm, limit_mm, stopped=True)
 
     def _within_reach(self, mask: BoolArray, context: SliceContext) -> BoolArray:
         kept = np.zeros_like(mask)
