@@ -151,9 +151,17 @@ def test_a_mask_of_several_slices_prompts_with_its_largest_or_the_one_that_is_na
     several = write(tmp_path / "several.nii.gz", mask)
     assert run("--image", image, "--prompt-mask", several) == 0
     assert result_of(tmp_path)[1]["prompts"][0]["slice"] == 9
+    assert result_of(tmp_path)[1]["notes"] == [
+        "The mask of object 1 lies on axial slices 8 to 12; only slice 9 prompts."
+    ]
     assert run("--image", image, "--prompt-mask", several, "--slice", 12) == 0
     assert result_of(tmp_path)[1]["prompts"][0]["slice"] == 12
     np.testing.assert_array_equal(result_of(tmp_path)[0] == 1, LESION)
+    two = write(tmp_path / "two.nii.gz", np.maximum(drawn_on(8), 2 * drawn_on(10)))
+    assert run("--image", image, "--prompt-mask", two, "--slice", 10) == 0
+    assert result_of(tmp_path)[1]["notes"] == [
+        "The mask of object 1 lies on axial slices 8 to 8; not on 10, so it is not followed."
+    ]
 
 
 def test_each_label_value_is_an_object_and_keeps_its_name(

@@ -185,11 +185,12 @@ def test_a_mask_prompt_returns_itself(tracked: Tracked) -> None:
 
 
 def test_directions_do_not_see_each_other(tracker: Sam2Tracker, frames: NDArray[np.uint8], tracked: Tracked) -> None:
-    """The backward track alone gives what it gave beside five others."""
-    alone = track(tracker, frames, [SEEDS[1]])
-    assert sorted(alone.logits[0]) == [0, 1, 2, 3, 4]
-    for index, logits in alone.logits[0].items():
-        np.testing.assert_allclose(logits, tracked.logits[1][index], atol=0.05)
+    """Each of two directions of one prompt gives alone what it gave beside the other, and four tracks more."""
+    for number, slices in ((0, range(4, SLICES)), (1, range(5))):
+        alone = track(tracker, frames, [SEEDS[number]])
+        assert sorted(alone.logits[0]) == list(slices)
+        for index, logits in alone.logits[0].items():
+            np.testing.assert_allclose(logits, tracked.logits[number][index], atol=0.05)
 
 
 def test_a_flipped_volume_gives_the_flipped_result(

@@ -61,22 +61,28 @@ def prompts_from_mask(
     placed, actions = _placed(drawn, geometry, plane, path)
     _, order = geometry.reoriented("LPS")
     label_map = order.apply(placed.label_map)
-    prompts = []
+    prompts, unused = [], []
     for value in (int(value) for value in np.unique(label_map) if value):
         volume = np.asarray(label_map == value)
         index = key_slice(volume, plane) if slice_index is None else slice_index
         slices = slices_first(volume, plane)
         if not 0 <= index < len(slices):
             raise InputError(f"There is no {plane} slice {index}: the image has slices 0 to {len(slices) - 1}.")
-        if slices[index].any():
+        drawn_on = np.flatnonzero(slices.any(axis=(1, 2)))
+        if index in drawn_on:
             prompts.append(Prompt(value, plane, index, mask=np.ascontiguousarray(slices[index])))
+        if list(drawn_on) != [index]:
+            unused.append(
+                f"The mask of object {value} lies on {plane} slices {drawn_on[0]} to {drawn_on[-1]}; "
+                + (f"only slice {index} prompts." if index in drawn_on else f"not on {index}, so it is not followed.")
+            )
     if not prompts:
         shown = np.flatnonzero(slices_first(label_map > 0, plane).any(axis=(1, 2)))
         raise InputError(
             f"{path} is empty on {plane} slice {slice_index}; it has voxels on slices {shown[0]} to {shown[-1]} "
             "(counted from 0 on axes LPS)."
         )
-    return PlacedPrompts(tuple(prompts), placed.scheme, actions)
+    return PlacedPrompts(tuple(prompts), placed.scheme, (*actions, *unused))
 
 
 def _placed(drawn: Segmentation, target: Geometry, plane: str, path: Path) -> tuple[Segmentation, tuple[str, ...]]:
