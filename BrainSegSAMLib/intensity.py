@@ -91,32 +91,6 @@ def windowed(
     return np.stack(pictures)
 
 
-def frames(
-    channels: Mapping[str, NDArray[np.float32]],
-    modalities: Sequence[str],
-    plane: str,
-    *,
-    lower: float = LOWER_PERCENTILE,
-    upper: float = UPPER_PERCENTILE,
-) -> NDArray[np.uint8]:
-    """The slices of a plane as pictures.
-
-    Args:
-        channels: modality → float32 (z, y, x), with axes LPS.
-        modalities: see `windowed`.
-        plane: a key of `prompts.PLANES`.
-        lower: see `window`.
-        upper: see `window`.
-
-    Returns:
-        uint8 (slice, 3, rows, columns); a view where the axes allow it.
-
-    Raises:
-        InputError: as `windowed`.
-    """
-    return as_frames(windowed(channels, modalities, lower=lower, upper=upper), plane)
-
-
 def as_frames(picture_zyx: NDArray[np.uint8], plane: str) -> NDArray[np.uint8]:
     """Pictures (3, z, y, x) with axes LPS as (slice, 3, rows, columns) of a plane; a view, not a copy."""
     moved: NDArray[np.uint8] = np.moveaxis(slices_first(picture_zyx, plane), 0, 1)

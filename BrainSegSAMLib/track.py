@@ -18,7 +18,7 @@ from .cases import Case, load_image
 from .components import as_rows, statistics
 from .console import parse_setting
 from .errors import InputError, OutputError
-from .files import atomic_path, sha256_of, write_json
+from .files import atomic_path, read_json, sha256_of, write_json
 from .geometry import Geometry
 from .image import Image, Segmentation
 from .labels import LabelScheme
@@ -99,7 +99,7 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
     settings = tracking_settings(job.settings)
     device = resolve_device(job.device)
     model = _tracker_model(job.model)
-    record_path = _check_output(job.output)
+    record_path = _check_output(job)
     progress.stage("Reading", until=0.05)
     image, notes = _load(job.images, model)
     geometry, order = image.geometry.reoriented("LPS")
@@ -143,18 +143,35 @@ def _tracker_model(name: str) -> Model:
     return model
 
 
-def _check_output(output: Path) -> Path:
-    """Where the record goes; refuses before the work what cannot be written after it."""
+def _check_output(job: TrackJob) -> Path:
+    """Where the record goes; refuses at once what cannot be written, or would overwrite other files."""
+    output = job.output
     suffix = volume_suffix(output)
     if suffix not in LABEL_MAP_SUFFIXES:
         raise InputError(
             f"{output} does not end as a result does; use {SEGMENTATION_SUFFIX} or one of "
             f"{', '.join(LABEL_MAP_SUFFIXES)}."
         )
+    if output.resolve() in {path.resolve() for path in (*job.images, *([job.mask] if job.mask else []))}:
+        raise InputError(f"{output} is one of the inputs and would be overwritten; give the result another name.")
+    record = output.with_name(volume_stem(output).removesuffix(".seg") + ".json")
+    if record.exists() and not _is_track_record(record):
+        # Such as the description that BIDS puts beside an image under the image's name.
+        raise InputError(
+            f"The record of {output.name} would overwrite {record}, which is not one; give the result another name."
+        )
     with atomic_path(output.with_name(f".writable-{output.name}")) as probe:
         probe.write_bytes(b"")
     output.with_name(f".writable-{output.name}").unlink(missing_ok=True)
-    return output.with_name(volume_stem(output).removesuffix(".seg") + ".json")
+    return record
+
+
+def _is_track_record(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except InputError:
+        return False
+    return isinstance(found, dict) and found.get("command") == "track"
 
 
 # ---- inputs -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,11 @@ class Features:
         self.seen: list[int] = []
         self.closed = False
 
+    bytes_at_most = bytes_in_memory = 0
+
+    def spill(self) -> None:
+        """There is nothing to free."""
+
     def __enter__(self) -> Features:
         return self
 

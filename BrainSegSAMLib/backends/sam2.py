@@ -67,7 +67,7 @@ class Sam2Tracker:
             frames: uint8 (slice, 3, rows, columns).
             memory_budget_bytes: how much memory the features may take; the rest goes to a temporary file.
             batch_size: slices that are encoded in one pass.
-            progress: may cancel; looked at before every pass.
+            progress: may cancel; looked at whenever features are asked for, and before every pass.
 
         Returns:
             The store; close it, or use it in a `with` block.

@@ -29,6 +29,7 @@ PIXEL_MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet, per channel, as SAM 2 was trained."""
 PIXEL_STD = (0.229, 0.224, 0.225)
 
+
 def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
     """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
 
@@ -89,7 +90,7 @@ class SliceFeatures:
             precision: "fp32" or "bf16".
             memory_budget_bytes: of the features; at least one slice is kept in memory.
             batch_size: slices that are encoded in one pass.
-            progress: may cancel; looked at before every pass.
+            progress: may cancel; looked at whenever features are asked for, and before every pass.
 
         Raises:
             InputError: frames of another kind.
@@ -124,6 +125,11 @@ class SliceFeatures:
     def bytes_per_slice(self) -> int:
         """What the features of one slice take."""
         return self._dtype.itemsize * sum(self._counts)
+
+    @property
+    def bytes_at_most(self) -> int:
+        """What the features that are held in memory may come to take."""
+        return min(self.count, self._capacity) * self.bytes_per_slice
 
     @property
     def bytes_in_memory(self) -> int:
@@ -161,9 +167,14 @@ class SliceFeatures:
         )
         return high, middle, low, tokens
 
-    def encode(self, indices: Sequence[int]) -> None:
-        """Compute the features of these slices now, in passes of `batch_size`; raises as `gather`."""
-        self._fetch(indices)
+    def spill(self) -> None:
+        """Move all features from memory to the temporary file, where others need the memory.
+
+        Raises:
+            OutputError: the temporary file cannot be written.
+        """
+        while self._kept:
+            self._evict()
 
     def close(self) -> None:
         """Free the memory and delete the temporary file; the store cannot be used afterwards."""
@@ -183,6 +194,7 @@ class SliceFeatures:
 
     def _fetch(self, indices: Sequence[int]) -> dict[int, torch.Tensor]:
         """The row of every slice asked for; held here, so that later ones cannot push earlier ones out."""
+        self._progress.check()
         wanted = list(dict.fromkeys(indices))
         found: dict[int, torch.Tensor] = {}
         unknown = []
@@ -219,10 +231,13 @@ class SliceFeatures:
     def _keep(self, index: int, row: torch.Tensor) -> torch.Tensor:
         self._kept[index] = row
         while len(self._kept) > self._capacity:
-            oldest, evicted = self._kept.popitem(last=False)
-            if oldest not in self._spilled:
-                self._write(oldest, evicted)
+            self._evict()
         return row
+
+    def _evict(self) -> None:
+        oldest, evicted = self._kept.popitem(last=False)
+        if oldest not in self._spilled:
+            self._write(oldest, evicted)
 
     def _write(self, index: int, row: torch.Tensor) -> None:
         import torch

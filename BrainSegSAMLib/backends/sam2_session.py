@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 PROMPT_LOGIT = 10.0
 """Logit inside a mask that was given as prompt; minus this outside (as sam2)."""
 
-
 _TOKENS = 2**16  # of memories, that the tracks in one pass attend to: 9 tracks at 512 pixels, 2 at 1024
 
 
@@ -113,11 +112,6 @@ class Session:
         self._batch_size = max(1, _TOKENS // (self._forward.network.num_maskmem * self._forward.side**2))
         self._tracks = {number: _Track(number, seed) for number, seed in enumerate(seeds)}
         self._offset = 0
-
-    @property
-    def alive(self) -> tuple[int, ...]:
-        """Numbers of the tracks that the next step will advance."""
-        return tuple(track.number for track in self._tracks.values() if self._inside(track))
 
     def stop(self, track: int) -> None:
         """End a track; its memory is freed. A track that has ended already may be named."""

@@ -151,9 +151,17 @@ def test_a_mask_of_several_slices_prompts_with_its_largest_or_the_one_that_is_na
     several = write(tmp_path / "several.nii.gz", mask)
     assert run("--image", image, "--prompt-mask", several) == 0
     assert result_of(tmp_path)[1]["prompts"][0]["slice"] == 9
+    assert result_of(tmp_path)[1]["notes"] == [
+        "The mask of object 1 lies on axial slices 8 to 12; only slice 9 prompts."
+    ]
     assert run("--image", image, "--prompt-mask", several, "--slice", 12) == 0
     assert result_of(tmp_path)[1]["prompts"][0]["slice"] == 12
     np.testing.assert_array_equal(result_of(tmp_path)[0] == 1, LESION)
+    two = write(tmp_path / "two.nii.gz", np.maximum(drawn_on(8), 2 * drawn_on(10)))
+    assert run("--image", image, "--prompt-mask", two, "--slice", 10) == 0
+    assert result_of(tmp_path)[1]["notes"] == [
+        "The mask of object 1 lies on axial slices 8 to 8; not on 10, so it is not followed."
+    ]
 
 
 def test_each_label_value_is_an_object_and_keeps_its_name(
@@ -218,6 +226,16 @@ def turned_grid(degrees: float) -> Geometry:
 
 
 def write_bad_inputs(folder: Path) -> None:
+    # Twice as many slices: every second one falls between those of the image.
+    fine = Geometry((40, 36, 39), (1.0, 1.0, 1.0), GRID.origin_lps_mm, GRID.direction_lps)
+    between = np.zeros(fine.shape_zyx, dtype=np.uint8)
+    between[2 * SLICE] = LESION[SLICE]
+    between[2 * SLICE + 3, 4:9, 4:9] = 2
+    write(folder / "between.nii.gz", between, fine)
+    beside = Geometry.axis_aligned((20, 36, 60), GRID.spacing_zyx_mm, GRID.origin_lps_mm)
+    outside = np.pad(drawn_on(SLICE), ((0, 0), (0, 0), (0, 20)))
+    outside[SLICE, 4:7, 50:53] = 2
+    write(folder / "outside.nii.gz", outside, beside)
     write(folder / "empty.nii.gz", np.zeros(GRID.shape_zyx, dtype=np.uint8))
     whole = np.zeros(GRID.shape_zyx, dtype=np.uint8)
     whole[SLICE] = 1
@@ -236,6 +254,8 @@ def write_bad_inputs(folder: Path) -> None:
         (["--image", "flair.nii.gz", "--prompt-mask", "whole.nii.gz"], "covers the whole slice"),
         (["--image", "flair.nii.gz", "--prompt-mask", "away.nii.gz"], "0% of the mask"),
         (["--image", "flair.nii.gz", "--prompt-mask", "oblique.nii.gz"], "not parallel"),
+        (["--image", "flair.nii.gz", "--prompt-mask", "between.nii.gz"], "(value 2) lies on another grid"),
+        (["--image", "flair.nii.gz", "--prompt-mask", "outside.nii.gz"], "0% of the mask in outside.nii.gz (value 2)"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "40"], "slices 0 to 19"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "-1"], "slices 0 to 19"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "3"], "voxels on slices 10 to 10"),
@@ -271,6 +291,24 @@ def test_other_models_and_outputs_are_refused(
     assert "follows no prompts" in capsys.readouterr().err
     assert run("--image", image, "--prompt-mask", prompt, output="out/found.txt") == 2
     assert ".seg.nrrd or one of" in capsys.readouterr().err
+
+
+def test_no_file_but_an_earlier_result_is_overwritten(
+    run: Callable[..., int], image: Path, prompt: Path, tmp_path: Path, follows_brightness: SimilarityTracker,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {path: sha256_of(path) for path in (image, prompt)}
+    for name in (image.name, prompt.name):
+        assert run("--image", image, "--prompt-mask", prompt, output=name) == 2
+        assert "is one of the inputs" in capsys.readouterr().err
+    sidecar = tmp_path / "flair.json"
+    sidecar.write_text('{"EchoTime": 0.1}')
+    assert run("--image", image, "--prompt-mask", prompt, output="flair.seg.nrrd") == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert sidecar.read_text() == '{"EchoTime": 0.1}'
+    assert not (tmp_path / "flair.seg.nrrd").exists()
+    assert before == {path: sha256_of(path) for path in before}
+    assert [run("--image", image, "--prompt-mask", prompt) for _ in range(2)] == [0, 0]
 
 
 def test_cancelling_writes_nothing(

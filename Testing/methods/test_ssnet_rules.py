@@ -56,6 +56,8 @@ def test_so_many_empty_slices_end_a_track() -> None:
     assert [watch.judge(logits, 5.0, HERE)[1] for logits in (nothing, again, nothing, nothing)] == [
         False, False, False, True
     ]
+    endless = Watch(1, 1, disc(20, 20, 5), TrackingSettings(empty_slices=None))
+    assert not any(endless.judge(nothing, 5.0, HERE)[1] for _ in range(9))
 
 
 def test_an_area_jump_ends_a_track() -> None:
@@ -113,6 +115,12 @@ def test_a_prior_gives_a_margin_in_every_direction() -> None:
     reach = reach_of(((10, 15), (2, 20), (30, 40)), grid, "axial", TrackingSettings(margin_mm=7.0), from_prior=True)
     assert reach.box == ((7, 18), (0, 27), (27, 43))
     assert not reach.thick
+    without = reach_of(((10, 15), (2, 20), (30, 40)), grid, "axial", TrackingSettings(margin_mm=None), from_prior=True)
+    assert without.box == ((0, 40), (0, 50), (0, 60))
+    thick = Geometry.axis_aligned((40, 50, 60), (6.0, 1.0, 1.0))
+    for limit, reached in ((4.0, (8, 17)), (None, (0, 40))):
+        settings = TrackingSettings(margin_mm=300.0, thick_slice_mm=limit)
+        assert reach_of(((10, 15), (2, 20), (30, 40)), thick, "axial", settings, from_prior=True).box[0] == reached
 
 
 @pytest.mark.parametrize(
@@ -123,6 +131,13 @@ def test_a_prior_gives_a_margin_in_every_direction() -> None:
         ({"minimum_overlap": 2.0}, "from 0 to 1"),
         ({"empty_slices": 0}, "empty_slices"),
         ({"area_factor": "much"}, "area_factor"),
+        ({"object_score": "low"}, "use a number\\."),
+        ({"stop_rules": "False"}, "true or false"),
+        ({"drop_detached": 1}, "true or false"),
+        ({"batch_size": None}, "batch_size"),
+        ({"thick_slice_reach": 2.5}, "whole number of 0 or more"),
+        ({"range_mm": float("inf")}, "range_mm"),
+        ({"margin_mm": float("nan")}, "margin_mm"),
         ({"nonsense": 1}, "no setting nonsense"),
     ],
 )

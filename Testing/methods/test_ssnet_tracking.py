@@ -3,6 +3,7 @@ whatever follows the objects."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from BrainSegSAMLib.backends import sam2_session
+from BrainSegSAMLib.backends.sam2_session import Seed
 from BrainSegSAMLib.errors import Cancelled, GeometryError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
@@ -22,7 +25,7 @@ from BrainSegSAMLib.methods.ssnet.zoom import crop_for
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.prompts import Prompt, check_prompt
-from Testing.similarity_tracker import SimilarityTracker
+from Testing.similarity_tracker import Features, Session, SimilarityTracker
 
 Volume = NDArray[np.uint8]
 SHAPE = (40, 48, 56)
@@ -230,9 +233,9 @@ def test_a_range_in_mm_ends_both_ways_and_is_recorded() -> None:
     grid = Geometry.axis_aligned(SHAPE, (1.5, 1.0, 1.0))
     tracked = run(pictured(truth), [on(truth, 20)], geometry=grid, range_mm=9.0)
     assert slices_of(tracked.owner > 0) == list(range(14, 27))
-    assert [(f.rule, f.slice_index, f.direction, f.limit) for f in tracked.firings] == [
-        ("reach", 14, -1, 9.0), ("reach", 26, 1, 9.0)
-    ]
+    assert [(f.rule, f.slice_index, f.direction, f.value, f.limit) for f in tracked.firings] == [
+        ("reach", 14, -1, 10.5, 9.0), ("reach", 26, 1, 10.5, 9.0)
+    ], "in mm: where the next slice lies, and where the limit"
 
 
 def test_thick_slices_shorten_the_reach_and_it_is_said() -> None:
@@ -293,6 +296,29 @@ def test_a_small_object_is_tracked_in_a_crop() -> None:
     np.testing.assert_array_equal(with_box.owner == 1, truth)
 
 
+def test_an_object_that_outgrows_its_crop_is_named() -> None:
+    truth = np.zeros((20, 120, 120), dtype=bool)
+    for z in range(4, 16):
+        truth[z] = disc(60, 60, 3 + 2 * (z - 4), truth.shape[1:])
+    tracked = run(pictured(truth), [on(truth, 4)], zoom_pixels=16, zoom_minimum_mm=32.0)
+    assert max(np.ptp(np.nonzero(tracked.owner)[axis]) for axis in (1, 2)) == 31, "cut off at the crop's edge"
+    assert [note.split(" was so small")[0] for note in tracked.notes] == ["Object 1"]
+    assert run(pictured(truth), [on(truth, 4)], zoom_pixels=None).notes == ()
+
+
+def test_a_prompt_that_finds_nothing_is_named() -> None:
+    class Blind(SimilarityTracker):
+        def begin(self, features: Features, seeds: Sequence[Seed]) -> Session:
+            session = super().begin(features, seeds)
+            session._prompted = lambda track, picture: np.full(picture.shape, -5.0, np.float32)  # type: ignore[method-assign]
+            return session
+
+    truth = moving_branching_ending()
+    tracked = run(pictured(truth), [Prompt(1, "axial", 15, box=(20.0, 20.0, 37.0, 36.0))], tracker=Blind())
+    assert not tracked.owner.any()
+    assert [note.split(" found nothing")[0] for note in tracked.notes] == ["The prompt of object 1 on axial slice 15"]
+
+
 def test_the_crop_gives_the_object_the_size_that_was_asked_for() -> None:
     mask = disc(120, 100, 5, (240, 200))
     settings = TrackingSettings(zoom_pixels=32, zoom_minimum_mm=1.0)
@@ -306,6 +332,9 @@ def test_the_crop_gives_the_object_the_size_that_was_asked_for() -> None:
     rows, columns = (part.stop - part.start for part in anisotropic)
     assert rows == pytest.approx(2 * columns, abs=1), "square in millimetres"
     assert crop_for(prompt, (240, 200), (1.0, 1.0), image_size=1024, settings=settings) is None
+    greedy = crop_for(prompt, (240, 200), (1.0, 1.0), image_size=256, settings=replace(settings, zoom_pixels=900))
+    assert greedy is not None
+    assert greedy[0].stop - greedy[0].start == 22, "at least twice the object, so that it fits and may grow"
     points = Prompt(1, "axial", 0, points=((1.0, 1.0),), point_labels=(1,))
     assert crop_for(points, (240, 200), (1.0, 1.0), image_size=256, settings=settings) is None
 
@@ -371,6 +400,37 @@ def test_a_networks_directions_are_independent_and_flip_with_the_volume(sam2: Tr
         np.testing.assert_allclose(alone.logits[slices], both.logits[slices], atol=1e-3)
     flipped = followed(sam2, np.ascontiguousarray(picture[:, ::-1]), on(truth[::-1], 39 - 15))
     np.testing.assert_allclose(flipped.logits[::-1], both.logits, atol=1e-3)
+
+
+def test_a_prompt_is_computed_once_for_both_directions(sam2: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[Seed] = []
+    original = sam2_session.Session._prompt
+
+    def counting(self: sam2_session.Session, seed: Seed) -> Any:
+        computed.append(seed)
+        return original(self, seed)
+
+    monkeypatch.setattr(sam2_session.Session, "_prompt", counting)
+    truth = moving_branching_ending()
+    followed(sam2, pictured(truth), on(truth, 15), range_mm=1.0)
+    assert len(computed) == 1
+
+
+def test_the_memory_budget_holds_for_all_planes_together(sam2: Tracker) -> None:
+    picture = pictured(moving_branching_ending())
+    progress = Progress()
+    with EncodedSlices(sam2.network, picture, TrackingSettings(memory_budget_mib=0)) as encoded:
+        with encoded.features("axial", None, progress) as axial:
+            before = [level.clone() for level in axial.gather([3, 4])]
+        assert axial.bytes_in_memory > 0
+        with encoded.features("coronal", None, progress):
+            assert axial.bytes_in_memory == 0
+        with encoded.features("axial", None, progress) as again:
+            assert again is axial
+            for one, other in zip(before, again.gather([3, 4]), strict=True):
+                np.testing.assert_array_equal(one, other)
+        with encoded.features("axial", (slice(0, 9), slice(0, 9)), progress):
+            assert axial.bytes_in_memory == 0
 
 
 def test_a_network_sees_a_small_object_enlarged(sam2: Tracker) -> None:

@@ -6,6 +6,7 @@ rule that fires is recorded with the slice and the value that made it fire.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
@@ -23,7 +24,7 @@ ANSWERS: Final = ("prior", "ensemble")
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """How an object is followed from slice to slice, and when that ends. None turns a rule off.
+    """How an object is followed from slice to slice, and when that ends. None turns a rule off, where it may be given.
 
     Attributes:
         direction: "both", "forward" or "backward" from the prompt's slice.
@@ -42,9 +43,10 @@ class TrackingSettings:
         drop_detached: pieces (8-connected) that do not overlap the mask of the slice before are removed.
         minimum_probability: the track ends where the prior's mean probability under the mask is lower.
         zoom_pixels: a prompt whose longer side is smaller than this many pixels of the network's picture is tracked in
-            a square crop of the slices in which it has this size: a few pixels vanish at a network's resolution.
+            a square crop of the slices in which it has this size, at most half of the crop's: a few pixels vanish at
+            a network's resolution.
         zoom_minimum_mm: the crop's side is at least this.
-        memory_budget_mib: what image features may take in memory; the rest goes to a temporary file.
+        memory_budget_mib: what image features may take in memory at a time; the rest goes to a temporary file.
         batch_size: slices that are encoded at once.
         precision: "fp32"; "bf16", faster where the processor has it; or "auto", bf16 where the processor has it.
 
@@ -55,11 +57,11 @@ class TrackingSettings:
     direction: str = "both"
     stop_rules: bool = True
     range_mm: float | None = None
-    margin_mm: float = 10.0
-    thick_slice_mm: float = 4.0
+    margin_mm: float | None = 10.0
+    thick_slice_mm: float | None = 4.0
     thick_slice_reach: int = 2
     object_score: float | None = 0.0
-    empty_slices: int = 2
+    empty_slices: int | None = 2
     area_factor: float | None = 2.5
     area_growth_mm2: float = 100.0
     minimum_overlap: float | None = 0.1
@@ -74,15 +76,21 @@ class TrackingSettings:
     def __post_init__(self) -> None:
         _choice("direction", self.direction, DIRECTIONS)
         _choice("precision", self.precision, PRECISIONS)
-        for name in ("range_mm", "margin_mm", "area_growth_mm2", "memory_budget_mib", "thick_slice_reach"):
+        for name in ("stop_rules", "drop_detached"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"The setting {name} is {getattr(self, name)!r}; use true or false.")
+        for name in ("range_mm", "margin_mm", "thick_slice_mm"):
+            _require(name, getattr(self, name), low=0, optional=True)
+        for name in ("area_growth_mm2", "zoom_minimum_mm"):
             _require(name, getattr(self, name), low=0)
-        for name in ("empty_slices", "area_factor", "zoom_pixels", "batch_size"):
-            _require(name, getattr(self, name), low=1)
-        for name in ("thick_slice_mm", "zoom_minimum_mm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
+        for name, low in (("memory_budget_mib", 0), ("thick_slice_reach", 0), ("batch_size", 1)):
+            _require(name, getattr(self, name), low=low, whole=True)
+        for name in ("empty_slices", "zoom_pixels"):
+            _require(name, getattr(self, name), low=1, whole=True, optional=True)
         for name in ("minimum_overlap", "minimum_probability"):
-            _require(name, getattr(self, name), low=0, high=1)
+            _require(name, getattr(self, name), low=0, high=1, optional=True)
+        _require("area_factor", self.area_factor, low=1, optional=True)
+        _require("object_score", self.object_score, low=float("-inf"), optional=True)
 
 
 @dataclass(frozen=True)
@@ -178,12 +186,22 @@ def _choice(name: str, value: object, allowed: Mapping[str, Any] | Sequence[str]
         raise InputError(f"The setting {name} is '{value}'; use one of: {', '.join(allowed)}.")
 
 
-def _require(name: str, value: Any, *, low: float, high: float = float("inf")) -> None:
-    if value is None:
+def _require(
+    name: str,
+    value: Any,
+    *,
+    low: float,
+    high: float = float("inf"),
+    whole: bool = False,
+    optional: bool = False,
+) -> None:
+    if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        bounds = f"a number from {low:g} to {high:g}" if high < float("inf") else f"a number of {low:g} or more"
-        raise InputError(f"The setting {name} is {value!r}; use {bounds}.")
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        bounds = f" from {low:g} to {high:g}" if high < float("inf") else f" of {low:g} or more"
+        raise InputError(f"The setting {name} is {value!r}; use {kind}{bounds if math.isfinite(low) else ''}.")
 
 
 TRACKING_NAMES: Final = frozenset(one.name for one in fields(TrackingSettings))

@@ -28,7 +28,7 @@ class EncodedSlices:
     Args:
         network: that encodes.
         picture: uint8 (3, z, y, x), axes LPS.
-        settings: `memory_budget_mib`, of each plane, and `batch_size`.
+        settings: `memory_budget_mib`, of all planes and crops together, and `batch_size`.
     """
 
     def __init__(self, network: Network, picture: NDArray[np.uint8], settings: TrackingSettings) -> None:
@@ -55,20 +55,36 @@ class EncodedSlices:
             plane: a key of `prompts.PLANES`.
             crop: of the slices. Features of crops are freed when the block ends, those of whole slices (None) are kept.
             progress: may cancel while the block lasts.
+
+        Raises:
+            OutputError: the temporary file cannot be written.
         """
+        frames = as_frames(self._picture, plane)
         if crop is not None:
-            rows, columns = crop
-            return self._encode(as_frames(self._picture, plane)[:, :, rows, columns], progress)
+            made = self._encode(frames[:, :, crop[0], crop[1]], progress)
+            self._make_room(made)
+            return made
         self._relay.current = progress
         if plane not in self._planes:
-            made = self._encode(as_frames(self._picture, plane), self._relay)
-            self._planes[plane] = self._open.enter_context(made)
+            self._planes[plane] = self._open.enter_context(self._encode(frames, self._relay))
+        self._make_room(self._planes[plane])
         return nullcontext(self._planes[plane])
+
+    def _make_room(self, coming: Any) -> None:
+        """Keep the budget: features at rest go to their file where they and those that come do not fit together."""
+        at_rest = [kept for kept in self._planes.values() if kept is not coming]
+        if at_rest and coming.bytes_at_most + sum(kept.bytes_in_memory for kept in at_rest) > self._budget:
+            for kept in at_rest:
+                kept.spill()
+
+    @property
+    def _budget(self) -> int:
+        return self._settings.memory_budget_mib * _MIB
 
     def _encode(self, frames: NDArray[np.uint8], progress: Progress) -> AbstractContextManager[Any]:
         return self._network.encode(
             frames,
-            memory_budget_bytes=self._settings.memory_budget_mib * _MIB,
+            memory_budget_bytes=self._budget,
             batch_size=self._settings.batch_size,
             progress=progress,
         )

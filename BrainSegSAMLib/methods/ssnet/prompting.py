@@ -61,50 +61,60 @@ def prompts_from_mask(
     placed, actions = _placed(drawn, geometry, plane, path)
     _, order = geometry.reoriented("LPS")
     label_map = order.apply(placed.label_map)
-    prompts = []
+    prompts, unused = [], []
     for value in (int(value) for value in np.unique(label_map) if value):
         volume = np.asarray(label_map == value)
         index = key_slice(volume, plane) if slice_index is None else slice_index
         slices = slices_first(volume, plane)
         if not 0 <= index < len(slices):
             raise InputError(f"There is no {plane} slice {index}: the image has slices 0 to {len(slices) - 1}.")
-        if slices[index].any():
+        drawn_on = np.flatnonzero(slices.any(axis=(1, 2)))
+        if index in drawn_on:
             prompts.append(Prompt(value, plane, index, mask=np.ascontiguousarray(slices[index])))
+        if list(drawn_on) != [index]:
+            unused.append(
+                f"The mask of object {value} lies on {plane} slices {drawn_on[0]} to {drawn_on[-1]}; "
+                + (f"only slice {index} prompts." if index in drawn_on else f"not on {index}, so it is not followed.")
+            )
     if not prompts:
         shown = np.flatnonzero(slices_first(label_map > 0, plane).any(axis=(1, 2)))
         raise InputError(
             f"{path} is empty on {plane} slice {slice_index}; it has voxels on slices {shown[0]} to {shown[-1]} "
             "(counted from 0 on axes LPS)."
         )
-    return PlacedPrompts(tuple(prompts), placed.scheme, actions)
+    return PlacedPrompts(tuple(prompts), placed.scheme, (*actions, *unused))
 
 
 def _placed(drawn: Segmentation, target: Geometry, plane: str, path: Path) -> tuple[Segmentation, tuple[str, ...]]:
-    """The mask on the image's grid; refused where it would no longer be what was drawn."""
+    """The mask on the image's grid; refused where an object would no longer be what was drawn."""
     difference = drawn.geometry.difference(target)
     if not difference:
         return drawn, ()
-    indices_ijk = np.argwhere(drawn.label_map)[:, ::-1]
-    there = target.to_ijk(drawn.geometry.to_lps(indices_ijk))
-    inside = float(np.mean(np.all((there >= -0.5) & (there <= np.asarray(target.size_ijk) - 0.5), axis=1)))
-    if inside < INSIDE:
-        raise GeometryError(
-            f"Only {inside:.0%} of the mask in {path} lies inside the image; check that both are of the same "
-            "examination."
-        )
     placed = resample_segmentation(drawn, target)
-    before, after = _largest_area_mm2(drawn, plane), _largest_area_mm2(placed, plane)
-    if after < AREA_LEFT * before:
-        raise GeometryError(
-            f"The mask in {path} lies on another grid ({difference}), and of its largest {plane} slice of "
-            f"{before:.0f} mm² only {after:.0f} mm² lie on one slice of the image: its slices are not parallel to the "
-            "image's, or fall between them. Draw it on the image that is tracked."
-        )
+    values = [int(value) for value in np.unique(drawn.label_map) if value]
+    for value in values:
+        # One object of several must not vanish unseen because the others are all right.
+        what = f"{path}" if len(values) == 1 else f"{path} (value {value})"
+        indices_ijk = np.argwhere(drawn.label_map == value)[:, ::-1]
+        there = target.to_ijk(drawn.geometry.to_lps(indices_ijk))
+        inside = float(np.mean(np.all((there >= -0.5) & (there <= np.asarray(target.size_ijk) - 0.5), axis=1)))
+        if inside < INSIDE:
+            raise GeometryError(
+                f"Only {inside:.0%} of the mask in {what} lies inside the image; check that both are of the same "
+                "examination."
+            )
+        before, after = (_largest_area_mm2(one, plane, value) for one in (drawn, placed))
+        if after < AREA_LEFT * before:
+            raise GeometryError(
+                f"The mask in {what} lies on another grid ({difference}), and of its largest {plane} slice of "
+                f"{before:.0f} mm² only {after:.0f} mm² lie on one slice of the image: its slices are not parallel to "
+                "the image's, or fall between them. Draw it on the image that is tracked."
+            )
     return placed, (f"The prompt mask was brought onto the image's grid by nearest neighbour ({difference}).",)
 
 
-def _largest_area_mm2(segmentation: Segmentation, plane: str) -> float:
+def _largest_area_mm2(segmentation: Segmentation, plane: str, value: int) -> float:
     geometry, order = segmentation.geometry.reoriented("LPS")
-    mask = slices_first(order.apply(segmentation.label_map), plane) > 0
+    mask = slices_first(order.apply(segmentation.label_map), plane) == value
     rows_mm, columns_mm = (mm for axis, mm in enumerate(geometry.spacing_zyx_mm) if axis != PLANES[plane])
     return float(np.count_nonzero(mask, axis=(1, 2)).max()) * rows_mm * columns_mm

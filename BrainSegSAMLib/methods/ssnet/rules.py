@@ -29,7 +29,8 @@ class Firing:
         object_id: of the object that was followed.
         slice_index: where, counted along the plane on axes LPS.
         direction: +1 or -1.
-        value: what was measured there.
+        value: what was measured there: a score, a ratio, a count of slices; of "detached" and of a "reach" that did not
+            stop the track the area in mm² that was removed, else mm beyond the object's known extent.
         limit: what it was measured against.
         stopped: whether the track ended there.
     """
@@ -102,20 +103,21 @@ class Watch:
         mask = self._attached(mask, context)
         if not mask.any():
             self._empty += 1
-            if self._empty >= self._settings.empty_slices:
-                self._fire("empty", context, self._empty, self._settings.empty_slices, stopped=True)
-                return mask, True
-            return mask, False
+            limit = self._settings.empty_slices
+            if limit is None or self._empty < limit:
+                return mask, False
+            self._fire("empty", context, self._empty, limit, stopped=True)
+            return mask, True
         self._empty = 0
         if self._jumps(mask, context) or self._elsewhere(mask, context) or self._improbable(mask, context):
             return np.zeros_like(mask), True
         self._previous = mask
         return mask, False
 
-    def ends_at_reach(self, mask: BoolArray, context: SliceContext, known_mm: float) -> None:
-        """Record that the track ended at its limit of `known_mm` although the object was still there."""
+    def ends_at_reach(self, mask: BoolArray, context: SliceContext, *, next_mm: float, limit_mm: float) -> None:
+        """Record that the track ended although the object was still there: the next slice lies beyond its limit."""
         if mask.any():
-            self._fire("reach", context, int(np.count_nonzero(mask)) * context.pixel_mm2, known_mm, stopped=True)
+            self._fire("reach", context, next_mm, limit_mm, stopped=True)
 
     def _within_reach(self, mask: BoolArray, context: SliceContext) -> BoolArray:
         kept = np.zeros_like(mask)
@@ -221,12 +223,14 @@ def reach_of(
     asked = settings.margin_mm if from_prior else settings.range_mm
     # Half a part in 10⁶: 10 mm are ten slices of 1 mm in spite of rounding.
     across = geometry.shape_zyx[axis] if asked is None else int(asked / spacing * (1 + 5e-7))
-    thick = spacing > settings.thick_slice_mm and across > settings.thick_slice_reach
+    thickest = settings.thick_slice_mm
+    thick = thickest is not None and spacing > thickest and across > settings.thick_slice_reach
     if thick:
         across = settings.thick_slice_reach
     sides: list[tuple[int, int]] = []
     for each, ((start, stop), size) in enumerate(zip(extent, geometry.shape_zyx, strict=True)):
-        margin = int(np.ceil(settings.margin_mm / geometry.spacing_zyx_mm[each]))
+        margin_mm = settings.margin_mm
+        margin = size if margin_mm is None else int(np.ceil(margin_mm / geometry.spacing_zyx_mm[each]))
         grown = across if each == axis else margin
         sides.append((max(0, start - grown), min(size, stop + grown)))
     return Reach((sides[0], sides[1], sides[2]), across * spacing, thick)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -30,6 +30,7 @@ ABSENT: Final = -1024.0
 
 PROMPTED: Final = 1024.0
 """Logit inside a prompt's mask: nothing overrules what the user drew."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -102,28 +103,30 @@ def track(
         check_prompt(target.prompt, geometry)
     groups = _groups(targets, geometry, image_size, settings)
     canvas = _Canvas(geometry.shape_zyx)
-    firings: list[Firing] = []
+    done: list[_Track] = []
     progress.stage("Tracking", total=sum(group.steps for group in groups))
     with nullcontext(encoded) if encoded is not None else EncodedSlices(network, picture, settings) as slices:
         for group in groups:
             tracks = [
-                _Track(target, direction, group, geometry)
+                _Track(target, replace(seed, direction=direction), group, geometry)
                 for target in group.targets
+                for seed in [_seed(cropped(target.prompt, group.crop))]  # one for both directions: computed once
                 for direction in DIRECTIONS[settings.direction]
             ]
             with slices.features(group.plane, group.crop if group.zoomed else None, progress) as features:
                 session = network.begin(features, [one.seed for one in tracks])
-                done = _run(session, tracks, _Circumstances(canvas, settings, probability), progress)
-            progress.advance(max(0, group.steps - done))
-            firings += [firing for one in tracks if one.watch for firing in one.watch.firings]
+                steps = _run(session, tracks, _Circumstances(canvas, settings, probability), progress)
+            progress.advance(max(0, group.steps - steps))
+            done += tracks
     for target in targets:
         canvas.stamp(target.prompt)
+    firings = [firing for one in done if one.watch for firing in one.watch.firings]
     return Tracked(
         canvas.owner,
         canvas.logits,
         tuple(sorted(firings, key=lambda f: (f.object_id, f.slice_index))),
         tuple(sorted({t.prompt.object_id for group in groups if group.zoomed for t in group.targets})),
-        _notes(targets, geometry),
+        (*_notes_on_thick_slices(targets, geometry), *_notes_on_prompts(done)),
     )
 
 
@@ -214,13 +217,15 @@ class _Circumstances:
 class _Track:
     """One object in one direction."""
 
-    def __init__(self, target: Target, direction: int, group: _Group, geometry: Geometry) -> None:
-        self.target, self.direction, self.group = target, direction, group
+    def __init__(self, target: Target, seed: Seed, group: _Group, geometry: Geometry) -> None:
+        self.target, self.seed, self.group = target, seed, group
         self.watch: Watch | None = None
+        self.found = True
+        self.at_edge = False
         axis = PLANES[group.plane]
         self._first, self._stop = target.reach.box[axis]
         self._count = geometry.shape_zyx[axis]
-        _, row_mm, column_mm = slice_spacing_mm(geometry, group.plane)
+        self._slice_mm, row_mm, column_mm = slice_spacing_mm(geometry, group.plane)
         self._pixel_mm2 = row_mm * column_mm
         sides = [side for other, side in enumerate(target.reach.box) if other != axis]
         rows, columns = (
@@ -228,18 +233,14 @@ class _Track:
             for (start, stop), part in zip(sides, group.crop, strict=True)
         )
         self._inside = (rows, columns)
-
-    @property
-    def seed(self) -> Seed:
-        """The prompt on the pixels of the group's crop, in the network's coordinates: edges, not centres, are whole."""
-        prompt = cropped(self.target.prompt, self.group.crop)
-        if prompt.mask is not None:
-            return Seed(prompt.index, self.direction, mask=np.ascontiguousarray(prompt.mask))
-        if prompt.box is not None:
-            column0, row0, column1, row1 = (value + 0.5 for value in prompt.box)
-            return Seed(prompt.index, self.direction, box=(column0, row0, column1, row1))
-        points = tuple((column + 0.5, row + 0.5) for column, row in prompt.points)
-        return Seed(prompt.index, self.direction, points=points, point_labels=prompt.point_labels)
+        # The crop's sides beyond which the slice goes on; an object that reaches them may go on, too.
+        shape = slice_shape(geometry.shape_zyx, group.plane)
+        self._edges = [
+            edge
+            for axis, (part, size) in enumerate(zip(group.crop, shape, strict=True))
+            for edge, further in (((axis, 0), part.start > 0), ((axis, -1), part.stop < size))
+            if further
+        ]
 
     def take(self, step: Step, circumstances: _Circumstances) -> bool:
         """Take the next slice; whether the track goes on."""
@@ -249,19 +250,33 @@ class _Track:
         context = SliceContext(step.slice_index, self._pixel_mm2, self._inside, here)
         if self.watch is None:
             mask = step.logits > 0 if prompt.mask is None else prompt.mask[crop]
-            self.watch = Watch(prompt.object_id, self.direction, mask, circumstances.settings)
-            ended = not mask.any()
+            self.watch = Watch(prompt.object_id, self.seed.direction, mask, circumstances.settings)
+            self.found = bool(mask.any())
+            ended = not self.found
         else:
             mask, ended = self.watch.judge(step.logits, step.object_score, context)
         if not (step.slice_index == prompt.index and prompt.mask is not None):
             circumstances.canvas.write(prompt, step.slice_index, crop, mask, step.logits)
-        following = step.slice_index + self.direction
+        self.at_edge |= any(mask.take(where, axis).any() for axis, where in self._edges)
+        following = step.slice_index + self.seed.direction
         if ended or not 0 <= following < self._count:
             return False
         if not self._first <= following < self._stop:
-            self.watch.ends_at_reach(mask, context, self.target.reach.beyond_mm)
+            limit_mm = self.target.reach.beyond_mm
+            self.watch.ends_at_reach(mask, context, next_mm=limit_mm + self._slice_mm, limit_mm=limit_mm)
             return False
         return True
+
+
+def _seed(prompt: Prompt) -> Seed:
+    """A prompt in the network's coordinates: edges of pixels, not centres, are whole. Its direction is set later."""
+    if prompt.mask is not None:
+        return Seed(prompt.index, 1, mask=np.ascontiguousarray(prompt.mask))
+    if prompt.box is not None:
+        column0, row0, column1, row1 = (value + 0.5 for value in prompt.box)
+        return Seed(prompt.index, 1, box=(column0, row0, column1, row1))
+    points = tuple((column + 0.5, row + 0.5) for column, row in prompt.points)
+    return Seed(prompt.index, 1, points=points, point_labels=prompt.point_labels)
 
 
 def _run(session: Session, tracks: Sequence[_Track], circumstances: _Circumstances, progress: Progress) -> int:
@@ -276,7 +291,18 @@ def _run(session: Session, tracks: Sequence[_Track], circumstances: _Circumstanc
     return done
 
 
-def _notes(targets: Sequence[Target], geometry: Geometry) -> tuple[str, ...]:
+def _notes_on_prompts(tracks: Sequence[_Track]) -> list[str]:
+    """Prompts at which nothing was found, and objects that may be cut off; each is named once."""
+    missed = dict.fromkeys(one.target.prompt.where for one in tracks if not one.found)
+    cut = dict.fromkeys(one.target.prompt.object_id for one in tracks if one.at_edge)
+    return [f"{where} found nothing; mark the object with a mask, or in another place." for where in missed] + [
+        f"Object {number} was so small on its prompt that it was tracked in a crop of the slices. It reaches the "
+        "crop's edge and may be cut off there; the setting zoom_pixels=null tracks it on whole slices."
+        for number in cut
+    ]
+
+
+def _notes_on_thick_slices(targets: Sequence[Target], geometry: Geometry) -> list[str]:
     notes = []
     for plane in PLANES:
         short = [target.reach for target in targets if target.reach.thick and target.prompt.plane == plane]
@@ -287,4 +313,4 @@ def _notes(targets: Sequence[Target], geometry: Geometry) -> tuple[str, ...]:
                 f"followed at most {short[0].beyond_mm:g} mm ({round(short[0].beyond_mm / apart)} slices) beyond what "
                 "is known of them; the settings thick_slice_mm and thick_slice_reach change that."
             )
-    return tuple(notes)
+    return notes

@@ -42,7 +42,9 @@ def crop_for(
     if seen >= settings.zoom_pixels:
         return None
     longer_mm = max(side * spacing for side, spacing in zip(sides, spacing_mm, strict=True))
-    side_mm = max(settings.zoom_minimum_mm, longer_mm * image_size / settings.zoom_pixels)
+    # Never more than half of the crop, whatever is asked for: the object must fit, and may grow.
+    wanted = min(settings.zoom_pixels, image_size / 2)
+    side_mm = max(settings.zoom_minimum_mm, longer_mm * image_size / wanted)
     crop = []
     for (start, stop), size, spacing in zip(bounds, shape, spacing_mm, strict=True):
         length = min(size, int(np.ceil(side_mm / spacing)))
