@@ -94,6 +94,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompts.py
+  BrainSegSAMLib/recipes.py
   BrainSegSAMLib/reproduce.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
@@ -120,6 +121,7 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
+  Resources/Models/recipes/glioma-ssnet.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )
