@@ -27,6 +27,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam2_features.py
   BrainSegSAMLib/backends/sam2_forward.py
   BrainSegSAMLib/backends/sam2_network.py
+  BrainSegSAMLib/backends/sam2_package.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
   BrainSegSAMLib/batch.py
