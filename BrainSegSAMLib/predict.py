@@ -8,6 +8,7 @@ there and true; `--resume` relies on that. `run.json` sums the run up.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -209,7 +210,8 @@ def _run_cases(
         files = {name: case.modalities[name] for name in modalities}
         inputs = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
         seconds = {"read": round(time.perf_counter() - begin, 3)}
-        return image, {"case_id": case.case_id, "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
+        record = {**_choices(job, planned.model), "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
+        return image, {"case_id": case.case_id, **record}
 
     def compute(loaded: tuple[Image, dict[str, Any]], part: Progress) -> tuple[Segmentation, dict[str, Any]]:
         image, record = loaded
@@ -262,6 +264,8 @@ def write_case(
     begin = time.perf_counter()
     paths = output_paths(folder, case_id, segmentation.stages)
     try:
+        for stage in _earlier_stages(paths["record"]):
+            output_paths(folder, case_id, [stage])[stage].unlink(missing_ok=True)
         paths["record"].unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{paths['record']} of an earlier run cannot be replaced: {error.strerror}.") from error
@@ -291,13 +295,26 @@ def write_case(
     return paths
 
 
+def _earlier_stages(record: Path) -> list[str]:
+    """Stages that an earlier run left beside its record; they would be taken for those of a new answer."""
+    try:
+        return [stage for stage in read_json(record)["stages"] if "/" not in stage and "\\" not in stage]
+    except (InputError, KeyError, TypeError):
+        return []
+
+
+def _choices(job: PredictJob, model: Model) -> dict[str, Any]:
+    """What decides a result beside model and inputs, as JSON gives it back."""
+    reference = job.reference or model.modalities[0]
+    return {"overrides": json.loads(json.dumps(dict(job.overrides))), "reference": reference}
+
+
 def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
     """Whether a true record of this case, model, settings and inputs lies in the output folder."""
     try:
         record = read_json(output_paths(job.output, case.case_id)["record"])
         same_model = record["prediction"]["model_sha256"] == model.sha256
-        settings = record["prediction"]["settings"]
-        same_settings = all(settings.get(key) == value for key, value in job.overrides.items())
+        same_choices = all(record[name] == value for name, value in _choices(job, model).items())
         same_inputs = all(
             record["inputs"][name]["sha256"] == sha256_of(case.modalities[name]) for name in model.modalities
         )
@@ -308,7 +325,7 @@ def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
         )
     except (InputError, KeyError, TypeError):
         return False
-    return same_model and same_settings and same_inputs and complete
+    return same_model and same_choices and same_inputs and complete
 
 
 def _check_writable(folder: Path) -> None:

@@ -131,6 +131,17 @@ def test_every_stage_lies_beside_the_answer(
     assert "case: done" in capsys.readouterr().out, "a stage was missing"
 
 
+def test_stages_of_an_earlier_run_do_not_stay_beside_a_new_answer(
+    composed: Path, tmp_path: Path, write_case: Callable[..., Path]
+) -> None:
+    source, output = write_case(tmp_path / "case", GRID), tmp_path / "out"
+    assert predict(composed, source, output) == 0
+    (output / "case_notes.nii.gz").write_text("mine")
+    assert predict(composed, source, output, "--set", 'inputs=[["flair"]]') == 0
+    stages = {path.name for path in output.glob("case_*")}
+    assert stages == {f"case_{name}.nii.gz" for name in ("nnunet", "flair", "ensemble", "agreement", "notes")}
+
+
 def test_a_stage_does_not_overwrite_another_case(
     composed: Path, tmp_path: Path, write_case: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
