@@ -74,19 +74,29 @@ def split_patients(
         held_out: case ids of each fold; dealt out where empty.
 
     Raises:
-        InputError: where a named id is not there or comes twice, or there are fewer patients than folds.
+        InputError: where a named id is not there or comes twice, one case of a patient is left out where another is
+            learned from, or there are fewer patients than folds.
     """
     ids = {case.case_id for case in cases}
+    patients: dict[str, list[str]] = {}
+    for case in sorted(cases, key=lambda case: case.case_id):
+        patients.setdefault(case.patient or case.case_id, []).append(case.case_id)
     if held_out:
         named = [case_id for fold in held_out for case_id in fold]
         unknown = sorted(set(named) - ids)
         if unknown or len(set(named)) != len(named):
             wrong = ", ".join(unknown) or "a case twice"
             raise InputError(f"The setting held_out names {wrong}; the cases are: {', '.join(sorted(ids))}.")
+        for fold in held_out:
+            for patient, of_one in patients.items():
+                parted = set(of_one) - set(fold)
+                if parted and len(parted) < len(of_one):
+                    raise InputError(
+                        f"The setting held_out parts the cases of patient '{patient}': it leaves "
+                        f"{', '.join(sorted(set(of_one) - parted))} out, but {', '.join(sorted(parted))} would be "
+                        "learned from. Leave them out together."
+                    )
         return [list(fold) for fold in held_out]
-    patients: dict[str, list[str]] = {}
-    for case in sorted(cases, key=lambda case: case.case_id):
-        patients.setdefault(case.patient or case.case_id, []).append(case.case_id)
     if len(patients) < folds:
         raise InputError(f"{folds} folds need as many patients, but there are only {len(patients)}.")
     order = np.random.default_rng(seed).permutation(list(patients))

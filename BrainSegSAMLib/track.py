@@ -106,7 +106,7 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
     upright = Image(geometry, {name: order.apply(array) for name, array in image.channels.items()}, image.name)
     found = _prompts(job, image.geometry)
     progress.stage("Loading the model", until=0.1)
-    tracker = load_tracker(model, device=device, trust=job.trust)
+    tracker = load_tracker(model, device=device, trust=job.trust, precision=settings.precision)
     tracked = track(
         tracker.network,
         np.ascontiguousarray(tracker.picture(upright, image.modalities)),
@@ -122,6 +122,7 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
     segmentation = Segmentation(image.geometry, found.scheme, label_map, image.name)
     record = {
         **_record(job, model, settings, device, found, tracked),
+        "precision": tracker.precision,
         "notes": [*notes, *found.actions, *tracked.notes],
         "regions": as_rows(statistics(segmentation)),
         "geometry": image.geometry.as_dict(),

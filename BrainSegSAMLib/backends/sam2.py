@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
 from ..progress import Progress
-from .devices import resolve_device
+from .devices import resolve_device, resolve_precision
 from .sam2_architecture import Sam2Architecture
 from .sam2_features import DEFAULT_BUDGET_BYTES, SliceFeatures
 from .sam2_forward import Sam2Forward
@@ -28,8 +27,6 @@ from .sam2_session import Seed, Session
 
 if TYPE_CHECKING:
     import torch
-
-PRECISIONS = ("fp32", "bf16")
 
 
 class Sam2Tracker:
@@ -41,17 +38,14 @@ class Sam2Tracker:
         Args:
             network: as `build` makes it, in eval mode, on the device that is to compute.
             architecture: of the network.
-            precision: "fp32", or "bf16" for mixed precision (faster where the processor supports it; masks differ
-                slightly).
+            precision: as `devices.resolve_precision`.
 
         Raises:
             InputError: an unknown precision.
         """
-        if precision not in PRECISIONS:
-            raise InputError(f"The precision '{precision}' is not known; use one of: {', '.join(PRECISIONS)}.")
         self.network = network
         self.architecture = architecture
-        self.precision = precision
+        self.precision = resolve_precision(precision, str(self.device))
 
     @property
     def device(self) -> torch.device:

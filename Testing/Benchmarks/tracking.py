@@ -1,13 +1,16 @@
 """Speed and memory of tracking, side by side with sam2's own video predictor in one run, as ratios.
 
 python Testing/Benchmarks/tracking.py [--sizes 512 1024] [--slices 60] [--lesions 1 2 4 8] [--depths 20 60 155]
-    [--precision fp32] [--threads 2] [--parts speed rules curve shares memory] [--extent 10] [--output FILE]
+    [--precision fp32] [--reference-precision fp32] [--threads 2]
+    [--parts speed shares curve memory trained] [--extent 10] [--model glioma-sam2-tiny] [--output FILE]
 
 The reference does what MedSAM2's script does: for every lesion and direction a fresh state, the prompt, and
 `propagate_in_video` (sam2 1.1, frames handed over in memory). Both get the same random weights of SAM 2.1 tiny's size,
 the same frames (percentile-windowed noise shaped like a brain), the same masks as prompts, the same number of threads;
-stop rules are off. Every mask is compared with the reference's. Part "rules" ends our tracks where a lesion of the
-given extent ends, which is what stop rules are for; with random weights the rules themselves have nothing to go by.
+stop rules are off. Every mask is compared with the reference's. In the row "rules" our tracks end where a lesion of
+the given extent ends, which is what stop rules are for; with random weights the rules themselves have nothing to go by.
+Part "trained" has the rules themselves, with the weights of a tracker (--model) on a synthetic case of 155 slices: four
+prompts of its lesion, on four slices, tracked with the default settings.
 """
 
 from __future__ import annotations
@@ -37,8 +40,20 @@ from BrainSegSAMLib.backends.sam2_features import prepare
 from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
 from BrainSegSAMLib.backends.sam2_network import build, network_arguments
 from BrainSegSAMLib.backends.sam2_session import Seed
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.intensity import as_frames, windowed
+from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
+from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
+from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
+from BrainSegSAMLib.methods.ssnet.tracker_validation import dice
+from BrainSegSAMLib.methods.ssnet.tracking import Target, track
+from BrainSegSAMLib.models.catalogue import find_model
+from BrainSegSAMLib.models.store import load_model
+from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
+from BrainSegSAMLib.prompts import Prompt
 
-PARTS = ["speed", "rules", "shares", "curve", "memory"]
+PARTS = ["speed", "shares", "curve", "memory", "trained"]
+PHANTOM_SEED = 900  # of a synthetic case that the bundled tracker has not seen
 
 Logits = dict[int, NDArray[np.float32]]
 """Slice → logits, float32 (rows, columns)."""
@@ -132,11 +147,20 @@ def make_network(architecture: Sam2Architecture) -> torch.nn.Module:
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
-def run_reference(predictor: Any, frames: NDArray[np.uint8], seeds: Sequence[Seed], precision: str) -> list[Logits]:
-    """All seeds, one after the other; preparing the frames counts once."""
-    images = prepare(frames, predictor.image_size)
+def run_reference(
+    predictor: Any, frames: NDArray[np.uint8], seeds: Sequence[Seed], precision: str
+) -> tuple[list[Logits], list[NDArray[np.float64]]]:
+    """All seeds, one after the other, and the `clocks` of each; preparing the frames counts to the first."""
+    found, spent = [], []
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        return [reference_track(predictor, images, frames.shape[2:], seed) for seed in seeds]
+        begin = clocks()
+        images = prepare(frames, predictor.image_size)
+        for seed in seeds:
+            found.append(reference_track(predictor, images, frames.shape[2:], seed))
+            end = clocks()
+            spent.append(end - begin)
+            begin = end
+    return found, spent
 
 
 def run_ours(
@@ -173,28 +197,42 @@ def agreement(reference: list[Logits], ours: list[Logits], seeds: Sequence[Seed]
     }
 
 
-def compare(size: int, slices: int, lesions: int, precision: str, extent: int | None = None) -> dict[str, Any]:
-    """Wall seconds of both, their ratio, and how well the masks agree; the reference always goes to the ends."""
+def compare(
+    size: int, slices: int, counts: Sequence[int], precisions: tuple[str, str], extent: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Wall seconds of both, their ratio, and how well the masks agree, for the first so many of the same lesions.
+
+    The reference shares nothing between lesions, so what it takes for the first few is known from one run of all.
+
+    Args:
+        size: the network's image size.
+        slices: of the volume.
+        counts: numbers of lesions.
+        precisions: of ours and of the reference.
+        extent: for a row "rules" of four lesions: slices from a prompt to where its tracks end.
+    """
     architecture = replace(OFFICIAL["sam2.1_tiny"], image_size=size)
     network = make_network(architecture)
-    frames, seeds = make_frames(slices), make_seeds(lesions, slices)
-    tracker = Sam2Tracker(network, architecture, precision=precision)
+    frames, all_seeds = make_frames(slices), make_seeds(max(counts), slices)
+    tracker = Sam2Tracker(network, architecture, precision=precisions[0])
     predictor = reference_predictor(network, architecture)
-    warm = [replace(seed, slice_index=0) for seed in seeds[:1]]
+    warm = [replace(seed, slice_index=0) for seed in all_seeds[:1]]
+    run_reference(predictor, frames[:3], warm, precisions[1])
+    theirs, spent = run_reference(predictor, frames, all_seeds, precisions[1])
     run_ours(tracker, frames[:3], warm)
-    run_reference(predictor, frames[:3], warm, precision)
-    begin = clocks()
-    mine = run_ours(tracker, frames, seeds, extent)
-    middle = clocks()
-    theirs = run_reference(predictor, frames, seeds, precision)
-    end = clocks()
-    ours_s, reference_s = middle - begin, end - middle
-    return {
-        "size": size, "slices": slices, "lesions": lesions, "precision": precision, "extent": extent,
-        "ours_s": ours_s[0], "reference_s": reference_s[0], "ratio": ours_s[0] / reference_s[0],
-        "ours_cpu_s": ours_s[1], "reference_cpu_s": reference_s[1], "cpu_ratio": ours_s[1] / reference_s[1],
-        **agreement(theirs, mine, seeds),
-    }
+    jobs = [("speed", count, None) for count in counts]
+    for part, count, ends in [*jobs, ("rules", min(4, max(counts)), extent)]:
+        seeds = all_seeds[: 2 * count]
+        begin = clocks()
+        mine = run_ours(tracker, frames, seeds, ends)
+        ours, reference = clocks() - begin, np.sum(spent[: 2 * count], axis=0)
+        yield part, {
+            "size": size, "slices": slices, "lesions": count, "precision": precisions[0],
+            "reference_precision": precisions[1], "extent": ends,
+            "ours_s": ours[0], "reference_s": reference[0], "ratio": ours[0] / reference[0],
+            "ours_cpu_s": ours[1], "reference_cpu_s": reference[1], "cpu_ratio": ours[1] / reference[1],
+            **agreement(theirs[: 2 * count], mine, seeds),
+        }  # fmt: skip
 
 
 def clocks() -> NDArray[np.float64]:
@@ -281,6 +319,48 @@ def memory_child(size: int, slices: int, lesions: int, precision: str, threads: 
     return {"model_mb": before, "beyond_model_mb": peak - before}
 
 
+# ---- with trained weights and the rules themselves -------------------------------------------------------------------
+
+
+def trained(model: str, precision: str, reference_precision: str) -> dict[str, Any]:
+    """Seconds with and without the rules, against the reference, and the Dice of each with the lesion."""
+    tracker = load_tracker(load_model(find_model(model)), device="cpu", trust=False, precision=precision)
+    network: Any = tracker.network
+    made = make_phantom(PHANTOM_SEED)
+    geometry, order = Geometry.axis_aligned(made.labels.shape, made.spacing_zyx_mm, ORIGIN_LPS_MM).reoriented("LPS")
+    channels = {name: order.apply(array) for name, array in made.channels.items()}
+    picture = windowed(channels, tracker.model.modalities, lower=tracker.lower, upper=tracker.upper)
+    lesion = order.apply(made.labels) > 0
+    inside = np.flatnonzero(lesion.any(axis=(1, 2)))
+    keys = [int(inside[int(share * len(inside))]) for share in (0.3, 0.45, 0.6, 0.75)]
+    prompts = [Prompt(number + 1, "axial", key, mask=lesion[key]) for number, key in enumerate(keys)]
+    found: dict[str, Any] = {}
+    for name, rules in (("with_rules", True), ("without_rules", False)):
+        settings = TrackingSettings(stop_rules=rules, drop_detached=rules, precision=precision)
+        targets = [
+            Target(p, reach_of(prompt_extent(p, geometry), geometry, "axial", settings, from_prior=False))
+            for p in prompts
+        ]
+        begin = clocks()
+        tracked = track(network, picture, geometry, targets, image_size=tracker.image_size, settings=settings)
+        found[f"{name}_s"] = (clocks() - begin)[0]
+        found[f"{name}_dice"] = dice(tracked.owner > 0, lesion)
+    predictor = reference_predictor(network.network, network.architecture)
+    seeds = [Seed(p.index, direction, mask=p.mask) for p in prompts for direction in (1, -1)]
+    theirs, spent = run_reference(predictor, as_frames(picture, "axial"), seeds, reference_precision)
+    union = lesion & False
+    for one in theirs:
+        for index, logits in one.items():
+            union[index] |= logits > 0
+    reference_s = float(np.sum(spent, axis=0)[0])
+    return {
+        "model": model, "precision": precision, "lesions": len(prompts), "slices": len(lesion), **found,
+        "reference_s": reference_s, "reference_dice": dice(union, lesion),
+        "ratio_with_rules": found["with_rules_s"] / reference_s,
+        "ratio_without_rules": found["without_rules_s"] / reference_s,
+    }  # fmt: skip
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -292,17 +372,19 @@ def main() -> None:
     parser.add_argument("--lesions", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 60, 100, 155], help="slices, for the curve")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--reference-precision", choices=["fp32", "bf16"], help="that of ours where left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--extent", type=int, default=10, help="slices from a prompt to its lesion's end, for 'rules'")
+    parser.add_argument("--model", default="glioma-sam2-tiny", help="tracker for the part 'trained'")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads,
                "torch": torch.__version__}
-    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in options.parts}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for part, row in measured(options):
-        rows[part].append(row)
+        rows.setdefault(part, []).append(row)
         print(part, json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
         if options.output:
             options.output.write_text(json.dumps({"machine": machine, **rows}, indent=2) + "\n")
@@ -312,16 +394,19 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]
     """Each part's rows as they come."""
     precision, depths, lesions = options.precision, options.depths, options.lesions
     for size in options.sizes:
+        if "speed" in options.parts:
+            precisions = (precision, options.reference_precision or precision)
+            yield from compare(size, options.slices, lesions, precisions, options.extent)
         jobs: dict[str, list[Callable[[], dict[str, Any]]]] = {
-            "speed": [partial(compare, size, options.slices, count, precision) for count in lesions],
-            "rules": [partial(compare, size, options.slices, 4, precision, options.extent)],
             "shares": [partial(shares, size, options.slices, count, precision) for count in lesions],
             "curve": [partial(shares, size, depth, 4, precision) for depth in depths],
             "memory": [partial(peak_memory, size, depths[-1], count, precision) for count in (lesions[0], lesions[-1])],
         }
-        for part in options.parts:
-            for job in jobs[part]:
+        for part in jobs:
+            for job in jobs[part] if part in options.parts else ():
                 yield part, job()
+    if "trained" in options.parts:
+        yield "trained", trained(options.model, precision, options.reference_precision or precision)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def follows_brightness(monkeypatch: pytest.MonkeyPatch) -> SimilarityTracker:
     """The command with a tracker whose results can be told beforehand."""
     network = SimilarityTracker()
 
-    def load(model: Model, *, device: str, trust: bool) -> Tracker:
+    def load(model: Model, *, device: str, trust: bool, precision: str) -> Tracker:
         return Tracker(model, network, 64, 0.5, 99.5)
 
     monkeypatch.setattr(command, "load_tracker", load)

@@ -431,6 +431,11 @@ def test_split_follows_the_settings_or_says_why_not() -> None:
         split(four, dataclasses.replace(chosen, held_out=(("a",), ("a",))))
     with pytest.raises(InputError, match="5 folds need as many patients"):
         split(four, TrainingConfig())
+    one_patient = [*four[:2], *(dataclasses.replace(case, patient="p") for case in four[2:])]
+    with pytest.raises(InputError, match="parts the cases of patient 'p': it leaves d out, but c would be learned"):
+        split(one_patient, chosen)
+    together = dataclasses.replace(chosen, held_out=(("a",), ("c", "d")))
+    assert split(one_patient, together) == [["a"], ["c", "d"]]
 
 
 @pytest.mark.parametrize(

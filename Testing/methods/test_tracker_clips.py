@@ -82,17 +82,21 @@ def test_slices_run_from_the_object_in_equal_steps(plane: str, directions: str) 
         assert len(set(inside)) <= 1
         signs |= set(np.sign(inside).tolist())
         steps |= set(np.abs(inside).tolist())
-    expected = {"forward": {1}, "backward": {-1}, "random": {1, -1}, "both": {1}}[directions]
+    expected = {"forward": {1}, "backward": {-1}, "random": {1, -1}, "both": {1, -1}}[directions]
     assert signs == expected
     assert steps == {1, 2}
 
 
-def test_clips_end_beyond_the_object_when_asked_to() -> None:
+@pytest.mark.parametrize("directions", ["random", "both"])
+def test_clips_end_beyond_either_end_of_the_object_when_asked_to(directions: str) -> None:
     item = volume().objects[0]
-    config = replace(CONFIG, end_probability=1.0, directions="random")
+    config = replace(CONFIG, end_probability=1.0, directions=directions)
+    ends = set()
     for seed in range(30):
         indices = draw_slices(item, 0, SHAPE, config, np.random.default_rng(seed))
         assert not item.slices(0, indices, SHAPE)[-1].any()
+        ends.add(bool(indices[-1] > indices[0]))
+    assert ends == {True, False}
 
 
 def test_a_clip_shows_its_slices_and_objects() -> None:
@@ -103,6 +107,14 @@ def test_a_clip_shows_its_slices_and_objects() -> None:
     position = np.rint(clip.frames[:, 0, 0, 0] / 255 * 19).astype(int)
     np.testing.assert_array_equal(clip.masks[0], (labels() == 1)[position] & (position < 18)[:, None, None])
     assert clip.orders()[0] == (0, (0, 1, 2, 3, 4))
+
+
+def test_objects_of_a_region_without_weight_are_never_in_a_clip() -> None:
+    lesion = volume().objects[0]
+    pair = replace(volume(), objects=(lesion, replace(lesion, region=1)))
+    for weights, expected in (((1.0, 0.0), 1), ((1.0, 1.0), 2)):
+        config = replace(CONFIG, objects_per_clip=2, region_weights=weights)
+        assert len(draw_clip([pair], [1.0], config, np.random.default_rng(0)).masks) == expected
 
 
 def test_both_ways_begin_where_the_object_shows() -> None:

@@ -282,6 +282,16 @@ def test_slices_are_resized_as_sam2_resizes_frames(frames: NDArray[np.uint8]) ->
         assert np.abs(ours * 255 - theirs).max() < 1.01
 
 
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_automatic_precision_is_what_the_processor_multiplies_natively(
+    tracker: Sam2Tracker, monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
+) -> None:
+    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, check, lambda: native, raising=False)
+    assert Sam2Tracker(tracker.network, SMALL, precision="auto").precision == expected
+    assert Sam2Tracker(tracker.network, SMALL, precision="fp32").precision == "fp32"
+
+
 def test_mixed_precision_gives_nearly_the_same(frames: NDArray[np.uint8], tracker: Sam2Tracker) -> None:
     """On the prompted slice alone: with random weights differences grow from slice to slice."""
     mixed = Sam2Tracker(tracker.network, SMALL, precision="bf16")

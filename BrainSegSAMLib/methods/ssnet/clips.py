@@ -197,7 +197,8 @@ def draw_slices(
     They go up or down in equal steps. At the edge of the volume the last slice is repeated.
     """
     step = int(rng.integers(1, config.largest_step + 1))
-    upwards = config.directions in ("forward", "both") or (config.directions == "random" and rng.random() < 0.5)
+    # Of tracks both ways only the one that begins with the clip can pass the object's end, so that one goes either way.
+    upwards = config.directions == "forward" or (config.directions != "backward" and rng.random() < 0.5)
     other = tuple(a for a in range(3) if a != axis)
     areas = followed.mask.sum(axis=other)
     # Beginning where only a few pixels show would teach little: a user starts where the object is large.
@@ -231,7 +232,8 @@ def _cut(
     axis = PLANES[plane]
     frames = np.ascontiguousarray(as_frames(volume.pictures, plane)[indices])
     masks = [followed.slices(axis, indices, volume.shape_zyx)]
-    others = [item for item in volume.objects if item is not followed]
+    drawable = _region_shares(volume, config)
+    others = [item for item in volume.objects if item is not followed and item.region in drawable]
     for position in rng.permutation(len(others)):
         if len(masks) == config.objects_per_clip:
             break

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
+from ...backends.devices import PRECISIONS
 from ...errors import InputError
 from ...prompts import PLANES
 
@@ -45,6 +46,7 @@ class TrackingSettings:
         zoom_minimum_mm: the crop's side is at least this.
         memory_budget_mib: what image features may take in memory; the rest goes to a temporary file.
         batch_size: slices that are encoded at once.
+        precision: "fp32"; "bf16", faster where the processor has it; or "auto", bf16 where the processor has it.
 
     Raises:
         InputError: for a value that cannot be used.
@@ -67,9 +69,11 @@ class TrackingSettings:
     zoom_minimum_mm: float = 32.0
     memory_budget_mib: int = 1024
     batch_size: int = 4
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         _choice("direction", self.direction, DIRECTIONS)
+        _choice("precision", self.precision, PRECISIONS)
         for name in ("range_mm", "margin_mm", "area_growth_mm2", "memory_budget_mib", "thick_slice_reach"):
             _require(name, getattr(self, name), low=0)
         for name in ("empty_slices", "area_factor", "zoom_pixels", "batch_size"):

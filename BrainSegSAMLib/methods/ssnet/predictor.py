@@ -206,7 +206,11 @@ class SSNetPredictor:
             "geometry_actions": [],
             "answer": self._settings.answer,
             "prior": dict(prior.record),
-            "tracker": {"model": self._tracker.model.name, "model_sha256": self._tracker.model.sha256},
+            "tracker": {
+                "model": self._tracker.model.name,
+                "model_sha256": self._tracker.model.sha256,
+                "precision": self._tracker.precision,
+            },
             "votes": {name: list(group) for name, group in self._votes.items()},
             "volume_mm3": {
                 self._prior.model.method: round(int(np.count_nonzero(prior.mask)) * voxel_mm3, 3),
@@ -271,5 +275,7 @@ def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, obje
     for_prior = {name: value for name, value in values.items() if name not in own}
     settings = SSNetSettings.from_dict(own)
     prior = load_predictor(model.folder / PRIOR_FOLDER, device=device, trust=trust, overrides=for_prior)
-    tracker = load_tracker(load_model(model.folder / TRACKER_FOLDER), device=device, trust=trust)
+    tracker = load_tracker(
+        load_model(model.folder / TRACKER_FOLDER), device=device, trust=trust, precision=settings.tracking.precision
+    )
     return SSNetPredictor(model, settings, prior=prior, tracker=tracker, device=device)

@@ -63,6 +63,7 @@ class Tracker:
         image_size: side in pixels of the square that the network resizes each slice to.
         lower: percentile of the brain that becomes black.
         upper: percentile of the brain that becomes white.
+        precision: "fp32" or "bf16", in which the network computes.
     """
 
     model: Model
@@ -70,6 +71,7 @@ class Tracker:
     image_size: int
     lower: float
     upper: float
+    precision: str = "fp32"
 
     def picture(self, image: Image, modalities: Sequence[str]) -> NDArray[np.uint8]:
         """One to three modalities of an image as the network sees them: uint8 (3, z, y, x).
@@ -83,13 +85,14 @@ class Tracker:
             raise InputError(f"{image.name}: {error}") from error
 
 
-def load_tracker(model: Model, *, device: str, trust: bool) -> Tracker:
+def load_tracker(model: Model, *, device: str, trust: bool, precision: str = "fp32") -> Tracker:
     """Load a model folder of the method "sam2_tracker".
 
     Args:
         model: as read from the folder.
         device: torch device name.
         trust: allow weights that need arbitrary unpickling.
+        precision: "auto", "fp32" or "bf16"; see `backends.devices.resolve_precision`.
 
     Raises:
         ModelError: where the model is no tracker, or its weights do not fit its architecture.
@@ -106,10 +109,11 @@ def load_tracker(model: Model, *, device: str, trust: bool) -> Tracker:
     if not isinstance(described, dict):
         raise ModelError(f"The tracker '{model.name}' does not say its architecture; import or train it again.")
     architecture = Sam2Architecture.from_dict(described)
-    network = load(architecture, model.path_of(model.weights[0].path), device=device, trust=trust)
+    path = model.path_of(model.weights[0].path)
+    network = load(architecture, path, device=device, trust=trust, precision=precision)
     windowing = model.settings.get("windowing", {})
     lower, upper = float(windowing.get("lower", 0.5)), float(windowing.get("upper", 99.5))
-    return Tracker(model, network, architecture.image_size, lower, upper)
+    return Tracker(model, network, architecture.image_size, lower, upper, network.precision)
 
 
 def tracker_inputs(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from ...backends.devices import PRECISIONS
 from ...errors import InputError
 from ...settings import check_folds, read_settings, require
 
-PRECISIONS: Final = ("auto", "fp32", "bf16")
 DIRECTIONS: Final = ("forward", "backward", "random", "both")
 
 # Setting → smallest and largest value that makes sense; None: no limit on that side.
@@ -113,7 +113,7 @@ class TrackerTrainingConfig:
         focal_alpha: weight of object pixels against others in the focal loss.
         focal_gamma: how strongly the focal loss plays down what is right already.
         loss_stride: masks are compared at the image size divided by this.
-        precision: "auto" (bfloat16 on CUDA, full elsewhere), "fp32", or "bf16".
+        precision: "fp32", "bf16", or "auto": bf16 where the processor has it.
         validation_share: share of the training patients that are set aside to decide when to stop.
         validate_every: iterations between two looks at them.
         patience: looks without a better Dice after which training stops; 0 never stops early.

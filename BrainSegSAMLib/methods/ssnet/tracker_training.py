@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ...backends.checkpoints import load_checkpoint, save_checkpoint
+from ...backends.devices import resolve_precision
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import OFFICIAL, Sam2Architecture
 from ...backends.sam2_network import build, set_weights
@@ -297,14 +298,8 @@ def _job(
         validation=[training.volumes[case_id] for case_id in validation],
         start=start,
         device=training.device,
-        precision=_precision(config.precision, training.device),
+        precision=resolve_precision(config.precision, training.device),
     )
-
-
-def _precision(name: str, device: str) -> str:
-    if name == "auto":
-        return "bf16" if device.startswith("cuda") else "fp32"
-    return name
 
 
 def _weights_path(training: _Training, name: str) -> Path:
