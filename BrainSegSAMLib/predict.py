@@ -21,7 +21,7 @@ from .batch import Row, run_pipeline
 from .cases import Case, find_cases, load_image
 from .components import as_rows, statistics
 from .errors import BrainSegSAMError, Cancelled, InputError, OutputError
-from .files import atomic_path, read_json, sha256_of, write_json
+from .files import check_writable, read_json, sha256_of, write_json
 from .image import Image, Segmentation
 from .methods import load_predictor
 from .methods.contract import Predictor
@@ -141,7 +141,7 @@ def run(
     progress = progress or Progress()
     job = planned.job
     started = time.time()
-    _check_writable(job.output)
+    check_writable(job.output)
     results = list(planned.results)
 
     def keep(result: CaseResult) -> None:
@@ -326,13 +326,6 @@ def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
     except (InputError, KeyError, TypeError):
         return False
     return same_model and same_choices and same_inputs and complete
-
-
-def _check_writable(folder: Path) -> None:
-    """Fail before the work, not after it, where nothing can be written."""
-    with atomic_path(folder / ".writable") as probe:
-        probe.write_bytes(b"")
-    (folder / ".writable").unlink(missing_ok=True)
 
 
 def _write_run_record(planned: Plan, results: Sequence[CaseResult], *, status: str, started: float) -> None:

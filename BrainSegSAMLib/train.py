@@ -21,7 +21,7 @@ from .backends.devices import resolve_device
 from .cases import Case, find_cases
 from .console import parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
-from .files import output_sentence, write_json
+from .files import check_writable, output_sentence, write_json
 from .methods.nnunet.training import TrainingRun, train
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, describe
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
@@ -95,6 +95,7 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
     progress = progress or Progress()
     started = time.time()
     plan = _plan(job)
+    check_writable(job.output.absolute().parent)
     status, model = "finished", None
     try:
         model = plan.start(progress)

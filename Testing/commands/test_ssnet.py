@@ -212,6 +212,12 @@ def test_the_papers_table_stands_beside_what_is_measured(
     dice = [row["dice"] for row in numbers["cases"] if row["stage"] == "nnunet"]
     assert rows["nnU-Net v2"]["measured"][1] == pytest.approx(np.mean(dice), abs=1e-5)
     assert cli.main([*arguments[:-2], "--labels", "7"]) == 0, "no voxel has the value, so everything is over-segmented"
+    for place, says in ((tmp_path, "is a folder"), (output / "more.json", "is a file, not a folder")):
+        capsys.readouterr()
+        assert cli.main([*arguments, "--output", str(place)]) == 2
+        shown = capsys.readouterr().err
+        assert says in shown
+        assert "Segmenting" not in shown, "it is said before the work"
     (source / "b" / "b_seg.nii.gz").unlink()
     assert cli.main(arguments) == 2
     assert "'b' has no reference" in capsys.readouterr().err

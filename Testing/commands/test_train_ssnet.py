@@ -175,6 +175,15 @@ def test_an_output_that_is_in_use_is_refused_before_any_training(source: Path, t
             command.run(command.TrainJob(each, source, output, device="cpu"))
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_any_training(source: Path, tmp_path: Path) -> None:
+    recipe = write_recipes(tmp_path / "recipes").with_name("tracker.json")
+    (tmp_path / "file").write_text("in the way")
+    job = command.TrainJob(recipe, source, tmp_path / "file" / "m", work=tmp_path / "work", device="cpu")
+    with pytest.raises(BrainSegSAMError, match="is a file, not a folder"):
+        command.run(job)
+    assert not (tmp_path / "work").exists()
+
+
 def test_the_model_does_not_take_the_place_of_its_work_folder(source: Path, tmp_path: Path) -> None:
     recipe = write_recipes(tmp_path / "recipes").with_name("tracker.json")
     for work in (tmp_path / "m", tmp_path / "m" / "work"):
