@@ -69,12 +69,14 @@ class CaseResult:
         status: "done", "skipped" (finished by an earlier run) or "failed".
         outputs: kind ("label_map", "segmentation", "record", and the names of stages) → file.
         error: why it failed, as a sentence.
+        notes: what a user should know of the result, a sentence each.
     """
 
     case_id: str
     status: str
     outputs: Mapping[str, Path] = field(default_factory=dict)
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,18 +224,19 @@ def _run_cases(
 
     ids = {case.case_id for case in planned.todo} | {result.case_id for result in planned.results}
 
-    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> dict[str, Path]:
-        for stage in computed[0].stages:
+    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> CaseResult:
+        segmentation, record = computed
+        for stage in segmentation.stages:
             if f"{case.case_id}_{stage}" in ids:
                 raise InputError(
                     f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
                     f"'{case.case_id}_{stage}'; rename one of the two cases."
                 )
-        return write_case(computed[0], job.output, case.case_id, record=computed[1])
+        paths = write_case(segmentation, job.output, case.case_id, record=record)
+        return CaseResult(case.case_id, "done", paths, notes=tuple(segmentation.record.get("notes", ())))
 
-    def on_row(row: Row[Case, dict[str, Path]]) -> None:
-        status = "failed" if row.error else "done"
-        keep(CaseResult(row.item.case_id, status, row.saved or {}, row.error))
+    def on_row(row: Row[Case, CaseResult]) -> None:
+        keep(row.saved or CaseResult(row.item.case_id, "failed", error=row.error))
 
     run_pipeline(
         planned.todo,

@@ -131,6 +131,20 @@ def test_every_stage_lies_beside_the_answer(
     assert "case: done" in capsys.readouterr().out, "a stage was missing"
 
 
+def test_what_a_user_should_know_of_a_result_is_said(
+    composed: Path, tmp_path: Path, write_case: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, nothing_stays = write_case(tmp_path / "case", GRID), 'minimum_volume_mm3={"whole": 1e9, "core": 1e9}'
+    assert predict(composed, source, tmp_path / "none", "--set", nothing_stays) == 0
+    assert "case: No lesion was found, so there was nothing to track." in capsys.readouterr().err
+    assert not voxels(tmp_path / "none" / "case_ensemble.nii.gz").any()
+    assert predict(composed, source, tmp_path / "some", "--set", "flag_agreement=1", "--progress", "json") == 0
+    shown = capsys.readouterr()
+    assert "case: Stages disagree on lesion" in shown.err
+    (case,) = json.loads(shown.out.splitlines()[-1])["cases"]
+    assert any("disagree" in note for note in case["notes"])
+
+
 def test_stages_of_an_earlier_run_do_not_stay_beside_a_new_answer(
     composed: Path, tmp_path: Path, write_case: Callable[..., Path]
 ) -> None:
