@@ -27,6 +27,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam2_features.py
   BrainSegSAMLib/backends/sam2_forward.py
   BrainSegSAMLib/backends/sam2_network.py
+  BrainSegSAMLib/backends/sam2_package.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
   BrainSegSAMLib/batch.py
@@ -94,6 +95,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompts.py
+  BrainSegSAMLib/recipes.py
   BrainSegSAMLib/reproduce.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
@@ -120,6 +122,7 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
+  Resources/Models/recipes/glioma-ssnet.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )

@@ -163,6 +163,8 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
             console.warn(f"Case '{result.case_id}' failed: {result.error}")
         else:
             console.say(f"{result.case_id}: {result.status}, {result.outputs['segmentation']}")
+        for note in result.notes:
+            console.warn(f"{result.case_id}: {note}")
 
     results = run(planned, progress=progress, on_result=on_result)
     failed = [result for result in results if result.status == "failed"]
@@ -177,7 +179,8 @@ def _as_json(result: object) -> dict[str, object]:
 
     assert isinstance(result, CaseResult)
     outputs = {kind: str(path) for kind, path in result.outputs.items()}
-    return {"case_id": result.case_id, "status": result.status, "outputs": outputs, "error": result.error}
+    known = {"case_id": result.case_id, "status": result.status, "error": result.error}
+    return {**known, "outputs": outputs, "notes": list(result.notes)}
 
 
 # ---- track ----------------------------------------------------------------------------------------------------------

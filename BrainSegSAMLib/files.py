@@ -58,6 +58,18 @@ def atomic_path(final: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Fail before the work, not after it, where nothing can be written into a folder; it is made where missing.
+
+    Raises:
+        OutputError: as `atomic_path`.
+    """
+    probe = folder / f"{PARTIAL_PREFIX}{secrets.token_hex(4)}"
+    with atomic_path(probe) as partial:
+        partial.write_bytes(b"")
+    probe.unlink(missing_ok=True)
+
+
 def output_sentence(path: Path, error: OSError) -> str:
     """Why a file cannot be written, and what to do, as one sentence."""
     reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}; choose another folder")

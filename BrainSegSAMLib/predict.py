@@ -8,6 +8,7 @@ there and true; `--resume` relies on that. `run.json` sums the run up.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from .batch import Row, run_pipeline
 from .cases import Case, find_cases, load_image
 from .components import as_rows, statistics
 from .errors import BrainSegSAMError, Cancelled, InputError, OutputError
-from .files import atomic_path, read_json, sha256_of, write_json
+from .files import check_writable, read_json, sha256_of, write_json
 from .image import Image, Segmentation
 from .methods import load_predictor
 from .methods.contract import Predictor
@@ -68,12 +69,14 @@ class CaseResult:
         status: "done", "skipped" (finished by an earlier run) or "failed".
         outputs: kind ("label_map", "segmentation", "record", and the names of stages) → file.
         error: why it failed, as a sentence.
+        notes: what a user should know of the result, a sentence each.
     """
 
     case_id: str
     status: str
     outputs: Mapping[str, Path] = field(default_factory=dict)
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def run(
     progress = progress or Progress()
     job = planned.job
     started = time.time()
-    _check_writable(job.output)
+    check_writable(job.output)
     results = list(planned.results)
 
     def keep(result: CaseResult) -> None:
@@ -209,7 +212,8 @@ def _run_cases(
         files = {name: case.modalities[name] for name in modalities}
         inputs = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
         seconds = {"read": round(time.perf_counter() - begin, 3)}
-        return image, {"case_id": case.case_id, "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
+        record = {**_choices(job, planned.model), "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
+        return image, {"case_id": case.case_id, **record}
 
     def compute(loaded: tuple[Image, dict[str, Any]], part: Progress) -> tuple[Segmentation, dict[str, Any]]:
         image, record = loaded
@@ -220,18 +224,19 @@ def _run_cases(
 
     ids = {case.case_id for case in planned.todo} | {result.case_id for result in planned.results}
 
-    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> dict[str, Path]:
-        for stage in computed[0].stages:
+    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> CaseResult:
+        segmentation, record = computed
+        for stage in segmentation.stages:
             if f"{case.case_id}_{stage}" in ids:
                 raise InputError(
                     f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
                     f"'{case.case_id}_{stage}'; rename one of the two cases."
                 )
-        return write_case(computed[0], job.output, case.case_id, record=computed[1])
+        paths = write_case(segmentation, job.output, case.case_id, record=record)
+        return CaseResult(case.case_id, "done", paths, notes=tuple(segmentation.record.get("notes", ())))
 
-    def on_row(row: Row[Case, dict[str, Path]]) -> None:
-        status = "failed" if row.error else "done"
-        keep(CaseResult(row.item.case_id, status, row.saved or {}, row.error))
+    def on_row(row: Row[Case, CaseResult]) -> None:
+        keep(row.saved or CaseResult(row.item.case_id, "failed", error=row.error))
 
     run_pipeline(
         planned.todo,
@@ -262,6 +267,8 @@ def write_case(
     begin = time.perf_counter()
     paths = output_paths(folder, case_id, segmentation.stages)
     try:
+        for stage in _earlier_stages(paths["record"]):
+            output_paths(folder, case_id, [stage])[stage].unlink(missing_ok=True)
         paths["record"].unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{paths['record']} of an earlier run cannot be replaced: {error.strerror}.") from error
@@ -291,13 +298,26 @@ def write_case(
     return paths
 
 
+def _earlier_stages(record: Path) -> list[str]:
+    """Stages that an earlier run left beside its record; they would be taken for those of a new answer."""
+    try:
+        return [stage for stage in read_json(record)["stages"] if "/" not in stage and "\\" not in stage]
+    except (InputError, KeyError, TypeError):
+        return []
+
+
+def _choices(job: PredictJob, model: Model) -> dict[str, Any]:
+    """What decides a result beside model and inputs, as JSON gives it back."""
+    reference = job.reference or model.modalities[0]
+    return {"overrides": json.loads(json.dumps(dict(job.overrides))), "reference": reference}
+
+
 def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
     """Whether a true record of this case, model, settings and inputs lies in the output folder."""
     try:
         record = read_json(output_paths(job.output, case.case_id)["record"])
         same_model = record["prediction"]["model_sha256"] == model.sha256
-        settings = record["prediction"]["settings"]
-        same_settings = all(settings.get(key) == value for key, value in job.overrides.items())
+        same_choices = all(record[name] == value for name, value in _choices(job, model).items())
         same_inputs = all(
             record["inputs"][name]["sha256"] == sha256_of(case.modalities[name]) for name in model.modalities
         )
@@ -308,14 +328,7 @@ def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
         )
     except (InputError, KeyError, TypeError):
         return False
-    return same_model and same_settings and same_inputs and complete
-
-
-def _check_writable(folder: Path) -> None:
-    """Fail before the work, not after it, where nothing can be written."""
-    with atomic_path(folder / ".writable") as probe:
-        probe.write_bytes(b"")
-    (folder / ".writable").unlink(missing_ok=True)
+    return same_model and same_choices and same_inputs and complete
 
 
 def _write_run_record(planned: Plan, results: Sequence[CaseResult], *, status: str, started: float) -> None:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from .backends.devices import resolve_device
 from .cases import Case, find_cases, load_image
 from .console import parse_setting
-from .errors import GeometryError, InputError
-from .files import write_json
+from .errors import GeometryError, InputError, OutputError
+from .files import check_writable, write_json
 from .geometry import Geometry
 from .methods import load_predictor
 from .methods.ssnet.composing import METHOD as SSNET
@@ -148,6 +148,9 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Sc
             "make one with 'brainsegsam models compose'."
         )
     cases = _labelled(job.source, model)
+    if job.output.is_dir():
+        raise OutputError(f"{job.output} is a folder; name a file for the numbers.")
+    check_writable(job.output.parent)
     device = resolve_device(job.device)
     progress.stage("Loading the model", until=0.02)
     predictor = load_predictor(model.folder, device=device, trust=job.trust, overrides=dict(job.settings))

@@ -1,16 +1,18 @@
 """The command that trains a model: a recipe and labelled cases in, a model folder and the record of the run out.
 
-A recipe is one JSON file with everything that decides the result: what the model is (name, modalities, regions,
-licence), how it is trained (settings and seed), and how references name their labels. So one command repeats a model.
+A recipe says everything that decides the result; see `recipes`. A model of the method "ssnet" is composed of two, each
+of which is trained first where the recipe names one for it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,21 +20,17 @@ from typing import Any
 from .backends.devices import resolve_device
 from .cases import Case, find_cases
 from .console import parse_setting
-from .errors import BrainSegSAMError, Cancelled, InputError
-from .files import read_json, write_json
-from .labels import LabelScheme
-from .methods.nnunet.config import TrainingConfig
+from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
+from .files import check_writable, output_sentence, write_json
 from .methods.nnunet.training import TrainingRun, train
-from .methods.ssnet.tracker import METHOD as TRACKER
+from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, describe
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.ssnet.tracker_training import train_tracker
-from .models.store import Model
+from .models.catalogue import find_model, is_installed
+from .models.store import MODEL_FILE, Model, load_model
 from .progress import Progress
+from .recipes import PARTS, Recipe, SSNetRecipe, read_recipe
 from .runs import RECORD_VERSION, RUN_FILE, versions
-
-NNUNET = "nnunet"
-METHODS = (NNUNET, TRACKER)
-_FILLED_IN = ("folder", "weights", "preprocessing", "results", "scheme", "method")
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,14 @@ class TrainJob:
     """What to train, from what, and where to.
 
     Attributes:
-        recipe: JSON file, see `Recipe`.
+        recipe: JSON file, see `recipes`.
         source: labelled cases; what `cases.find_cases` takes.
         output: the model folder to make.
         work: folder for intermediate files, by which an interrupted training is resumed; `<output>.work` where None.
         device: "auto", or a torch device name.
-        at_once: folds that are trained at the same time.
-        overrides: settings of the training to use instead of the recipe's.
+        at_once: folds of an nnU-Net that are trained at the same time.
+        overrides: settings of the training to use instead of the recipe's. Of an ssnet recipe: settings of SSNet, and
+            those of the two trainings after "prior." and "tracker.".
     """
 
     recipe: Path
@@ -57,70 +56,30 @@ class TrainJob:
     at_once: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def work_folder(self) -> Path:
+        """Where intermediate files lie."""
+        output = self.output.absolute()
+        return self.work or output.with_name(output.name + ".work")
+
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """A recipe as read.
+class _Plan:
+    """A training with everything checked that can be before it starts.
 
     Attributes:
-        model: fields of `Model`, as in model.json: name, title, modalities, regions, licence, settings, citations, …
-        training: settings of `TrainingConfig` or `TrackerTrainingConfig`; what is not named keeps its default.
-        label_values: value in the references' files → value in the regions, for those that differ.
-        method: one of `METHODS`.
+        model: the model to be, without weights.
+        case_ids: that it learns from.
+        settings: all of the training, for the record.
+        device: torch device name.
+        start: trains it and writes its folder.
     """
 
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    label_values: Mapping[int, int]
-    method: str = NNUNET
-
-    @classmethod
-    def read(cls, path: Path) -> Recipe:
-        """Read a recipe.
-
-        Raises:
-            InputError: where the file is no recipe; the message says what is missing.
-        """
-        content = read_json(path)
-        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-            raise InputError(f'{path} is not a recipe: it has no section "model". See Resources/Models/recipes.')
-        unknown = sorted(set(content) - {"method", "model", "training", "label_values"})
-        missing = sorted({"name", "title", "modalities", "regions", "licence"} - set(content["model"]))
-        if unknown or missing:
-            raise InputError(
-                f"{path} is not a recipe: "
-                + (f"unknown is {', '.join(unknown)}." if unknown else f"its model lacks {', '.join(missing)}.")
-            )
-        try:
-            label_values = {int(key): int(value) for key, value in content.get("label_values", {}).items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f'{path}: "label_values" must map numbers to numbers, as in {{"4": 3}}.') from error
-        method = content.get("method", NNUNET)
-        if method not in METHODS:
-            raise InputError(f"{path}: the method '{method}' cannot be trained; use one of: {', '.join(METHODS)}.")
-        return cls(content["model"], content.get("training", {}), label_values, method)
-
-    def config(self, overrides: Mapping[str, Any]) -> TrainingConfig | TrackerTrainingConfig:
-        """The settings of the training, some of them replaced.
-
-        Raises:
-            InputError: for a name that is no setting, or a value that cannot be used.
-        """
-        kind = TrackerTrainingConfig if self.method == TRACKER else TrainingConfig
-        return kind.from_dict({**self.training, **overrides})
-
-    def template(self, folder: Path) -> Model:
-        """The model that it describes, without what training fills in.
-
-        Raises:
-            InputError: for a field that a model does not have.
-        """
-        values = {key: value for key, value in self.model.items() if key != "regions"}
-        wrong = sorted(set(values) - {f.name for f in fields(Model)} | set(values) & set(_FILLED_IN))
-        if wrong:
-            raise InputError(f'The recipe\'s section "model" has {", ".join(wrong)}, which cannot be set there.')
-        values |= {key: tuple(values[key]) for key in ("modalities", "citations") if key in values}
-        return Model(folder=folder, method=self.method, scheme=LabelScheme.from_list(self.model["regions"]), **values)
+    model: Model
+    case_ids: tuple[str, ...]
+    settings: Mapping[str, Any]
+    device: str
+    start: Callable[[Progress], Model]
 
 
 def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
@@ -129,20 +88,17 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
     Raises:
         InputError, GeometryError: where the recipe or a case cannot be used.
         ModelError: where there is a model in the output folder already.
+        OutputError: where the output folder holds something else, or files cannot be written.
         BrainSegSAMError: where the training fails.
         Cancelled: when the progress was cancelled; the same call resumes it.
     """
     progress = progress or Progress()
     started = time.time()
-    recipe = Recipe.read(job.recipe)
-    config = recipe.config(job.overrides)
-    template = recipe.template(job.output)
-    device = resolve_device(job.device)
-    cases = labelled_cases(job.source, template)
-    work = job.work or job.output.with_name(job.output.name + ".work")
+    plan = _plan(job)
+    check_writable(job.output.absolute().parent)
     status, model = "finished", None
     try:
-        model = _train(cases, config, template, recipe.label_values, job.at_once, work, device, progress)
+        model = plan.start(progress)
     except Cancelled:
         status = "cancelled"
         raise
@@ -159,31 +115,56 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
             "recipe": str(job.recipe),
             "source": str(job.source),
             "output": str(job.output),
-            "cases": [case.case_id for case in cases],
-            "settings": config.as_dict(),
-            "device": device,
+            "cases": list(plan.case_ids),
+            "settings": dict(plan.settings),
+            "device": plan.device,
             "at_once": job.at_once,
             "versions": versions(),
             "model_sha256": model.sha256 if model else None,
             "results": dict(model.results) if model else {},
         }
-        write_json(record, work / RUN_FILE)
+        write_json(record, job.work_folder / RUN_FILE)
     return model
 
 
-def _train(
-    cases: list[Case], config: TrainingConfig | TrackerTrainingConfig, template: Model, label_values: Mapping[int, int],
-    at_once: int, work: Path, device: str, progress: Progress,
-) -> Model:  # fmt: skip
-    """Hand over to the method that the settings belong to."""
-    if isinstance(config, TrackerTrainingConfig):
-        if at_once > 1:
-            raise InputError("The networks of a tracker are trained one after the other; leave --at-once at 1.")
-        return train_tracker(
-            cases, config, template, work=work, device=device, label_values=label_values, progress=progress
-        )
-    execution = TrainingRun(work, device, at_once, os.cpu_count() or 1)
-    return train(cases, config, template, run=execution, label_values=label_values, progress=progress)
+def _plan(job: TrainJob) -> _Plan:
+    recipe = read_recipe(job.recipe)
+    _check_folders(job)
+    return _plan_ssnet(job, recipe) if isinstance(recipe, SSNetRecipe) else _plan_network(job, recipe)
+
+
+def _check_folders(job: TrainJob) -> None:
+    """Fail before the training, not after it, where its model cannot take its place."""
+    output, work = job.output.absolute(), job.work_folder.absolute()
+    if (output / MODEL_FILE).exists():
+        raise ModelError(f"There is a model in '{job.output}' already; choose another folder or remove it.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"'{job.output}' holds something else; choose a folder for the model that is not there yet.")
+    if work == output or output in work.parents:
+        raise InputError(f"The work folder '{work}' lies in the model's own folder '{output}'; choose another.")
+
+
+# ---- one network --------------------------------------------------------------------------------------------------
+
+
+def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
+    config = recipe.config(job.overrides)
+    template = recipe.template(job.output)
+    device = resolve_device(job.device)
+    cases = labelled_cases(job.source, template)
+    work = job.work_folder
+
+    def start(progress: Progress) -> Model:
+        if isinstance(config, TrackerTrainingConfig):
+            return train_tracker(
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
+            )
+        execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1)
+        return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
+
+    if isinstance(config, TrackerTrainingConfig) and job.at_once > 1:
+        raise InputError("The networks of a tracker are trained one after the other; leave --at-once at 1.")
+    return _Plan(template, tuple(case.case_id for case in cases), config.as_dict(), device, start)
 
 
 def labelled_cases(source: Path, template: Model) -> list[Case]:
@@ -204,6 +185,85 @@ def labelled_cases(source: Path, template: Model) -> list[Case]:
     return cases
 
 
+# ---- a model composed of two --------------------------------------------------------------------------------------
+
+
+def _plan_ssnet(job: TrainJob, recipe: SSNetRecipe) -> _Plan:
+    """Both parts are planned, and checked to fit each other, before the first is trained."""
+    own, of_parts = _split(job.overrides)
+    settings = {**recipe.settings, **own}
+    trainings, plans, models = {}, {}, {}
+    for part in PARTS:
+        path = recipe.recipe_of(part)
+        if path is not None:
+            trainings[part] = _training_of(part, path, job, of_parts[part])
+            plans[part] = _plan(trainings[part])
+            models[part] = plans[part].model
+        elif of_parts[part]:
+            raise InputError(f"The {part} is a model that exists, so its training has no {', '.join(of_parts[part])}.")
+        else:
+            models[part] = load_model(_existing(recipe.parts[part], recipe.folder))
+    if not trainings:
+        raise InputError(f"{job.recipe} names two models that exist; use 'brainsegsam models compose' instead.")
+    made = describe(
+        models[PRIOR_FOLDER], models[TRACKER_FOLDER], name=recipe.name, title=recipe.title, settings=settings
+    )
+
+    def start(progress: Progress) -> Model:
+        folders = {part: model.folder for part, model in models.items() if part not in trainings}
+        with _temporary_folder(job.work_folder) as finished:
+            for number, (part, training) in enumerate(trainings.items(), start=1):
+                share = progress.part(part, until=number / len(trainings))
+                folders[part] = run(replace(training, output=finished / part), progress=share).folder
+            return compose(
+                folders[PRIOR_FOLDER], folders[TRACKER_FOLDER], job.output,
+                name=recipe.name, title=recipe.title, settings=settings,
+            )  # fmt: skip
+
+    learned = sorted({case_id for plan in plans.values() for case_id in plan.case_ids})
+    described = {**made.settings, **{part: plan.settings for part, plan in plans.items()}}
+    return _Plan(made, tuple(learned), described, resolve_device(job.device), start)
+
+
+def _split(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """SSNet's own settings, and those of the two trainings, whose names begin with the part's."""
+    own: dict[str, Any] = {}
+    of_parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for name, value in overrides.items():
+        part, dot, rest = name.partition(".")
+        if dot and part in of_parts:
+            of_parts[part][rest] = value
+        else:
+            own[name] = value
+    return own, of_parts
+
+
+def _training_of(part: str, recipe: Path, job: TrainJob, overrides: Mapping[str, Any]) -> TrainJob:
+    """The job that trains a part, in a work folder of its own; its output is decided when it starts."""
+    if isinstance(read_recipe(recipe), SSNetRecipe):
+        raise InputError(f"{job.recipe}: the {part} cannot be composed itself, as {recipe} says.")
+    work = job.work_folder / part
+    at_once = job.at_once if part == PRIOR_FOLDER else 1
+    return TrainJob(recipe, job.source, work.with_name(f".{part}"), work, job.device, at_once, overrides)
+
+
+def _existing(text: str, folder: Path) -> Path:
+    """A model by name, or by its folder beside the recipe."""
+    beside = folder / text
+    return beside if beside.is_dir() and not is_installed(text) else find_model(text)
+
+
+@contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".finished-", dir=parent)
+    except OSError as error:
+        raise OutputError(output_sentence(parent, error)) from error
+    with folder as path:
+        yield Path(path)
+
+
 # ---- command line -------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +279,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting of the training to use instead of the recipe's, e.g. epochs=10; the value is JSON",
+        help="a setting of the training to use instead of the recipe's, e.g. epochs=10, or prior.epochs=10 of a recipe "
+        "of two; the value is JSON",
     )
 
 
@@ -243,6 +304,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     model = run(job, progress=progress)
     for title, table in model.results.items():
         yield f"{title} (mean):"
-        for name, value in zip(table["columns"][2:], table["rows"][-1][2:], strict=True):
-            yield f"  {name}: Dice {value:.3f}" if value is not None else f"  {name}: in none of the cases"
+        for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):
+            score = f"Dice {value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
+            yield f"  {name}: {score}"
     yield f"The model lies in {model.folder}."

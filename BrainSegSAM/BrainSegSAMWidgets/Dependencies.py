@@ -1,15 +1,18 @@
 """Asks for the Python packages that a segmentation needs, when it is first started; never at import.
 
 Slicer's own packages must come out as they went in: what is installed of them is handed to pip as constraints. PyTorch
-comes through Slicer's PyTorch extension, which picks the build for the computer's graphics card.
+comes through Slicer's PyTorch extension, which picks the build for the computer's graphics card. Only models that track
+need sam2, which is built against it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +20,9 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
+from BrainSegSAMLib.backends import sam2_package
 from BrainSegSAMLib.errors import DependencyError
+from BrainSegSAMLib.methods import NEED_SAM2
 from BrainSegSAMLib.resources import resource_path
 
 if TYPE_CHECKING:
@@ -45,14 +50,26 @@ def keptVersions() -> list[str]:
     return [f"{name}=={version}" for name in _KEPT if (version := _version(name)) is not None]
 
 
-def ensureDependencies() -> None:
+def ensureDependencies(method: str) -> None:
     """Install what is missing, after asking the user; returns when everything is there. On the main thread only.
+
+    Args:
+        method: of the chosen model; those that track need sam2 beside what all need.
 
     Raises:
         DependencyError: what is missing and how to get it, where it was refused or could not be installed.
     """
     _ensureTorch()
-    missing = missingRequirements(readRequirements())
+    _ensure(lambda: missingRequirements(readRequirements()), _install, "")
+    if method in NEED_SAM2:
+        byHand = _("By hand, in a terminal: {command}").format(command=sam2_package.install_command("PythonSlicer"))
+        _ensure(_missingSam2, _installSam2, byHand)
+
+
+def _ensure(
+    findMissing: Callable[[], list[Requirement]], install: Callable[[list[Requirement], Path], None], byHand: str
+) -> None:
+    missing = findMissing()
     if not missing:
         return
     names = ", ".join(str(r) for r in missing)
@@ -60,20 +77,14 @@ def ensureDependencies() -> None:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(keptVersions()), encoding="utf-8")
         try:
-            _install(missing, constraints)
+            install(missing, constraints)
         except (RuntimeError, subprocess.CalledProcessError) as error:
-            raise DependencyError(
-                _("These Python packages are needed and were not installed: {names} ({reason}).").format(
-                    names=names, reason=error
-                )
-            ) from error
+            message = _("These Python packages are needed and were not installed: {names} ({reason}).")
+            raise DependencyError(f"{message.format(names=names, reason=error)} {byHand}".strip()) from error
     importlib.invalidate_caches()
-    if missingRequirements(readRequirements()):
-        raise DependencyError(
-            _("These Python packages are needed: {names}. Install them, restart Slicer and press Apply again.").format(
-                names=names
-            )
-        )
+    if findMissing():
+        message = _("These Python packages are needed: {names}. Install them, restart Slicer and press Apply again.")
+        raise DependencyError(f"{message.format(names=names)} {byHand}".strip())
 
 
 def _version(name: str) -> str | None:
@@ -97,6 +108,44 @@ def _ensureTorch() -> None:
         raise DependencyError(_("PyTorch is needed and was not installed."))
 
 
+def _missingSam2() -> list[Requirement]:
+    """Whether it can be imported counts, not what it is called: other extensions install it from its repository."""
+    from packaging.requirements import Requirement
+
+    return [] if importlib.util.find_spec("sam2") is not None else [Requirement(sam2_package.REQUIREMENT)]
+
+
+def _installSam2(missing: list[Requirement], constraints: Path) -> None:
+    """With options for its build, which `slicer.packaging.pip_ensure` does not hand on.
+
+    Raises:
+        RuntimeError: where the user declines.
+        CalledProcessError: where pip fails.
+    """
+    _askToInstall(missing)
+    before = {name: os.environ.get(name) for name in sam2_package.ENVIRONMENT}
+    os.environ.update(sam2_package.ENVIRONMENT)
+    try:
+        slicer.util.pip_install(
+            [*(str(r) for r in missing), *sam2_package.PIP_OPTIONS, "--constraint", str(constraints)]
+        )
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _askToInstall(missing: list[Requirement]) -> None:
+    """Raises RuntimeError where the user declines."""
+    question = _("BrainSegSAM needs these Python packages:\n\n{names}\n\nInstall them into Slicer now?").format(
+        names="\n".join(str(r) for r in missing)
+    )
+    if not slicer.util.confirmOkCancelDisplay(question):
+        raise RuntimeError(_("declined"))
+
+
 def _install(missing: list[Requirement], constraints: Path) -> None:
     """Through `slicer.packaging`, which asks and shows progress, or by ourselves before Slicer 5.11.
 
@@ -107,11 +156,7 @@ def _install(missing: list[Requirement], constraints: Path) -> None:
     try:
         from slicer import packaging as slicerPackaging
     except ImportError:
-        question = _("BrainSegSAM needs these Python packages:\n\n{names}\n\nInstall them into Slicer now?").format(
-            names="\n".join(str(r) for r in missing)
-        )
-        if not slicer.util.confirmOkCancelDisplay(question):
-            raise RuntimeError(_("declined")) from None
+        _askToInstall(missing)
         slicer.util.pip_install([*(str(r) for r in missing), "--constraint", str(constraints)])
     else:
         slicerPackaging.pip_ensure(missing, constraints=constraints, requester=_REQUESTER)

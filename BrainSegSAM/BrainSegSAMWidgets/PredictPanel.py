@@ -195,7 +195,7 @@ class PredictPanel:
         self.ui.resultTable.visible = False
         self.ui.statusLabel.text = _("Starting…")
         try:
-            ensureDependencies()
+            ensureDependencies(self.model.method)
             self.logic.start(request, Listener(self.onProgress, self.log, self.onDone, self.onFailed))
         except BrainSegSAMError as error:
             self.onFailed(error)

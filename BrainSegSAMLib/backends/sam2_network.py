@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DependencyError, ModelError
 from .checkpoints import load_checkpoint
 from .sam2_architecture import Sam2Architecture, recognise
+from .sam2_package import install_command
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +33,8 @@ def build(architecture: Sam2Architecture) -> torch.nn.Module:
         from sam2.modeling.sam2_base import SAM2Base
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"Tracking needs the Python package '{error.name}'; after PyTorch, install it with: "
-            "pip install --no-build-isolation sam2==1.1.0"
+            f"Tracking needs the Python package '{error.name}'. After PyTorch, install sam2 with: {install_command()} "
+            "(for Slicer, with PythonSlicer in place of python)."
         ) from error
     network: torch.nn.Module = SAM2Base(**network_arguments(architecture))
     return network.eval()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Final
 
 from ..errors import DependencyError, ModelError
 from ..models.store import load_model
@@ -23,6 +24,9 @@ OTHER_METHODS: dict[str, str] = {
     "sam2_tracker": "it follows what is marked on a slice. Use it with 'brainsegsam track', or make a model of it and "
     "of one that segments with 'brainsegsam models compose'.",
 }
+
+# Methods that track, and so need the package sam2 beside what Resources/requirements.txt lists.
+NEED_SAM2: Final = ("ssnet", "sam2_tracker")
 
 
 def load_predictor(

@@ -168,6 +168,21 @@ def load_model(folder: Path | str, *, verify_hashes: bool = True) -> Model:
     return model
 
 
+def check_described_model(description: Mapping[str, Any], path: Path) -> None:
+    """Refuse now, before a long training, what `write_model` would refuse after it.
+
+    Args:
+        description: fields of a model.json, without those that training fills in.
+        path: where they stand, for the message.
+
+    Raises:
+        ModelError: one sentence that names the file and the field.
+    """
+    weights = [{"path": "weights", "sha256": "0" * 64, "size": 0}]
+    blank = Model(Path(), "", "", "", (), LabelScheme.plain({"none": 1}), "").as_dict()
+    check_described({**blank, **description, "weights": weights}, SCHEMA_NAME, path)
+
+
 def write_model(model: Model, *, files: Iterable[str] | None = None) -> Model:
     """Write `model.json` into `model.folder`, with sizes and hashes taken from the files as they lie there.
 

@@ -121,6 +121,12 @@ def test_resume_skips_finished_cases_and_redoes_doubtful_ones(
     assert "case-a: done" in capsys.readouterr().out, "its input has changed"
     assert run(random_model, two_cases, output, "--resume", "--folds", "0") == 0
     assert "skipped" not in capsys.readouterr().out, "the settings have changed"
+    assert run(random_model, two_cases, output, "--resume", "--folds", "0") == 0
+    assert "done" not in capsys.readouterr().out
+    assert run(random_model, two_cases, output, "--resume") == 0
+    assert "skipped" not in capsys.readouterr().out, "the settings have changed back"
+    assert run(random_model, two_cases, output, "--resume", "--reference", "t1ce") == 0
+    assert "skipped" not in capsys.readouterr().out, "the result lies on another grid"
 
 
 def test_dry_run_says_what_would_run_and_writes_nothing(

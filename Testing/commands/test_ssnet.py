@@ -131,6 +131,31 @@ def test_every_stage_lies_beside_the_answer(
     assert "case: done" in capsys.readouterr().out, "a stage was missing"
 
 
+def test_what_a_user_should_know_of_a_result_is_said(
+    composed: Path, tmp_path: Path, write_case: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, nothing_stays = write_case(tmp_path / "case", GRID), 'minimum_volume_mm3={"whole": 1e9, "core": 1e9}'
+    assert predict(composed, source, tmp_path / "none", "--set", nothing_stays) == 0
+    assert "case: No lesion was found, so there was nothing to track." in capsys.readouterr().err
+    assert not voxels(tmp_path / "none" / "case_ensemble.nii.gz").any()
+    assert predict(composed, source, tmp_path / "some", "--set", "flag_agreement=1", "--progress", "json") == 0
+    shown = capsys.readouterr()
+    assert "case: Stages disagree on lesion" in shown.err
+    (case,) = json.loads(shown.out.splitlines()[-1])["cases"]
+    assert any("disagree" in note for note in case["notes"])
+
+
+def test_stages_of_an_earlier_run_do_not_stay_beside_a_new_answer(
+    composed: Path, tmp_path: Path, write_case: Callable[..., Path]
+) -> None:
+    source, output = write_case(tmp_path / "case", GRID), tmp_path / "out"
+    assert predict(composed, source, output) == 0
+    (output / "case_notes.nii.gz").write_text("mine")
+    assert predict(composed, source, output, "--set", 'inputs=[["flair"]]') == 0
+    stages = {path.name for path in output.glob("case_*")}
+    assert stages == {f"case_{name}.nii.gz" for name in ("nnunet", "flair", "ensemble", "agreement", "notes")}
+
+
 def test_a_stage_does_not_overwrite_another_case(
     composed: Path, tmp_path: Path, write_case: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +226,12 @@ def test_the_papers_table_stands_beside_what_is_measured(
     dice = [row["dice"] for row in numbers["cases"] if row["stage"] == "nnunet"]
     assert rows["nnU-Net v2"]["measured"][1] == pytest.approx(np.mean(dice), abs=1e-5)
     assert cli.main([*arguments[:-2], "--labels", "7"]) == 0, "no voxel has the value, so everything is over-segmented"
+    for place, says in ((tmp_path, "is a folder"), (output / "more.json", "is a file, not a folder")):
+        capsys.readouterr()
+        assert cli.main([*arguments, "--output", str(place)]) == 2
+        shown = capsys.readouterr().err
+        assert says in shown
+        assert "Segmenting" not in shown, "it is said before the work"
     (source / "b" / "b_seg.nii.gz").unlink()
     assert cli.main(arguments) == 2
     assert "'b' has no reference" in capsys.readouterr().err

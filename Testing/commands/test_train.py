@@ -107,13 +107,18 @@ def test_the_record_tells_how_a_run_ended(
         ({"epochs": 3}, "unknown is epochs"),
         ({"label_values": {"four": 3}}, "must map numbers to numbers"),
         ({"model": {**MODEL, "weights": []}}, "has weights, which cannot be set"),
+        ({"model": {**MODEL, "modalities": "t1"}}, "'modalities' must be of type array"),
+        ({"model": {**MODEL, "name": "A B"}}, "'name' is not valid"),
+        ({"model": {**MODEL, "regions": [{"name": "lesion"}]}}, "lacks 'labels'"),
         ({"training": {"epoch": 3}}, "no setting epoch"),
+        ({"training": [3]}, '"training" must map'),
     ],
 )
 def test_recipes_that_cannot_be_used(tmp_path: Path, content: dict[str, Any], complaint: str) -> None:
     job = command.TrainJob(write_recipe(tmp_path, **content), make_cases(tmp_path / "data"), tmp_path / "tiny")
-    with pytest.raises(InputError, match=complaint):
+    with pytest.raises(BrainSegSAMError, match=complaint):
         command.run(job)
+    assert not (tmp_path / "tiny.work").exists(), "before any training"
 
 
 def test_cases_without_reference_and_odd_options_are_refused(tmp_path: Path, called: dict[str, Any]) -> None:

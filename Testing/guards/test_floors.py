@@ -25,10 +25,10 @@ FLOORS = {
         "resample", "components", "labelled_images"],
     2: ["backends", "metrics", "models", "batch", "pictures"],
     3: ["methods"],
-    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console"],
+    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
-COMMANDS = set(FLOORS[4]) - {"console"}
+COMMANDS = set(FLOORS[4]) - {"console", "recipes"}
 MODEL_PACKAGES = {
     "nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils",
     "segment_anything", "sam2", "ultralytics", "monai", "timm",

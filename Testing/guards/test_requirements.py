@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from BrainSegSAMLib.backends import sam2_package
+
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml by itself.")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,3 +61,11 @@ def test_pyproject_admits_slicers_versions() -> None:
     """The same library runs in both places, so its own bounds must admit what Slicer 5.12 brings."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert [f for f in faults([Requirement(d) for d in project["dependencies"]]) if re.search("would change", f)] == []
+
+
+def test_sam2_is_installed_alike_everywhere() -> None:
+    command = " ".join([*sam2_package.PIP_OPTIONS, sam2_package.REQUIREMENT])
+    for name in ("README.md", "Makefile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert command in text, name
+        assert all(f"{variable}={value}" in text for variable, value in sam2_package.ENVIRONMENT.items()), name

@@ -18,7 +18,7 @@ from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods.contract import Predictor
 from BrainSegSAMLib.methods.ssnet.config import SSNetSettings
 from BrainSegSAMLib.methods.ssnet.predictor import SSNetPredictor, agreement_scheme
-from BrainSegSAMLib.methods.ssnet.tracker import Tracker, tracker_inputs
+from BrainSegSAMLib.methods.ssnet.tracker import Tracker, tracker_inputs, vote_name
 from BrainSegSAMLib.models.store import Model
 from BrainSegSAMLib.progress import Progress
 from Testing.similarity_tracker import SimilarityTracker
@@ -287,6 +287,17 @@ def test_what_the_tracker_sees() -> None:
         tracker_inputs(general, prior, (("pd",),))
     result = predictor(inputs=[["flair"], ["flair", "t2"]]).predict(THREE)
     assert list(result.stages)[1:3] == ["flair", "flair-t2"]
+
+
+def test_votes_have_names_that_suit_files_and_differ() -> None:
+    assert vote_name(("flair", "t1ce")) == "flair-t1ce"
+    assert vote_name(("t1 w/ contrast: a", "../b")) == "t1_w_contrast_a-.._b"
+    assert vote_name(("t1+c", "β")) == "t1+c-β"
+    prior = ThresholdPrior()
+    for names in (("a b", "a/b"), ("ensemble", "t1"), ("threshold", "t1"), ("t1", "agreement")):
+        prior.model = replace(prior.model, modalities=names)
+        with pytest.raises(InputError, match="the same name"):
+            predictor(prior=prior)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -33,7 +34,7 @@ def packaging_module(monkeypatch, pip_ensure):
 def test_nothing_is_asked_when_all_is_there(bench, dialogs):
     from BrainSegSAMWidgets.Dependencies import ensureDependencies
 
-    ensureDependencies()
+    ensureDependencies("nnunet")
 
 
 def test_missing_is_what_is_absent_or_of_another_version(dependencies):
@@ -55,7 +56,7 @@ def test_slicers_packaging_gets_constraints_that_hold_slicers_packages(dependenc
 
     packaging_module(monkeypatch, pip_ensure)
     with pytest.raises(DependencyError, match="no-such-package-here"):  # it was not really installed
-        dependencies.ensureDependencies()
+        dependencies.ensureDependencies("nnunet")
     ((requirements, constraints, requester),) = calls
     assert requirements == ["no-such-package-here>=1"]
     assert f"numpy=={np.__version__}" in constraints
@@ -72,7 +73,7 @@ def test_a_refusal_or_a_failure_is_a_sentence(dependencies, monkeypatch, dialogs
 
     packaging_module(monkeypatch, pip_ensure)
     with pytest.raises(DependencyError, match=r"needed and were not installed: no-such-package-here>=1 \("):
-        dependencies.ensureDependencies()
+        dependencies.ensureDependencies("nnunet")
 
 
 @pytest.mark.parametrize("answer", [True, False])
@@ -86,7 +87,7 @@ def test_before_slicer_5_11_it_asks_itself(dependencies, monkeypatch, dialogs, a
     monkeypatch.setattr(slicer.util, "pip_install", installed.append, raising=False)
     dialogs.answer = answer
     with pytest.raises(DependencyError, match="no-such-package-here"):
-        dependencies.ensureDependencies()
+        dependencies.ensureDependencies("nnunet")
     ((kind, question),) = dialogs.messages
     dialogs.messages.clear()
     assert kind == "confirmOkCancelDisplay"
@@ -103,13 +104,75 @@ def test_torch_comes_from_slicers_extension(dependencies, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
     with pytest.raises(DependencyError, match="Install the PyTorch extension"):
-        dependencies.ensureDependencies()
+        dependencies.ensureDependencies("nnunet")
     asked = []
     logic = SimpleNamespace(installTorch=lambda askConfirmation: asked.append(askConfirmation))
     monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
     with pytest.raises(DependencyError, match="was not installed"):
-        dependencies.ensureDependencies()
+        dependencies.ensureDependencies("nnunet")
     assert asked == [True]
+
+
+@pytest.fixture
+def without_sam2(bench, monkeypatch):
+    """All is there but sam2, until `pip_install` was called; holds its arguments and the build's variable."""
+    import slicer
+
+    installed = []
+    real = importlib.util.find_spec
+
+    def find_spec(name):
+        return real(name) if name != "sam2" or installed else None
+
+    def pip_install(arguments):
+        installed.append((arguments, os.environ.get("SAM2_BUILD_CUDA")))
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(slicer.util, "pip_install", pip_install, raising=False)
+    monkeypatch.delenv("SAM2_BUILD_CUDA", raising=False)
+    return installed
+
+
+@pytest.mark.parametrize("method", ["ssnet", "sam2_tracker"])
+def test_models_that_track_get_sam2_built_against_slicers_pytorch(without_sam2, dialogs, method):
+    from BrainSegSAMWidgets.Dependencies import ensureDependencies
+
+    ensureDependencies("nnunet")
+    assert without_sam2 == [], "nobody else is asked"
+    ensureDependencies(method)
+    (((requirement, *options), build_cuda),) = without_sam2
+    assert requirement == "sam2==1.1.0"
+    assert options[:2] == ["--no-build-isolation", "--constraint"]
+    assert build_cuda == "0"
+    assert "SAM2_BUILD_CUDA" not in os.environ
+    ((kind, question),) = dialogs.messages
+    dialogs.messages.clear()
+    assert kind == "confirmOkCancelDisplay"
+    assert "sam2==1.1.0" in question
+    ensureDependencies(method)
+    assert len(without_sam2) == 1, "it is there now"
+
+
+def test_sam2_that_is_declined_or_cannot_be_built_can_be_installed_by_hand(without_sam2, dialogs, monkeypatch):
+    import slicer
+    from BrainSegSAMWidgets.Dependencies import ensureDependencies
+
+    from BrainSegSAMLib.errors import DependencyError
+
+    def fail(arguments):
+        raise subprocess.CalledProcessError(1, "pip")
+
+    command = "PythonSlicer -m pip install --no-build-isolation sam2==1.1.0"
+    dialogs.answer = False
+    with pytest.raises(DependencyError, match=rf"not installed: sam2==1.1.0 \(declined\).*{command}"):
+        ensureDependencies("ssnet")
+    assert without_sam2 == []
+    dialogs.answer = True
+    monkeypatch.setattr(slicer.util, "pip_install", fail)
+    with pytest.raises(DependencyError, match=f"returned non-zero.*{command}"):
+        ensureDependencies("ssnet")
+    assert "SAM2_BUILD_CUDA" not in os.environ
+    dialogs.messages.clear()
 
 
 def test_apply_says_what_is_missing_and_starts_nothing(widget, volume, bench, dialogs, monkeypatch):
@@ -117,7 +180,8 @@ def test_apply_says_what_is_missing_and_starts_nothing(widget, volume, bench, di
 
     from BrainSegSAMLib.errors import DependencyError
 
-    def refuse():
+    def refuse(method):
+        assert method == "nnunet"
         raise DependencyError("PyTorch is needed.")
 
     monkeypatch.setattr(PredictPanel, "ensureDependencies", refuse)

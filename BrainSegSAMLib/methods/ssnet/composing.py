@@ -24,14 +24,21 @@ CITATION: Final = "Jang et al., SSNet (nnU-Net v2 with SAM-Track for lesions in 
 
 
 def compose(
-    prior: Path, tracker: Path, destination: Path, *, title: str = "", settings: Mapping[str, Any] | None = None
+    prior: Path,
+    tracker: Path,
+    destination: Path,
+    *,
+    name: str = "",
+    title: str = "",
+    settings: Mapping[str, Any] | None = None,
 ) -> Model:
     """Make an SSNet model.
 
     Args:
         prior: model folder whose lesions are tracked, e.g. of the method "nnunet".
         tracker: model folder of the method "sam2_tracker".
-        destination: folder of the new model; its name becomes the model's.
+        destination: folder of the new model; not there, or empty.
+        name: of the new model; that of its folder where "".
         title: name shown to users; made of the two models' where "".
         settings: of `config.SSNetSettings`, in one flat table, that differ from the defaults.
 
@@ -43,21 +50,22 @@ def compose(
         InputError: for settings that cannot be used.
         OutputError: where files cannot be written.
     """
-    check_name(destination.name)
-    if destination.exists():
+    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
         raise ModelError(f"There is a model at '{destination}' already; remove it first or choose another name.")
     parts = {PRIOR_FOLDER: load_model(prior), TRACKER_FOLDER: load_model(tracker)}
-    made = _described(parts[PRIOR_FOLDER], parts[TRACKER_FOLDER], SSNetSettings.from_dict(settings or {}), title)
+    made = describe(
+        parts[PRIOR_FOLDER], parts[TRACKER_FOLDER], name=name or destination.name, title=title, settings=settings
+    )
+    # Beside its place first: a model folder is whole or not there.
     staging = destination.parent / f".composing-{secrets.token_hex(4)}"
     try:
-        for name, part in parts.items():
-            _copy(part, staging / destination.name / name)
-        files = [f"{name}/{path}" for name, part in parts.items()
-                 for path in (MODEL_FILE, *(file.path for file in part.weights))]
-        written = write_model(
-            replace(made, folder=staging / destination.name, name=destination.name), files=files
-        )
-        written.folder.rename(destination)
+        for role, part in parts.items():
+            _copy(part, staging / role)
+        files = [f"{role}/{path}" for role, part in parts.items() for path in _files_of(part)]
+        write_model(replace(made, folder=staging), files=files)
+        if destination.is_dir():
+            destination.rmdir()
+        staging.rename(destination)
     except OSError as error:
         raise OutputError(output_sentence(destination, error)) from error
     finally:
@@ -65,34 +73,55 @@ def compose(
     return load_model(destination, verify_hashes=False)
 
 
+def _files_of(part: Model) -> tuple[str, ...]:
+    return (MODEL_FILE, *(file.path for file in part.weights))
+
+
 def _copy(part: Model, folder: Path) -> None:
-    for path in (MODEL_FILE, *(file.path for file in part.weights)):
+    for path in _files_of(part):
         target = folder.joinpath(*path.split("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(part.path_of(path), target)
 
 
-def _described(prior: Model, tracker: Model, settings: SSNetSettings, title: str) -> Model:
+def describe(
+    prior: Model, tracker: Model, *, name: str, title: str = "", settings: Mapping[str, Any] | None = None
+) -> Model:
+    """The model that two others would make; their weights need not exist yet.
+
+    Args:
+        prior: whose lesions are tracked.
+        tracker: that tracks them.
+        name: of the new model.
+        title: see `compose`.
+        settings: see `compose`.
+
+    Returns:
+        The model without folder and weights.
+
+    Raises:
+        ModelError: where one of the two cannot be used for this, or no model can be called so.
+        InputError: for settings that cannot be used.
+    """
+    chosen = SSNetSettings.from_dict(settings or {})
     if tracker.method != TRACKER_METHOD:
         raise ModelError(f"'{tracker.name}' is of the method '{tracker.method}'; a tracker is of '{TRACKER_METHOD}'.")
     if prior.method in (METHOD, TRACKER_METHOD):
         raise ModelError(f"'{prior.name}' is of the method '{prior.method}'; the prior must be a model that segments.")
-    if settings.region is not None:
-        _ = prior.scheme[settings.region]  # refuses a name that the prior does not have
-    shown = [name for group in tracker_inputs(tracker, prior, settings.inputs) for name in group]
+    shown = [modality for group in tracker_inputs(tracker, prior, chosen.inputs) for modality in group]
     licences = dict.fromkeys((prior.licence, tracker.licence))
     return Model(
         folder=Path(),
-        name="ssnet",
+        name=check_name(name),
         title=title or f"SSNet: {prior.title} and {tracker.title}",
         method=METHOD,
         modalities=tuple(dict.fromkeys((*prior.modalities, *shown))),
-        scheme=LabelScheme((tracked_region(prior.scheme, settings.region),)),
+        scheme=LabelScheme((tracked_region(prior.scheme, chosen.region),)),
         licence=" and ".join(licences),
-        settings=settings.as_dict(),
+        settings=chosen.as_dict(),
         description=(
             f"The lesions that '{prior.name}' finds, each tracked through the slices by '{tracker.name}'. The answer "
-            f"is {'what the prior gave' if settings.answer == 'prior' else 'the ensemble of the tracks'}; every stage "
+            f"is {'what the prior gave' if chosen.answer == 'prior' else 'the ensemble of the tracks'}; every stage "
             "is written beside it."
         ),
         training={
@@ -101,6 +130,7 @@ def _described(prior: Model, tracker: Model, settings: SSNetSettings, title: str
                 for role, part in ((PRIOR_FOLDER, prior), (TRACKER_FOLDER, tracker))
             }
         },
+        results={f"{part.name}: {table}": held for part in (prior, tracker) for table, held in part.results.items()},
         citations=tuple(dict.fromkeys((CITATION, *prior.citations, *tracker.citations))),
         demonstration=prior.demonstration or tracker.demonstration,
         intended_use=(tracker if tracker.demonstration else prior).intended_use,

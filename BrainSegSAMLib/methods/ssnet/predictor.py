@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import InputError
 from ...geometry import AxisOrder, Geometry
 from ...image import Image, Segmentation
 from ...labels import LabelScheme, Region
@@ -61,9 +62,10 @@ class SSNetPredictor:
         self._prior = prior
         self._tracker = tracker
         self._device = device
-        self._votes = {
-            vote_name(group): group for group in tracker_inputs(tracker.model, prior.model, settings.inputs)
-        }
+        inputs = tracker_inputs(tracker.model, prior.model, settings.inputs)
+        self._votes = {vote_name(group): group for group in inputs}
+        if len({prior.model.method, *self._votes, ENSEMBLE_STAGE, AGREEMENT_STAGE}) < len(inputs) + 3:
+            raise InputError(f"Two stages of {model.name} would have the same name, with the votes {inputs}.")
 
     @property
     def model(self) -> Model:
@@ -94,7 +96,7 @@ class SSNetPredictor:
             minimum_volume_mm3=self._settings.minimum_lesion_mm3,
         )
         tracked = self._track(image, order, prior, labels, lesions, progress)
-        small = np.isin(labels, [lesion.number for lesion in lesions if not lesion.tracked]) & prior.mask
+        small = np.isin(labels, [lesion.number for lesion in lesions if not lesion.tracked])
         masks = {name: (tracked[name].owner > 0) | small if tracked else small for name in self._votes}
         logits = [np.where(small, np.float32(np.inf), one.logits) for one in tracked.values()]
         combined = combine(list(masks.values()), self._settings.ensemble, logits=logits) if tracked else small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -151,5 +152,5 @@ def known_modalities(tracker: Model, prior: Model) -> tuple[str, ...]:
 
 
 def vote_name(modalities: Sequence[str]) -> str:
-    """Name of a vote: its modalities, joined."""
-    return "-".join(modalities)
+    """Name of a vote: its modalities, joined. An imported model may call them anything; files are called so, too."""
+    return re.sub(r"[^\w.+-]+", "_", "-".join(modalities))
