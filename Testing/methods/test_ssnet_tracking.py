@@ -227,6 +227,26 @@ def test_boxes_and_points_are_followed_too(prompt: Prompt) -> None:
     assert dice(found, truth) > 0.9
 
 
+def test_prompts_reach_the_network_half_a_pixel_further() -> None:
+    """A prompt's whole numbers are the centres of pixels, the network's are their edges; a crop moves its origin."""
+    seeds: list[Seed] = []
+
+    class Recording(SimilarityTracker):
+        def begin(self, features: Features, given: Sequence[Seed]) -> Session:
+            seeds.extend(given)
+            return super().begin(features, given)
+
+    picture = pictured(moving_branching_ending())
+    box = Prompt(1, "axial", 15, box=(20.0, 21.0, 37.0, 36.0))
+    points = Prompt(1, "axial", 15, points=((28.0, 29.0), (2.0, 3.0)), point_labels=(1, 0))
+    run(picture, [box], tracker=Recording(), direction="forward")
+    run(picture, [points], tracker=Recording(), direction="forward")
+    run(picture, [box], tracker=Recording(), direction="forward", zoom_pixels=32, zoom_minimum_mm=36.0)
+    assert seeds[0].box == (20.5, 21.5, 37.5, 36.5)
+    assert seeds[1].points == ((28.5, 29.5), (2.5, 3.5))
+    assert seeds[2].box == (10.5, 11.5, 27.5, 26.5)
+
+
 def test_a_range_in_mm_ends_both_ways_and_is_recorded() -> None:
     truth = np.zeros(SHAPE, dtype=bool)
     truth[2:38] = disc(20, 30, 5)
