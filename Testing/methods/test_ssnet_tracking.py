@@ -21,7 +21,7 @@ from BrainSegSAMLib.methods.ssnet.encoded import EncodedSlices
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
 from BrainSegSAMLib.methods.ssnet.tracking import ABSENT, Target, Tracked, track
-from BrainSegSAMLib.methods.ssnet.zoom import crop_for
+from BrainSegSAMLib.methods.ssnet.zoom import crop_for, head_crop
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.prompts import Prompt, check_prompt
@@ -339,24 +339,45 @@ def test_a_prompt_that_finds_nothing_is_named() -> None:
     assert [note.split(" found nothing")[0] for note in tracked.notes] == ["The prompt of object 1 on axial slice 15"]
 
 
+WHOLE = (slice(0, 240), slice(0, 200))
+
+
+def test_the_network_sees_the_head_and_not_the_black_around_it() -> None:
+    picture = np.zeros((3, 10, 60, 80), dtype=np.uint8)
+    picture[1, 2:5, 20:40, 30:44] = 7
+    assert head_crop(picture, "axial") == (slice(16, 44), slice(23, 51)), "square, with a margin"
+    assert head_crop(picture, "coronal") == (slice(0, 10), slice(26, 48)), "as high as the volume allows"
+    assert head_crop(picture * 0, "axial") == (slice(0, 60), slice(0, 80)), "nothing to see: all of it"
+    beyond = Prompt(1, "axial", 3, box=(60.0, 22.0, 70.0, 30.0))
+    rows, columns = head_crop(picture, "axial", [beyond])
+    assert columns == slice(26, 74)
+    assert rows == slice(6, 54)
+    outside = Prompt(1, "axial", 3, points=((2.0, 50.0),), point_labels=(1,))
+    rows, columns = head_crop(picture, "axial", [outside])
+    assert rows.stop >= 51
+    assert columns.start == 0
+
+
 def test_the_crop_gives_the_object_the_size_that_was_asked_for() -> None:
     mask = disc(120, 100, 5, (240, 200))
     settings = TrackingSettings(zoom_pixels=32, zoom_minimum_mm=1.0)
     prompt = Prompt(1, "axial", 0, mask=mask)
-    crop = crop_for(prompt, (240, 200), (1.0, 1.0), image_size=256, settings=settings)
+    crop = crop_for(prompt, (240, 200), (1.0, 1.0), head=WHOLE, image_size=256, settings=settings)
     assert crop is not None
     assert 11 * 256 / (crop[0].stop - crop[0].start) == pytest.approx(32, rel=0.02)
     assert mask[crop].sum() == mask.sum()
-    anisotropic = crop_for(prompt, (240, 200), (1.0, 2.0), image_size=256, settings=settings)
+    anisotropic = crop_for(prompt, (240, 200), (1.0, 2.0), head=WHOLE, image_size=256, settings=settings)
     assert anisotropic is not None
     rows, columns = (part.stop - part.start for part in anisotropic)
     assert rows == pytest.approx(2 * columns, abs=1), "square in millimetres"
-    assert crop_for(prompt, (240, 200), (1.0, 1.0), image_size=1024, settings=settings) is None
-    greedy = crop_for(prompt, (240, 200), (1.0, 1.0), image_size=256, settings=replace(settings, zoom_pixels=900))
+    assert crop_for(prompt, (240, 200), (1.0, 1.0), head=WHOLE, image_size=1024, settings=settings) is None
+    greedy = crop_for(
+        prompt, (240, 200), (1.0, 1.0), head=WHOLE, image_size=256, settings=replace(settings, zoom_pixels=900)
+    )
     assert greedy is not None
     assert greedy[0].stop - greedy[0].start == 22, "at least twice the object, so that it fits and may grow"
     points = Prompt(1, "axial", 0, points=((1.0, 1.0),), point_labels=(1,))
-    assert crop_for(points, (240, 200), (1.0, 1.0), image_size=256, settings=settings) is None
+    assert crop_for(points, (240, 200), (1.0, 1.0), head=WHOLE, image_size=256, settings=settings) is None
 
 
 def test_cancelling_frees_the_features() -> None:
@@ -438,18 +459,18 @@ def test_a_prompt_is_computed_once_for_both_directions(sam2: Tracker, monkeypatc
 
 def test_the_memory_budget_holds_for_all_planes_together(sam2: Tracker) -> None:
     picture = pictured(moving_branching_ending())
-    progress = Progress()
+    progress, part = Progress(), (slice(0, 20), slice(0, 20))
     with EncodedSlices(sam2.network, picture, TrackingSettings(memory_budget_mib=0)) as encoded:
-        with encoded.features("axial", None, progress) as axial:
+        with encoded.features("axial", part, progress, keep=True) as axial:
             before = [level.clone() for level in axial.gather([3, 4])]
         assert axial.bytes_in_memory > 0
-        with encoded.features("coronal", None, progress):
+        with encoded.features("coronal", part, progress, keep=True):
             assert axial.bytes_in_memory == 0
-        with encoded.features("axial", None, progress) as again:
+        with encoded.features("axial", part, progress, keep=True) as again:
             assert again is axial
             for one, other in zip(before, again.gather([3, 4]), strict=True):
                 np.testing.assert_array_equal(one, other)
-        with encoded.features("axial", (slice(0, 9), slice(0, 9)), progress):
+        with encoded.features("axial", (slice(0, 9), slice(0, 9)), progress, keep=False):
             assert axial.bytes_in_memory == 0
 
 

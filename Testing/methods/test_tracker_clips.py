@@ -14,12 +14,14 @@ from BrainSegSAMLib.image import Image
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods.ssnet.augmentation import augmented, on_grid
 from BrainSegSAMLib.methods.ssnet.clips import (
+    MADE_UP,
     Clip,
     TrainingVolume,
     corrective_click,
     draw_clip,
     draw_slices,
     jittered_box,
+    made_up_mask,
     make_volume,
     objects_of,
 )
@@ -56,6 +58,51 @@ def test_objects_are_the_large_pieces_and_truth_holds_all() -> None:
     assert made.truth[0].sum() == 641
     np.testing.assert_array_equal(made.objects[1].inside(SHAPE), labels() == 2)
     assert objects_of(0, labels() == 1, Geometry.axis_aligned(SHAPE, (2.0, 1.0, 1.0)), minimum_mm3=1281) == []
+
+
+def test_made_up_objects_follow_the_image_in_part() -> None:
+    rng = np.random.default_rng(4)
+    channel = rng.integers(90, 110, (40, 60, 60)).astype(np.uint8)
+    channel[:, :30] += 60
+    channel[:, :, :10] = 0
+    first, second = made_up_mask(channel, rng), made_up_mask(channel, rng)
+    assert first.any()
+    assert not first[channel == 0].any()
+    assert first[:, :30].sum() > 2 * first[:, 30:].sum(), "more of what is bright"
+    assert (first & second).sum() < 0.5 * first.sum(), "chance decides, too"
+    assert not made_up_mask(channel * 0, rng).any()
+
+
+def test_without_regions_clips_show_made_up_objects_alone() -> None:
+    rng = np.random.default_rng(0)
+    shape = (24, 48, 48)
+    image = Image(Geometry.axis_aligned(shape), {"a": rng.uniform(50, 99, shape).astype(np.float32)}, "a")
+    truth = np.zeros(shape, dtype=np.uint8)
+    truth[4:9, 10:20, 10:20] = 1
+    config = replace(CONFIG, made_up_weight=1.0)
+    made = make_volume(image, truth, ["a"], SCHEME, config)
+    again = make_volume(image, truth, ["a"], SCHEME, config)
+    kinds = [item.region for item in made.objects]
+    assert kinds[0] == 0
+    assert set(kinds[1:]) == {MADE_UP}
+    assert [item.box for item in made.objects] == [item.box for item in again.objects]
+    lesion = made.objects[0].inside(shape)
+    for _ in range(10):
+        clip = draw_clip([made], [1.0], config.without_regions(2), rng)
+        assert not any(np.array_equal(mask[0], part) for mask in clip.masks for part in lesion if part.any())
+
+
+def test_clips_show_the_head_alone() -> None:
+    image = np.zeros((12, 50, 60), dtype=np.float32)
+    image[2:10, 20:36, 10:22] = np.random.default_rng(0).uniform(1, 2, (8, 16, 12))
+    truth = np.zeros(image.shape, dtype=np.uint8)
+    truth[4:8, 24:30, 12:18] = 1
+    made = make_volume(Image(Geometry.axis_aligned(image.shape), {"a": image}, "a"), truth, ["a"], SCHEME, CONFIG)
+    clip = draw_clip([made], [1.0], replace(CONFIG, planes={"axial": 1.0}), np.random.default_rng(1))
+    assert clip.frames.shape == (5, 3, 24, 24)
+    assert clip.masks.shape == (1, 5, 24, 24)
+    assert clip.masks[0, 0].sum() == 36
+    assert clip.frames[0, 0][clip.masks[0, 0]].min() > 0
 
 
 def test_a_volume_stored_otherwise_is_turned_first() -> None:

@@ -15,7 +15,7 @@ from BrainSegSAMLib.backends.sam2_architecture import Sam2Architecture  # noqa: 
 from BrainSegSAMLib.backends.sam2_features import prepare  # noqa: E402
 from BrainSegSAMLib.backends.sam2_network import build  # noqa: E402
 from BrainSegSAMLib.backends.sam2_session import Seed  # noqa: E402
-from BrainSegSAMLib.backends.sam2_training import Tracks, follow, set_dropout  # noqa: E402
+from BrainSegSAMLib.backends.sam2_training import Tracks, follow, open_memory, set_dropout  # noqa: E402
 
 SIZE, SLICES = 64, 5
 ARCHITECTURE = Sam2Architecture(
@@ -42,6 +42,21 @@ def tracks(orders: list[list[int]], **more: Any) -> Tracks:
     targets = torch.zeros(len(orders), len(orders[0]), SIZE, SIZE, dtype=torch.bool)
     targets[:, 0, 16:40, 8:32] = True
     return Tracks(torch.tensor(orders), targets, **more)
+
+
+def test_an_opened_network_answers_to_its_prompt(network: Any, frames: Any) -> None:
+    """With random weights another prompt changes next to nothing; a network that begins so learns to ignore it."""
+    given = tracks([[0, 1], [0, 1]])
+    given.targets[1] = given.targets[1].flip(-1)
+
+    def influence() -> float:
+        with torch.no_grad():
+            logits = follow(network, prepare(frames, SIZE), given)[0].logits
+        return float((logits[0] - logits[1]).std() / logits.std())
+
+    before = influence()
+    open_memory(network)
+    assert influence() > 10 * before
 
 
 def test_steps_from_a_mask_agree_with_the_session(network: Any, frames: Any) -> None:

@@ -7,6 +7,7 @@ frames, jittered boxes, corrective clicks); Ma et al. 2025, MedSAM2, https://arx
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,10 +22,16 @@ from ...intensity import as_frames, windowed
 from ...labels import LabelScheme
 from ...prompts import PLANES
 from .tracker_config import TrackerTrainingConfig
+from .zoom import Crop, head_crop
 
 ORIENTATION = "LPS"
 """Axes into which volumes are brought, so that planes mean the same for all."""
 
+MADE_UP = -1
+"""Region number of objects that are no region of the model: made of the image and chance."""
+
+_MADE_UP_SIZE = 4  # voxels across the detail of their chance part, and the least of a cell of its noise
+_MADE_UP_LEVEL = 1.1  # in standard deviations; about an eighth of the brain lies above it
 _LEAST_AREA = 0.1  # of an object's largest slice: where less of it shows, no clip begins
 _LEAST_PIXELS = 4
 
@@ -36,7 +43,7 @@ class TrackedObject:
     """One connected piece of a region.
 
     Attributes:
-        region: number of the region in the model's scheme.
+        region: number of the region in the model's scheme, or `MADE_UP`.
         box: slices (z, y, x) of the volume that just hold it.
         mask: bool, of the box's shape.
     """
@@ -73,6 +80,7 @@ class TrainingVolume:
         objects: at least one of each volume that clips are taken from.
         truth: region number → bool (z, y, x), the whole region, small pieces included.
         spacing_zyx_mm: of the voxels.
+        heads: plane → rows and columns of its slices that the network sees.
     """
 
     case_id: str
@@ -80,6 +88,7 @@ class TrainingVolume:
     objects: tuple[TrackedObject, ...]
     truth: Mapping[int, BoolArray]
     spacing_zyx_mm: tuple[float, float, float]
+    heads: Mapping[str, Crop]
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:
@@ -139,7 +148,40 @@ def make_volume(
     objects: list[TrackedObject] = []
     for number, mask in truth.items():
         objects += objects_of(number, mask, geometry, minimum_mm3=config.minimum_object_mm3)
-    return TrainingVolume(image.name, pictures, tuple(objects), truth, geometry.spacing_zyx_mm)
+    if config.made_up_weight > 0:
+        rng = np.random.default_rng([config.seed, zlib.crc32(image.name.encode())])
+        for channel in pictures:
+            mask = made_up_mask(channel, rng)
+            objects += objects_of(MADE_UP, mask, geometry, minimum_mm3=config.minimum_object_mm3)
+    heads = {plane: head_crop(pictures, plane) for plane, weight in config.planes.items() if weight > 0}
+    return TrainingVolume(image.name, pictures, tuple(objects), truth, geometry.spacing_zyx_mm, heads)
+
+
+def made_up_mask(channel: NDArray[np.uint8], rng: np.random.Generator) -> BoolArray:
+    """Blobs that follow the image in part only: where smooth noise and half of the brightness are together high.
+
+    What such an object is cannot be told from the image, so a network must look at its prompt and remember it. Lesions
+    alone do not teach that: each is the most conspicuous thing of its slice, prompt or not.
+
+    Args:
+        channel: uint8 (z, y, x), 0 outside the brain.
+        rng: draws the noise.
+
+    Returns:
+        bool (z, y, x).
+    """
+    from scipy import ndimage
+
+    brain = channel > 0
+    coarse = tuple(-(-size // _MADE_UP_SIZE) + 2 for size in channel.shape)
+    noise = ndimage.gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), 1.5)
+    noise = ndimage.zoom(noise, _MADE_UP_SIZE, order=1)[tuple(slice(0, size) for size in channel.shape)]
+    if not brain.any():
+        return brain
+    bright = ndimage.gaussian_filter(channel.astype(np.float32), 1.0)
+    bright = (bright - bright[brain].mean()) / max(float(bright[brain].std()), 1e-6)
+    found: BoolArray = brain & (noise / noise.std() + 0.5 * bright > _MADE_UP_LEVEL)
+    return found
 
 
 def objects_of(region: int, mask: BoolArray, geometry: Geometry, *, minimum_mm3: float) -> list[TrackedObject]:
@@ -214,9 +256,10 @@ def draw_slices(
 
 
 def _region_shares(volume: TrainingVolume, config: TrackerTrainingConfig) -> dict[int, float]:
+    weights = dict(enumerate(config.region_weights)) if config.region_weights else dict.fromkeys(volume.truth, 1.0)
+    weights[MADE_UP] = config.made_up_weight
     regions = {item.region for item in volume.objects}
-    weights = {number: config.region_weights[number] if config.region_weights else 1.0 for number in regions}
-    return {number: weight for number, weight in weights.items() if weight > 0}
+    return {number: weights[number] for number in regions if weights[number] > 0}
 
 
 def _choose(weights: Mapping[str, float], rng: np.random.Generator) -> str:
@@ -229,15 +272,15 @@ def _cut(
     volume: TrainingVolume, followed: TrackedObject, plane: str, indices: NDArray[np.intp],
     config: TrackerTrainingConfig, rng: np.random.Generator,
 ) -> Clip:  # fmt: skip
-    axis = PLANES[plane]
-    frames = np.ascontiguousarray(as_frames(volume.pictures, plane)[indices])
-    masks = [followed.slices(axis, indices, volume.shape_zyx)]
+    axis, (rows, columns) = PLANES[plane], volume.heads[plane]
+    frames = np.ascontiguousarray(as_frames(volume.pictures, plane)[indices][:, :, rows, columns])
+    masks = [followed.slices(axis, indices, volume.shape_zyx)[:, rows, columns]]
     drawable = _region_shares(volume, config)
     others = [item for item in volume.objects if item is not followed and item.region in drawable]
     for position in rng.permutation(len(others)):
         if len(masks) == config.objects_per_clip:
             break
-        mask = others[position].slices(axis, indices, volume.shape_zyx)
+        mask = others[position].slices(axis, indices, volume.shape_zyx)[:, rows, columns]
         if mask[0].sum() >= _LEAST_PIXELS:
             masks.append(mask)
     single = int(rng.integers(3)) if rng.random() < config.single_modality_probability else None

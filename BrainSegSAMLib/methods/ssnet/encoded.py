@@ -36,7 +36,7 @@ class EncodedSlices:
         self._picture = picture
         self._settings = settings
         self._relay = _Relay()
-        self._planes: dict[str, Any] = {}
+        self._kept: dict[tuple[Any, ...], Any] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> EncodedSlices:
@@ -45,34 +45,37 @@ class EncodedSlices:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._planes.clear()
+        self._kept.clear()
         self._open.close()
 
-    def features(self, plane: str, crop: Crop | None, progress: Progress) -> AbstractContextManager[Any]:
-        """The features of a plane's slices, in a `with` block.
+    def features(self, plane: str, crop: Crop, progress: Progress, *, keep: bool) -> AbstractContextManager[Any]:
+        """The features of a part of a plane's slices, in a `with` block.
 
         Args:
             plane: a key of `prompts.PLANES`.
-            crop: of the slices. Features of crops are freed when the block ends, those of whole slices (None) are kept.
+            crop: rows and columns of the slices.
             progress: may cancel while the block lasts.
+            keep: for later calls; else they are freed when the block ends.
 
         Raises:
             OutputError: the temporary file cannot be written.
         """
-        frames = as_frames(self._picture, plane)
-        if crop is not None:
-            made = self._encode(frames[:, :, crop[0], crop[1]], progress)
+        rows, columns = crop
+        frames = as_frames(self._picture, plane)[:, :, rows, columns]
+        if not keep:
+            made = self._encode(frames, progress)
             self._make_room(made)
             return made
         self._relay.current = progress
-        if plane not in self._planes:
-            self._planes[plane] = self._open.enter_context(self._encode(frames, self._relay))
-        self._make_room(self._planes[plane])
-        return nullcontext(self._planes[plane])
+        part = (plane, rows.start, rows.stop, columns.start, columns.stop)
+        if part not in self._kept:
+            self._kept[part] = self._open.enter_context(self._encode(frames, self._relay))
+        self._make_room(self._kept[part])
+        return nullcontext(self._kept[part])
 
     def _make_room(self, coming: Any) -> None:
         """Keep the budget: features at rest go to their file where they and those that come do not fit together."""
-        at_rest = [kept for kept in self._planes.values() if kept is not coming]
+        at_rest = [kept for kept in self._kept.values() if kept is not coming]
         if at_rest and coming.bytes_at_most + sum(kept.bytes_in_memory for kept in at_rest) > self._budget:
             for kept in at_rest:
                 kept.spill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from ...backends.devices import PRECISIONS
@@ -21,10 +21,11 @@ _RANGES: Final[dict[str, tuple[float | None, float | None]]] = {
     "clips_per_iteration": (1, None),
     "objects_per_clip": (1, None),
     "minimum_object_mm3": (0, None),
+    "made_up_weight": (0, None),
     "largest_step": (1, None),
     "end_probability": (0, 1),
     "box_probability": (0, 1),
-    "box_jitter": (0, 1),
+    "box_jitter": (0, 0.49),
     "corrective_clicks": (0, None),
     "correction_probability": (0, 1),
     "augmentation_probability": (0, 1),
@@ -85,6 +86,9 @@ class TrackerTrainingConfig:
         region_weights: how often an object of each region is drawn, in the order of the model's regions; all alike
             where empty.
         minimum_object_mm3: smaller components are no objects of their own.
+        made_up_weight: how often an object is drawn that image and chance make up (`clips.made_up_mask`), relative to
+            those of regions; 0 for never. A network that begins with random weights needs them to learn that its
+            prompt matters. The training on synthetic cases alone then has no other objects.
         largest_step: a clip takes every n-th slice, n from 1 to this, drawn anew.
         end_probability: share of clips that are placed so that the object ends in them.
         box_probability: share of clips prompted with a box; the others get the mask.
@@ -148,6 +152,7 @@ class TrackerTrainingConfig:
     planes: Mapping[str, float] = field(default_factory=lambda: {"axial": 1.0, "coronal": 1.0, "sagittal": 1.0})
     region_weights: tuple[float, ...] = ()
     minimum_object_mm3: float = 100.0
+    made_up_weight: float = 0.0
     largest_step: int = 2
     end_probability: float = 0.3
     box_probability: float = 0.5
@@ -213,7 +218,7 @@ class TrackerTrainingConfig:
             )
         if any(weight < 0 for weight in (*self.planes.values(), *self.region_weights, self.synthetic_weight)):
             raise InputError("A weight in planes, region_weights or synthetic_weight is negative; use 0 or more.")
-        if self.region_weights and not any(self.region_weights):
+        if self.region_weights and not any((*self.region_weights, self.made_up_weight)):
             raise InputError("All region_weights are 0, so there is nothing to track; give one region a weight.")
         if self.synthetic_iterations and not self.synthetic_seeds:
             raise InputError("The setting synthetic_iterations needs synthetic_seeds, but there is none.")
@@ -222,6 +227,10 @@ class TrackerTrainingConfig:
     def chosen_folds(self) -> tuple[int, ...]:
         """The folds that are trained."""
         return self.train_folds or tuple(range(self.folds))
+
+    def without_regions(self, count: int) -> TrackerTrainingConfig:
+        """The same for learning made-up objects alone, of a model with so many regions."""
+        return replace(self, region_weights=(0.0,) * count)
 
     def as_dict(self) -> dict[str, Any]:
         """For records and recipes; `from_dict` reads it back."""

@@ -21,7 +21,7 @@ from ...backends.checkpoints import load_checkpoint, save_checkpoint
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import Sam2Architecture
 from ...backends.sam2_network import build, read_weights, set_weights
-from ...backends.sam2_training import Answer, Tracks, follow, set_dropout
+from ...backends.sam2_training import Answer, Tracks, follow, open_memory, set_dropout
 from ...errors import BrainSegSAMError
 from ...progress import Progress
 from .augmentation import augmented, on_grid
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Weights = dict[str, "Tensor"]
 
 _MASK_STRIDE = 4  # of the masks that the network gives, in its own pixels
+_UNDECAYED = ("pos_e", "tpos", "token", "no_mem", "no_obj", "point_embed")  # embeddings, by parts of their names
 _RECORD_EVERY = 10  # iterations, for TensorBoard and the log
 
 
@@ -144,7 +145,9 @@ class _Fitting:
         self.checkpoint = job.folder / "checkpoint.pt"
         torch.manual_seed(_seed_of(config, job.name, 0))
         network = build(architecture)
-        if job.start is not None:
+        if job.start is None:
+            open_memory(network)
+        else:
             set_weights(network, read_weights(job.start), job.start, architecture)
         self.network = network.to(job.device).train()
         set_dropout(network, config.dropout)
@@ -191,16 +194,20 @@ class _Fitting:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.job.precision == "bf16"):
             answers = follow(self.network, batch.images.to(device), tracks)
         self.last = _loss(answers, tracks.targets, config)
-        if not bool(torch.isfinite(self.last.total)):
+        self._require_finite(self.last.total)
+        self.last.total.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clipping)
+        self._require_finite(norm)
+        self.optimiser.step()
+        self.iteration += 1
+        self._take_average()
+
+    def _require_finite(self, value: Tensor) -> None:
+        if not math.isfinite(float(value.detach())):
             raise BrainSegSAMError(
                 f"The loss of '{self.job.name}' is no number any more after {self.iteration} iterations; lower "
                 "learning_rate or gradient_clipping, or use precision fp32, and start anew in another work folder."
             )
-        self.last.total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clipping)
-        self.optimiser.step()
-        self.iteration += 1
-        self._take_average()
 
     def _take_average(self) -> None:
         # The first weights are far from useful, so the memory is short at first.
@@ -294,7 +301,7 @@ def _groups(network: torch.nn.Module, config: TrackerTrainingConfig) -> list[dic
     found: dict[tuple[bool, bool], list[Any]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim > 1 and "pos_e" not in name and "tpos" not in name and "token" not in name
+            decays = parameter.ndim > 1 and not any(part in name for part in _UNDECAYED)
             found.setdefault((name.startswith("image_encoder."), decays), []).append(parameter)
     return [
         {
@@ -325,7 +332,10 @@ def _loss(answers: Sequence[Answer], targets: Tensor, config: TrackerTrainingCon
     logits = torch.cat([answer.logits.expand(-1, most, -1, -1) for answer in answers])
     logits = interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
     wanted = torch.cat([targets[:, answer.step] for answer in answers]).float()
-    shrunk = (avg_pool2d(wanted[:, None], config.loss_stride)[:, 0] >= 0.5).float()
+    pooled = avg_pool2d(wanted[:, None], config.loss_stride)[:, 0]
+    # An object that shows at all shows here, too, as on the network's grid.
+    highest = pooled.flatten(1).amax(1)[:, None, None]
+    shrunk = (pooled >= (highest / 2).clamp(min=1e-6, max=0.5)).float()
     return clip_loss(
         logits,
         torch.cat([answer.ious.expand(-1, most) for answer in answers]),

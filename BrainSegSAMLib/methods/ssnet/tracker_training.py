@@ -234,7 +234,9 @@ def _start(training: _Training, progress: Progress) -> Path | None:
     if not config.synthetic_iterations:
         return given
     job = _job(training, _SYNTHETIC, [], config.synthetic_iterations, given)
-    _fit(training, job, progress)
+    if config.made_up_weight > 0:
+        config = config.without_regions(len(training.template.scheme.regions))
+    _fit(replace(training, config=config), job, progress)
     return _weights_path(training, _SYNTHETIC)
 
 

@@ -23,7 +23,7 @@ from .config import DIRECTIONS, TrackingSettings
 from .encoded import EncodedSlices
 from .rules import Firing, Reach, SliceContext, Watch
 from .tracker import Network, Session
-from .zoom import Crop, crop_for, cropped
+from .zoom import Crop, crop_for, cropped, head_crop
 
 ABSENT: Final = -1024.0
 """Logit of what was not tracked; sam2's own value for slices without the object."""
@@ -101,7 +101,7 @@ def track(
     progress = progress or Progress()
     for target in targets:
         check_prompt(target.prompt, geometry)
-    groups = _groups(targets, geometry, image_size, settings)
+    groups = _groups(targets, picture, geometry, image_size, settings)
     canvas = _Canvas(geometry.shape_zyx)
     done: list[_Track] = []
     progress.stage("Tracking", total=sum(group.steps for group in groups))
@@ -113,7 +113,7 @@ def track(
                 for seed in [_seed(cropped(target.prompt, group.crop))]  # one for both directions: computed once
                 for direction in DIRECTIONS[settings.direction]
             ]
-            with slices.features(group.plane, group.crop if group.zoomed else None, progress) as features:
+            with slices.features(group.plane, group.crop, progress, keep=not group.zoomed) as features:
                 session = network.begin(features, [one.seed for one in tracks])
                 steps = _run(session, tracks, _Circumstances(canvas, settings, probability), progress)
             progress.advance(max(0, group.steps - steps))
@@ -171,26 +171,28 @@ class _Group:
 
 
 def _groups(
-    targets: Sequence[Target], geometry: Geometry, image_size: int, settings: TrackingSettings
-) -> list[_Group]:
+    targets: Sequence[Target], picture: NDArray[np.uint8], geometry: Geometry, image_size: int,
+    settings: TrackingSettings,
+) -> list[_Group]:  # fmt: skip
     groups = []
     for plane in PLANES:
+        of_plane = [target for target in targets if target.prompt.plane == plane]
+        if not of_plane:
+            continue
         shape = slice_shape(geometry.shape_zyx, plane)
-        _, *spacing = slice_spacing_mm(geometry, plane)
-        whole: list[Target] = []
-        for target in targets:
-            if target.prompt.plane != plane:
-                continue
+        _, row_mm, column_mm = slice_spacing_mm(geometry, plane)
+        head = head_crop(picture, plane, [target.prompt for target in of_plane])
+        large: list[Target] = []
+        for target in of_plane:
             crop = crop_for(
-                target.prompt, shape, (spacing[0], spacing[1]), image_size=image_size, settings=settings
+                target.prompt, shape, (row_mm, column_mm), head=head, image_size=image_size, settings=settings
             )
             if crop is None:
-                whole.append(target)
+                large.append(target)
             else:
                 groups.append(_Group(plane, crop, True, (target,), _steps((target,), settings)))
-        if whole:
-            everything = (slice(0, shape[0]), slice(0, shape[1]))
-            groups.append(_Group(plane, everything, False, tuple(whole), _steps(whole, settings)))
+        if large:
+            groups.append(_Group(plane, head, False, tuple(large), _steps(large, settings)))
     return groups
 
 
@@ -233,11 +235,11 @@ class _Track:
             for (start, stop), part in zip(sides, group.crop, strict=True)
         )
         self._inside = (rows, columns)
-        # The crop's sides beyond which the slice goes on; an object that reaches them may go on, too.
+        # A small object's crop, unlike the head's, has sides beyond which the slice goes on, and so may the object.
         shape = slice_shape(geometry.shape_zyx, group.plane)
         self._edges = [
             edge
-            for axis, (part, size) in enumerate(zip(group.crop, shape, strict=True))
+            for axis, (part, size) in enumerate(zip(group.crop if group.zoomed else (), shape, strict=False))
             for edge, further in (((axis, 0), part.start > 0), ((axis, -1), part.stop < size))
             if further
         ]

@@ -1,20 +1,60 @@
-"""Small objects are tracked in a crop of their slices, enlarged to the network's picture.
+"""Which part of a slice the network sees: the head, or around a small object less than that.
 
-A network sees a slice as a square of `image_size` pixels and remembers it sixteen times coarser. An object of a few
-pixels is then a fraction of one memory cell and vanishes.
+A network sees a slice as a square of `image_size` pixels and remembers it sixteen times coarser. What is black around
+the head takes pixels from the head; and an object of a few pixels is a fraction of one memory cell and vanishes, so it
+is tracked in a crop of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...prompts import Prompt
+from ...prompts import Prompt, slices_first
 from .config import TrackingSettings
 
 Crop = tuple[slice, slice]
 """Rows and columns of a slice."""
+
+_MARGIN: Final = 4  # pixels around the head
+
+
+def head_crop(picture: NDArray[np.uint8], plane: str, prompts: Iterable[Prompt] = ()) -> Crop:
+    """The part of a plane's slices that holds all that is not black, a small margin, and the prompts.
+
+    It is as high as wide where the slices allow it, because the network's picture is.
+
+    Args:
+        picture: uint8 (3, z, y, x), axes LPS.
+        plane: a key of `prompts.PLANES`.
+        prompts: of this plane.
+    """
+    shown = slices_first(picture.any(axis=0), plane).any(axis=0)
+    sides = []
+    for axis in (0, 1):
+        found = np.flatnonzero(shown.any(axis=1 - axis))
+        ends = [(float(found[0]), float(found[-1] + 1))] if len(found) else []
+        ends += [bounds[axis] for prompt in prompts if (bounds := _bounds(prompt)) is not None]
+        ends += [(place, place + 1) for prompt in prompts for place in [point[1 - axis] for point in prompt.points]]
+        low = min((start for start, _ in ends), default=0.0) - _MARGIN
+        high = max((stop for _, stop in ends), default=float(shown.shape[axis])) + _MARGIN
+        sides.append((max(0, int(np.floor(low))), min(shown.shape[axis], int(np.ceil(high)))))
+    longest = max(stop - start for start, stop in sides)
+    rows, columns = (
+        _grown(start, stop, longest, size) for (start, stop), size in zip(sides, shown.shape, strict=True)
+    )
+    return rows, columns
+
+
+def _grown(start: float, stop: float, length: int, size: int) -> slice:
+    """`length` pixels around the middle of some, or all `size` of them where there are fewer."""
+    length = min(size, length)
+    first = int(np.clip(round((start + stop - length) / 2), 0, size - length))
+    return slice(first, first + length)
 
 
 def crop_for(
@@ -22,15 +62,17 @@ def crop_for(
     shape: tuple[int, int],
     spacing_mm: tuple[float, float],
     *,
+    head: Crop,
     image_size: int,
     settings: TrackingSettings,
 ) -> Crop | None:
-    """The crop in which an object is tracked; None: the whole slice, as it is large enough or its size is not known.
+    """The crop in which a small object is tracked; None: the head, as it is large enough or its size is not known.
 
     Args:
         prompt: a mask or a box; points tell no size.
         shape: (rows, columns) of the slices.
         spacing_mm: of rows and of columns.
+        head: what the network sees otherwise.
         image_size: side of the network's picture in pixels.
         settings: `zoom_pixels` and `zoom_minimum_mm`.
     """
@@ -38,21 +80,21 @@ def crop_for(
     if bounds is None or settings.zoom_pixels is None:
         return None
     sides = [stop - start for start, stop in bounds]
-    seen = max(side * image_size / size for side, size in zip(sides, shape, strict=True))
+    seen = max(side * image_size / (part.stop - part.start) for side, part in zip(sides, head, strict=True))
     if seen >= settings.zoom_pixels:
         return None
     longer_mm = max(side * spacing for side, spacing in zip(sides, spacing_mm, strict=True))
     # Never more than half of the crop, whatever is asked for: the object must fit, and may grow.
     wanted = min(settings.zoom_pixels, image_size / 2)
     side_mm = max(settings.zoom_minimum_mm, longer_mm * image_size / wanted)
-    crop = []
-    for (start, stop), size, spacing in zip(bounds, shape, spacing_mm, strict=True):
-        length = min(size, int(np.ceil(side_mm / spacing)))
-        first = int(np.clip(round((start + stop - length) / 2), 0, size - length))
-        crop.append(slice(first, first + length))
-    rows, columns = crop
-    whole = rows.stop - rows.start == shape[0] and columns.stop - columns.start == shape[1]
-    return None if whole else (rows, columns)
+    rows, columns = (
+        _grown(start, stop, int(np.ceil(side_mm / spacing)), size)
+        for (start, stop), size, spacing in zip(bounds, shape, spacing_mm, strict=True)
+    )
+    smaller = any(
+        part.stop - part.start < whole.stop - whole.start for part, whole in zip((rows, columns), head, strict=True)
+    )
+    return (rows, columns) if smaller else None
 
 
 def cropped(prompt: Prompt, crop: Crop) -> Prompt:
