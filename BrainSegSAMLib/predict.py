@@ -267,8 +267,8 @@ def write_case(
     begin = time.perf_counter()
     paths = output_paths(folder, case_id, segmentation.stages)
     try:
-        for stage in _earlier_stages(paths["record"]):
-            output_paths(folder, case_id, [stage])[stage].unlink(missing_ok=True)
+        for earlier in _earlier_stages(folder, case_id):
+            earlier.unlink()
         paths["record"].unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{paths['record']} of an earlier run cannot be replaced: {error.strerror}.") from error
@@ -298,10 +298,13 @@ def write_case(
     return paths
 
 
-def _earlier_stages(record: Path) -> list[str]:
-    """Stages that an earlier run left beside its record; they would be taken for those of a new answer."""
+def _earlier_stages(folder: Path, case_id: str) -> list[Path]:
+    """Stages that an earlier run left as its record says; they would be taken for those of a new answer."""
     try:
-        return [stage for stage in read_json(record)["stages"] if "/" not in stage and "\\" not in stage]
+        record = read_json(output_paths(folder, case_id)["record"])
+        paths = output_paths(folder, case_id, record["stages"])
+        hashes = {paths[stage]: record["outputs"][stage]["sha256"] for stage in record["stages"]}
+        return [path for path, written in hashes.items() if path.is_file() and sha256_of(path) == written]
     except (InputError, KeyError, TypeError):
         return []
 
