@@ -33,7 +33,7 @@ def head_crop(picture: NDArray[np.uint8], plane: str, prompts: Iterable[Prompt] 
         plane: a key of `prompts.PLANES`.
         prompts: of this plane.
     """
-    shown = slices_first(picture.any(axis=0), plane).any(axis=0)
+    shown = slices_first(np.asarray((picture > 0).any(axis=0)), plane).any(axis=0)
     sides = []
     for axis in (0, 1):
         found = np.flatnonzero(shown.any(axis=1 - axis))
