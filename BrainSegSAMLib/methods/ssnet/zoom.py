@@ -33,15 +33,17 @@ def head_crop(picture: NDArray[np.uint8], plane: str, prompts: Iterable[Prompt] 
         plane: a key of `prompts.PLANES`.
         prompts: of this plane.
     """
-    shown = slices_first(np.asarray((picture > 0).any(axis=0)), plane).any(axis=0)
+    shown = np.asarray((slices_first(picture, plane) > 0).any(axis=(0, 1)))
     sides = []
     for axis in (0, 1):
         found = np.flatnonzero(shown.any(axis=1 - axis))
-        ends = [(float(found[0]), float(found[-1] + 1))] if len(found) else []
-        ends += [bounds[axis] for prompt in prompts if (bounds := _bounds(prompt)) is not None]
-        ends += [(place, place + 1) for prompt in prompts for place in [point[1 - axis] for point in prompt.points]]
-        low = min((start for start, _ in ends), default=0.0) - _MARGIN
-        high = max((stop for _, stop in ends), default=float(shown.shape[axis])) + _MARGIN
+        if not len(found):
+            return slice(0, shown.shape[0]), slice(0, shown.shape[1])
+        ends = [(float(found[0]), float(found[-1] + 1))]
+        for prompt in prompts:
+            bounds = _bounds(prompt)
+            ends += [bounds[axis]] if bounds else [(point[1 - axis], point[1 - axis] + 1) for point in prompt.points]
+        low, high = min(start for start, _ in ends) - _MARGIN, max(stop for _, stop in ends) + _MARGIN
         sides.append((max(0, int(np.floor(low))), min(shown.shape[axis], int(np.ceil(high)))))
     longest = max(stop - start for start, stop in sides)
     rows, columns = (
