@@ -17,6 +17,7 @@ _RANGES: Final[dict[str, tuple[float | None, float | None]]] = {
     "folds": (2, None),
     "iterations": (1, None),
     "synthetic_iterations": (0, None),
+    "synthetic_encoder_factor": (0, None),
     "clip_length": (2, None),
     "clips_per_iteration": (1, None),
     "objects_per_clip": (1, None),
@@ -74,6 +75,8 @@ class TrackerTrainingConfig:
         iterations: of each network.
         synthetic_iterations: of a network trained on synthetic cases alone, with which every fold and the final one
             then begin; 0 for none.
+        synthetic_encoder_factor: `encoder_learning_rate_factor` of that network. Where all begins with random weights,
+            an encoder that learns slowly keeps its features from drowning the memory before that is of use.
         synthetic_seeds: for each, one synthetic case (`phantom.make_phantom`) is among the training cases of every
             fold; for modalities of `phantom.CHANNELS` only.
         synthetic_weight: how often a synthetic case is drawn, relative to a real one.
@@ -143,6 +146,7 @@ class TrackerTrainingConfig:
     final: bool = True
     iterations: int = 10_000
     synthetic_iterations: int = 0
+    synthetic_encoder_factor: float = 1.0
     synthetic_seeds: tuple[int, ...] = ()
     synthetic_weight: float = 0.5
     clip_length: int = 8

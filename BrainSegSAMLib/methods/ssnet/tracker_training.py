@@ -234,6 +234,7 @@ def _start(training: _Training, progress: Progress) -> Path | None:
     if not config.synthetic_iterations:
         return given
     job = _job(training, _SYNTHETIC, [], config.synthetic_iterations, given)
+    config = replace(config, encoder_learning_rate_factor=config.synthetic_encoder_factor)
     if config.made_up_weight > 0:
         config = config.without_regions(len(training.template.scheme.regions))
     _fit(replace(training, config=config), job, progress)
