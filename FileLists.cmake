@@ -66,6 +66,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/ensemble.py
   BrainSegSAMLib/methods/ssnet/importing.py
   BrainSegSAMLib/methods/ssnet/lesions.py
+  BrainSegSAMLib/methods/ssnet/likeness.py
   BrainSegSAMLib/methods/ssnet/loss.py
   BrainSegSAMLib/methods/ssnet/predictor.py
   BrainSegSAMLib/methods/ssnet/prompting.py

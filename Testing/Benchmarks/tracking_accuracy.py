@@ -1,6 +1,7 @@
 """Dice of whole volumes, tracked from the true mask on the key slice, beside two baselines that need no network.
 
 python Testing/Benchmarks/tracking_accuracy.py --work WORK-FOLDER [--recipe JSON] [--cases FOLDER] [--region NAME]
+    [--precision fp32] [--output JSON]
 
 Each case is tracked by the network of the cross-validation that has not seen it; the work folder is the one that
 `brainsegsam train` made of the recipe. All rows begin with the same masks: for each object of the region, the
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=ROOT / "Resources/Models/recipes/glioma-sam2-tiny.json")
     parser.add_argument("--cases", type=Path, default=ROOT.parent / "shared" / "data" / "glioma")
     parser.add_argument("--region", help="the first one where not given")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="fp32")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
     recipe = Recipe.read(options.recipe)
@@ -73,7 +75,7 @@ def main() -> None:
     rows = []
     for fold, left_out in enumerate(splits):
         weights = rounded_weights(options.work / f"fold_{fold}" / "weights.pt", half=config.half_precision_weights)
-        tracker = load(architecture_of(config), weights)
+        tracker = load(architecture_of(config), weights, precision=options.precision)
         for case_id in left_out:
             volume = prepared(cases[case_id], recipe, config, template)
             rows += score(tracker, volume, template.scheme.names.index(region), fold)

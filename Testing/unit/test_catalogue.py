@@ -72,6 +72,7 @@ def test_catalogue_that_ships() -> None:
         if entry.file is not None:
             assert entry.file.url.startswith("https://")
             assert entry.file.url.endswith(entry.file.filename)
+    assert find_entry("glioma-sam2-tiny").folder == resource_path("Models", "glioma-sam2-tiny")
     tiny = find_entry("glioma-nnunet-tiny")
     assert tiny.demonstration
     assert "not for clinical use" in tiny.notes

@@ -42,6 +42,9 @@ class TrackingSettings:
             smaller of the two, lies in both.
         drop_detached: pieces (8-connected) that do not overlap the mask of the slice before are removed.
         minimum_probability: the track ends where the prior's mean probability under the mask is lower.
+        minimum_likeness: the track ends where the mask's pixels look less like the object on the prompt's slice, in the
+            mean (`likeness.Likeness`, 0 to 1).
+        pixel_likeness: pixels that look less like it are removed.
         zoom_pixels: a prompt whose longer side is smaller than this many pixels of the network's picture is tracked in
             a square crop of the slices in which it has this size, at most half of the crop's: a few pixels vanish at
             a network's resolution.
@@ -67,6 +70,8 @@ class TrackingSettings:
     minimum_overlap: float | None = 0.1
     drop_detached: bool = True
     minimum_probability: float | None = 0.05
+    minimum_likeness: float | None = 0.4
+    pixel_likeness: float | None = 0.2
     zoom_pixels: int | None = 32
     zoom_minimum_mm: float = 32.0
     memory_budget_mib: int = 1024
@@ -87,7 +92,7 @@ class TrackingSettings:
             _require(name, getattr(self, name), low=low, whole=True)
         for name in ("empty_slices", "zoom_pixels"):
             _require(name, getattr(self, name), low=1, whole=True, optional=True)
-        for name in ("minimum_overlap", "minimum_probability"):
+        for name in ("minimum_overlap", "minimum_probability", "minimum_likeness", "pixel_likeness"):
             _require(name, getattr(self, name), low=0, high=1, optional=True)
         _require("area_factor", self.area_factor, low=1, optional=True)
         _require("object_score", self.object_score, low=float("-inf"), optional=True)

@@ -25,7 +25,7 @@ class Firing:
     """One rule that fired.
 
     Attributes:
-        rule: "object score", "empty", "area", "overlap", "detached", "probability" or "reach".
+        rule: "object score", "empty", "area", "overlap", "detached", "probability", "likeness", "unlike" or "reach".
         object_id: of the object that was followed.
         slice_index: where, counted along the plane on axes LPS.
         direction: +1 or -1.
@@ -57,12 +57,15 @@ class SliceContext:
         pixel_mm2: area of a pixel.
         inside: (rows, columns) as slices: where the object may be.
         probability: float32 (rows, columns): the prior's probability, or None where there is no prior.
+        likeness: float32 (rows, columns): how far each pixel looks like the object (`likeness`), or None where that
+            could not be learnt.
     """
 
     index: int
     pixel_mm2: float
     inside: tuple[slice, slice]
     probability: NDArray[np.float32] | None = None
+    likeness: NDArray[np.float32] | None = None
 
 
 class Watch:
@@ -111,7 +114,7 @@ class Watch:
         self._empty = 0
         if self._jumps(mask, context) or self._elsewhere(mask, context) or self._improbable(mask, context):
             return np.zeros_like(mask), True
-        self._previous = mask
+        self._previous = mask = self._alike(mask, context)
         return mask, False
 
     def ends_at_reach(self, mask: BoolArray, context: SliceContext, *, next_mm: float, limit_mm: float) -> None:
@@ -164,14 +167,28 @@ class Watch:
         return True
 
     def _improbable(self, mask: BoolArray, context: SliceContext) -> bool:
-        limit = self._settings.minimum_probability
-        if limit is None or context.probability is None:
-            return False
-        mean = float(context.probability[mask].mean())
-        if mean >= limit:
-            return False
-        self._fire("probability", context, mean, limit, stopped=True)
-        return True
+        settings = self._settings
+        for rule, limit, values in (
+            ("probability", settings.minimum_probability, context.probability),
+            ("likeness", settings.minimum_likeness, context.likeness),
+        ):
+            if limit is None or values is None:
+                continue
+            mean = float(values[mask].mean())
+            if mean < limit:
+                self._fire(rule, context, mean, limit, stopped=True)
+                return True
+        return False
+
+    def _alike(self, mask: BoolArray, context: SliceContext) -> BoolArray:
+        limit = self._settings.pixel_likeness
+        if limit is None or context.likeness is None:
+            return mask
+        kept: BoolArray = mask & (context.likeness >= limit)
+        lost = int(np.count_nonzero(mask)) - int(np.count_nonzero(kept))
+        if lost:
+            self._fire("unlike", context, lost * context.pixel_mm2, 0.0)
+        return kept
 
     def _fire(self, rule: str, context: SliceContext, value: float, limit: float, *, stopped: bool = False) -> None:
         self.firings.append(

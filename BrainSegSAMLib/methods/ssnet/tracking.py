@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from ...backends.sam2_session import Seed, Step
 from ...geometry import Geometry
+from ...intensity import as_frames
 from ...progress import Progress
 from ...prompts import PLANES, Prompt, check_prompt, slice_shape, slice_spacing_mm, slices_first
 from .config import DIRECTIONS, TrackingSettings
 from .encoded import EncodedSlices
+from .likeness import Likeness, learn
 from .rules import Firing, Reach, SliceContext, Watch
 from .tracker import Network, Session
 from .zoom import Crop, crop_for, cropped, head_crop
@@ -115,7 +117,7 @@ def track(
             ]
             with slices.features(group.plane, group.crop, progress, keep=not group.zoomed) as features:
                 session = network.begin(features, [one.seed for one in tracks])
-                steps = _run(session, tracks, _Circumstances(canvas, settings, probability), progress)
+                steps = _run(session, tracks, _Circumstances(picture, canvas, settings, probability), progress)
             progress.advance(max(0, group.steps - steps))
             done += tracks
     for target in targets:
@@ -211,6 +213,7 @@ def _steps(targets: Sequence[Target], settings: TrackingSettings) -> int:
 class _Circumstances:
     """What all tracks share."""
 
+    picture: NDArray[np.uint8]
     canvas: _Canvas
     settings: TrackingSettings
     probability: NDArray[np.float32] | None
@@ -224,6 +227,7 @@ class _Track:
         self.watch: Watch | None = None
         self.found = True
         self.at_edge = False
+        self._likeness: Likeness | None = None
         axis = PLANES[group.plane]
         self._first, self._stop = target.reach.box[axis]
         self._count = geometry.shape_zyx[axis]
@@ -249,9 +253,12 @@ class _Track:
         prompt, crop = self.target.prompt, self.group.crop
         prior = circumstances.probability
         here = None if prior is None else slices_first(prior, prompt.plane)[step.slice_index][crop]
-        context = SliceContext(step.slice_index, self._pixel_mm2, self._inside, here)
+        frame = as_frames(circumstances.picture, prompt.plane)[step.slice_index][:, crop[0], crop[1]]
+        alike = self._likeness.of(frame) if self._likeness and (step.logits > 0).any() else None
+        context = SliceContext(step.slice_index, self._pixel_mm2, self._inside, here, alike)
         if self.watch is None:
             mask = step.logits > 0 if prompt.mask is None else prompt.mask[crop]
+            self._likeness = learn(frame, mask) if circumstances.settings.stop_rules else None
             self.watch = Watch(prompt.object_id, self.seed.direction, mask, circumstances.settings)
             self.found = bool(mask.any())
             ended = not self.found
