@@ -70,8 +70,8 @@ class TrackingSettings:
     minimum_overlap: float | None = 0.1
     drop_detached: bool = True
     minimum_probability: float | None = 0.05
-    minimum_likeness: float | None = 0.4
-    pixel_likeness: float | None = 0.2
+    minimum_likeness: float | None = 0.3
+    pixel_likeness: float | None = 0.05
     zoom_pixels: int | None = 32
     zoom_minimum_mm: float = 32.0
     memory_budget_mib: int = 1024
