@@ -121,6 +121,8 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/fold_3/checkpoint_final.pth
   Resources/Models/glioma-nnunet-tiny/model.json
   Resources/Models/glioma-nnunet-tiny/plans.json
+  Resources/Models/glioma-sam2-tiny/model.json
+  Resources/Models/glioma-sam2-tiny/tracker.pt
   Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
