@@ -123,7 +123,7 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
     record = {
         **_record(job, model, settings, device, found, tracked),
         "precision": tracker.precision,
-        "notes": [*notes, *found.actions, *tracked.notes],
+        "notes": [*_caution(model), *notes, *found.actions, *tracked.notes],
         "regions": as_rows(statistics(segmentation)),
         "geometry": image.geometry.as_dict(),
         "seconds": round(time.time() - started, 3),
@@ -131,6 +131,10 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
     segmentation = replace(segmentation, record=record)
     _write(segmentation, job.output, record_path)
     return TrackResult(segmentation, job.output, record_path)
+
+
+def _caution(model: Model) -> tuple[str, ...]:
+    return (f"{model.title}: a demonstration. {model.intended_use}",) if model.demonstration else ()
 
 
 def _tracker_model(name: str) -> Model:

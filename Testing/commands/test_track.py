@@ -4,6 +4,7 @@ matters, and with a small random SAM 2 where the way through the network does.""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def test_one_slice_becomes_a_volume_and_a_record(
     assert "axial slices 6 to 14" in shown
     assert "found.json" in shown
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["found.json", "found.nii.gz"]
+
+
+def test_a_demonstration_is_called_one(
+    image: Path, prompt: Path, random_tracker: Path, tmp_path: Path, follows_brightness: SimilarityTracker,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = shutil.copytree(random_tracker, tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**described, "demonstration": True}))
+    given = ["--image", image, "--prompt-mask", prompt, "--output", tmp_path / "out" / "found.nii.gz"]
+    assert cli.main(["track", "--model", str(folder), *map(str, given)]) == 0
+    assert "a demonstration" in capsys.readouterr().out
+    assert "a demonstration" in result_of(tmp_path)[1]["notes"][0]
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "SRA", "PIR"])
