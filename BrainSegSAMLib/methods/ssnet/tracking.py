@@ -306,7 +306,7 @@ def _notes_on_prompts(tracks: Sequence[_Track]) -> list[str]:
     cut = dict.fromkeys(one.target.prompt.object_id for one in tracks if one.at_edge)
     return [f"{where} found nothing; mark the object with a mask, or in another place." for where in missed] + [
         f"Object {number} was so small on its prompt that it was tracked in a crop of the slices. It reaches the "
-        "crop's edge and may be cut off there; the setting zoom_pixels=null tracks it on whole slices."
+        "crop's edge and may be cut off there; the setting zoom_pixels=null tracks it in the whole head."
         for number in cut
     ]
 
