@@ -25,7 +25,7 @@ from BrainSegSAMLib.methods.ssnet import tracker_fitting, tracker_training
 from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import architecture_of, train_tracker
-from BrainSegSAMLib.methods.ssnet.tracker_validation import TITLE, TrackingScore, as_table, mean_dice
+from BrainSegSAMLib.methods.ssnet.tracker_validation import TITLE, TrackingScore, as_table, mean_dice, score_volumes
 from BrainSegSAMLib.models.store import Model, load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from BrainSegSAMLib.resources import resource_path
@@ -173,6 +173,27 @@ def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(cases: list
     assert resumed.results == whole.results
     assert resumed.training["cases"] == whole.training["cases"]
     assert len(resumed.training["cases"]) == 2
+
+
+def test_scores_are_kept_only_for_the_way_they_were_made(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[tuple[str, ...]] = []
+
+    def score(tracker: Any, volumes: Any, *arguments: Any, **named: Any) -> list[TrackingScore]:
+        scored.append(tuple(volume.case_id for volume in volumes))
+        return score_volumes(tracker, volumes, *arguments, **named)
+
+    monkeypatch.setattr(tracker_training, "score_volumes", score)
+    config = replace(CONFIG, iterations=1, train_folds=(0,), final=False)
+    for number, (half, expected) in enumerate([(True, 1), (True, 1), (False, 2)]):
+        changed = replace(config, half_precision_weights=half)
+        train_tracker(cases, changed, template(tmp_path / f"model{number}"), work=tmp_path / "work")
+        assert len(scored) == expected
+    defaults = tracker_training.TrackingSettings
+    monkeypatch.setattr(tracker_training, "TrackingSettings", lambda: defaults(minimum_overlap=0.2))
+    train_tracker(cases, changed, template(tmp_path / "model3"), work=tmp_path / "work")
+    assert len(scored) == 3
 
 
 def test_cancelling_stops_between_two_iterations(cases: list[Case], tmp_path: Path) -> None:

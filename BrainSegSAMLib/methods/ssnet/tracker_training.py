@@ -30,6 +30,7 @@ from ...models.store import MODEL_FILE, Model, load_model, write_model
 from ...phantom import CHANNELS, ORIGIN_LPS_MM, make_phantom
 from ...progress import Progress
 from .clips import ORIENTATION, TrainingVolume, make_volume
+from .config import TrackingSettings
 from .tracker_config import TrackerTrainingConfig
 from .tracker_fitting import Fit, Fitted, fit
 from .tracker_validation import TITLE, TrackingScore, as_table, score_volumes
@@ -327,10 +328,12 @@ def _fit(training: _Training, job: Fit, progress: Progress) -> Fitted:
 def _score(
     training: _Training, fold: int, weights: Mapping[str, Tensor], progress: Progress
 ) -> list[TrackingScore]:
-    """Dice of every left-out case, kept per fold so that a resumed training does not score twice."""
+    """Dice of every left-out case, kept per fold so that a resumed training scores it in the same way only once."""
     kept = training.work / f"scores_{fold}.json"
-    if kept.exists():
-        return [TrackingScore(**row) for row in read_json(kept)]
+    way = _as_json([asdict(TrackingSettings()), training.config.half_precision_weights])
+    known = read_json(kept) if kept.exists() else {}
+    if known.get("way") == way:
+        return [TrackingScore(**row) for row in known["scores"]]
     network = build(training.architecture)
     rounded = _rounded(weights, half=training.config.half_precision_weights)
     set_weights(network, rounded, _weights_path(training, f"fold_{fold}"), training.architecture)
@@ -340,7 +343,7 @@ def _score(
     for score in scores:
         found = ", ".join(f"{name} {value:.3f}" for name, value in score.dice.items() if value is not None)
         progress.log(f"fold {fold}: {score.case_id}: Dice {found}")
-    write_json([asdict(score) for score in scores], kept)
+    write_json({"way": way, "scores": [asdict(score) for score in scores]}, kept)
     return scores
 
 
