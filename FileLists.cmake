@@ -17,6 +17,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__init__.py
   BrainSegSAMLib/__main__.py
   BrainSegSAMLib/backends/__init__.py
+  BrainSegSAMLib/backends/architecture.py
   BrainSegSAMLib/backends/checkpoints.py
   BrainSegSAMLib/backends/devices.py
   BrainSegSAMLib/backends/nnunet.py
@@ -30,7 +31,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam2_package.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
+  BrainSegSAMLib/backends/sam_architecture.py
+  BrainSegSAMLib/backends/sam_network.py
+  BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/batch.py
+  BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py

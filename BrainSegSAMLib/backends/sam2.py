@@ -22,8 +22,9 @@ from .devices import resolve_device, resolve_precision
 from .sam2_architecture import Sam2Architecture
 from .sam2_features import DEFAULT_BUDGET_BYTES, SliceFeatures
 from .sam2_forward import Sam2Forward
-from .sam2_network import build, read_weights, set_weights
+from .sam2_network import build
 from .sam2_session import Seed, Session
+from .weights import read_weights, set_weights
 
 if TYPE_CHECKING:
     import torch

@@ -20,8 +20,9 @@ import numpy as np
 from ...backends.checkpoints import load_checkpoint, save_checkpoint
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import Sam2Architecture
-from ...backends.sam2_network import build, read_weights, set_weights
+from ...backends.sam2_network import build
 from ...backends.sam2_training import Answer, Tracks, follow, open_memory, set_dropout
+from ...backends.weights import read_weights, set_weights
 from ...errors import BrainSegSAMError
 from ...progress import Progress
 from .augmentation import augmented, on_grid

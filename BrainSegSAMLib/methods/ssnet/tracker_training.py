@@ -19,7 +19,8 @@ from ...backends.checkpoints import load_checkpoint, save_checkpoint
 from ...backends.devices import resolve_precision
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import OFFICIAL, Sam2Architecture
-from ...backends.sam2_network import build, set_weights
+from ...backends.sam2_network import build
+from ...backends.weights import set_weights
 from ...cases import Case
 from ...errors import InputError, ModelError
 from ...files import read_json, write_json
