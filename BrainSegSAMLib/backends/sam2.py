@@ -77,9 +77,8 @@ class Sam2Tracker:
             InputError: frames of another kind.
         """
         return SliceFeatures(
-            Sam2Forward(self.network),
+            Sam2Forward(self.network, precision=self.precision),
             frames,
-            precision=self.precision,
             memory_budget_bytes=memory_budget_bytes,
             batch_size=batch_size,
             progress=progress,
@@ -95,7 +94,7 @@ class Sam2Tracker:
         Raises:
             InputError: no seed, or one that does not fit the slices.
         """
-        return Session(features, seeds, precision=self.precision)
+        return Session(features, seeds)
 
 
 def load(

@@ -7,7 +7,6 @@ the operating system deletes with the process at the latest.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_BUDGET_BYTES = 2**30
+STORED = "float16"
+"""How features are kept; finer than bfloat16, and wide enough for them."""
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet, per channel, as SAM 2 was trained."""
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -51,24 +52,6 @@ def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
     return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
-def precision_context(network: torch.nn.Module, precision: str) -> contextlib.AbstractContextManager[None]:
-    """Mixed precision on the network's device where `precision` is "bf16", else nothing."""
-    import torch
-
-    device = next(network.parameters()).device.type
-    context: contextlib.AbstractContextManager[None] = torch.autocast(
-        device, dtype=torch.bfloat16, enabled=precision == "bf16"
-    )
-    return context
-
-
-def storage_type(precision: str) -> torch.dtype:
-    """The 16-bit type in which features are kept."""
-    import torch
-
-    return torch.bfloat16 if precision == "bf16" else torch.float16
-
-
 class SliceFeatures:
     """The features of the slices of one stack; a context manager, whose end frees memory and file."""
 
@@ -77,7 +60,6 @@ class SliceFeatures:
         forward: Sam2Forward,
         frames: NDArray[np.uint8],
         *,
-        precision: str = "fp32",
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
         batch_size: int = 4,
         progress: Progress | None = None,
@@ -87,7 +69,6 @@ class SliceFeatures:
         Args:
             forward: the network's computations.
             frames: uint8 (slice, 3, rows, columns).
-            precision: "fp32" or "bf16".
             memory_budget_bytes: of the features; at least one slice is kept in memory.
             batch_size: slices that are encoded in one pass.
             progress: may cancel; looked at whenever features are asked for, and before every pass.
@@ -100,8 +81,7 @@ class SliceFeatures:
                 f"Slices to encode must be uint8 (slice, 3, rows, columns), not {frames.dtype} {frames.shape}."
             )
         self.forward = forward
-        self._frames, self._precision = frames, precision
-        self._dtype = storage_type(precision)
+        self._frames = frames
         self._batch_size = max(1, batch_size)
         self._progress = progress or Progress()
         self._shapes = forward.level_shapes
@@ -124,7 +104,7 @@ class SliceFeatures:
     @property
     def bytes_per_slice(self) -> int:
         """What the features of one slice take."""
-        return self._dtype.itemsize * sum(self._counts)
+        return np.dtype(STORED).itemsize * sum(self._counts)
 
     @property
     def bytes_at_most(self) -> int:
@@ -148,7 +128,7 @@ class SliceFeatures:
             indices: slices; one may occur several times.
 
         Returns:
-            `Levels` on the network's device, float32 (bfloat16 with precision "bf16").
+            `Levels` on the network's device, float32.
 
         Raises:
             ModelError: features that are not finite, as damaged weights give them.
@@ -158,9 +138,7 @@ class SliceFeatures:
         import torch
 
         rows = self._fetch(indices)
-        stacked = torch.stack([rows[index] for index in indices])
-        if self._precision == "fp32":
-            stacked = stacked.float()
+        stacked = torch.stack([rows[index] for index in indices]).float()
         parts = torch.split(stacked, self._counts, dim=1)
         high, middle, low, tokens = (
             part.reshape(len(indices), *shape) for part, shape in zip(parts, self._shapes, strict=True)
@@ -218,14 +196,11 @@ class SliceFeatures:
 
         network = self.forward.network
         images = prepare(self._frames[list(indices)], network.image_size).to(network.device)
-        with torch.inference_mode(), precision_context(network, self._precision):
+        with torch.inference_mode():
             levels = self.forward.encode_images(images)
-            rows = torch.cat([level.flatten(1).to(self._dtype) for level in levels], dim=1)
+            rows = torch.cat([level.flatten(1).to(getattr(torch, STORED)) for level in levels], dim=1)
             if not bool(torch.isfinite(rows).all()):
-                raise ModelError(
-                    "The image features of this model are not finite in 16 bits: its weights are damaged, or it needs "
-                    "the precision 'bf16'."
-                )
+                raise ModelError("The image features of this model are not finite in 16 bits: its weights are damaged.")
         return [row.clone() for row in rows]
 
     def _keep(self, index: int, row: torch.Tensor) -> torch.Tensor:
@@ -261,4 +236,4 @@ class SliceFeatures:
         assert self._file is not None
         self._file.seek(index * self.bytes_per_slice)
         stored = bytearray(self._file.read(self.bytes_per_slice))
-        return torch.frombuffer(stored, dtype=self._dtype).to(self.forward.network.device)
+        return torch.frombuffer(stored, dtype=getattr(torch, STORED)).to(self.forward.network.device)

@@ -8,12 +8,15 @@ The layers and their weights are sam2's; their results are the same up to roundi
   64 channels, its projection 256, so the average costs a quarter.
 * Position encodings, and the answer of the prompt encoder to "no prompt", are computed once.
 * Of three candidate masks only the chosen one is resized.
+* Mixed precision is for what takes long, encoder and memory attention. Decoder and memory encoder are cheap, and decide
+  on which side of a mask's edge a pixel lies: they always compute in float32.
 
 Source: Ravi et al., SAM 2, arXiv:2408.00714, section 4; facebookresearch/sam2 (Apache-2.0), `sam2/modeling`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,11 +34,17 @@ _SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, whic
 class Sam2Forward:
     """A network's computations in eval mode; reads the weights when it is made, so make it after loading them."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        """Compute what is constant; `network` is sam2's `SAM2Base`."""
+    def __init__(self, network: torch.nn.Module, *, precision: str = "fp32") -> None:
+        """Compute what is constant.
+
+        Args:
+            network: sam2's `SAM2Base`.
+            precision: "fp32", or "bf16" for encoder and memory attention in bfloat16; all results are float32.
+        """
         import torch
 
         self.network = cast(Any, network)
+        self._precision = precision
         self.side: int = self.network.image_size // 16
         with torch.inference_mode():
             self._fine_convolutions = [self._merged_convolution(level) for level in (0, 1)]
@@ -66,15 +75,13 @@ class Sam2Forward:
 
         conv2d, interpolate = torch.nn.functional.conv2d, torch.nn.functional.interpolate
         convolutions = self.network.image_encoder.neck.convs  # deepest level first
-        fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
-        low = convolutions[1](coarse) + interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
-        tokens = low.flatten(2).transpose(1, 2) + 0.1 * self._position
-        return (
-            conv2d(fine, *self._fine_convolutions[0]),
-            conv2d(middle, *self._fine_convolutions[1]),
-            low,
-            self._self_attention(0, tokens),
-        )
+        with self._mixed_precision():
+            fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
+            upper = interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
+            low = convolutions[1](coarse) + upper
+            tokens = low.flatten(2).transpose(1, 2) + 0.1 * self._position
+            high = conv2d(fine, *self._fine_convolutions[0]).float()
+            return high, conv2d(middle, *self._fine_convolutions[1]).float(), low, self._self_attention(0, tokens)
 
     def attend(
         self,
@@ -102,14 +109,16 @@ class Sam2Forward:
         memory, position = self._memory_tokens(spatial, pointers, offset, count)
         keys = memory + position
         rotated = len(spatial) * self.side**2
-        for number, layer in enumerate(self.network.memory_attention.layers):
-            if number:
-                tokens = self._self_attention(number, tokens)
-            query = self._rotate(layer.cross_attn_image.q_proj(layer.norm2(tokens)))
-            key = layer.cross_attn_image.k_proj(keys)
-            key = torch.cat([self._rotate(key[:, :rotated]), key[:, rotated:]], dim=1)
-            tokens = tokens + torch.nn.functional.linear(_average(query, key, memory), *self._projections[number][1])
-            tokens = tokens + layer.linear2(torch.relu(layer.linear1(layer.norm3(tokens))))
+        with self._mixed_precision():
+            for number, layer in enumerate(self.network.memory_attention.layers):
+                if number:
+                    tokens = self._self_attention(number, tokens)
+                query = self._rotate(layer.cross_attn_image.q_proj(layer.norm2(tokens)))
+                key = layer.cross_attn_image.k_proj(keys)
+                key = torch.cat([self._rotate(key[:, :rotated]), key[:, rotated:]], dim=1)
+                found = _average(query, key, memory)
+                tokens = tokens + torch.nn.functional.linear(found, *self._projections[number][1])
+                tokens = tokens + layer.linear2(torch.relu(layer.linear1(layer.norm3(tokens))))
         normed: torch.Tensor = self.network.memory_attention.norm(tokens)
         return normed.transpose(1, 2).reshape(len(tokens), -1, self.side, self.side)
 
@@ -167,6 +176,14 @@ class Sam2Forward:
         if network.no_obj_embed_spatial is not None:
             memory = memory + (scores <= 0).float()[..., None, None] * network.no_obj_embed_spatial[..., None, None]
         return memory
+
+    def _mixed_precision(self) -> contextlib.AbstractContextManager[None]:
+        import torch
+
+        context: contextlib.AbstractContextManager[None] = torch.autocast(
+            self.network.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"
+        )
+        return context
 
     def _self_attention(self, number: int, tokens: torch.Tensor) -> torch.Tensor:
         import torch
