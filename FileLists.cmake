@@ -35,6 +35,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam_network.py
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/batch.py
+  BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py

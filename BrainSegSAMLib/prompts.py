@@ -95,6 +95,24 @@ def check_prompt(prompt: Prompt, geometry: Geometry) -> None:
         _check_points(prompt, shape)
 
 
+def check_box(box: Box, shape: tuple[int, int], *, where: str) -> None:
+    """Refuse a box that is none, or that leaves its slice.
+
+    Args:
+        box: (column0, row0, column1, row1) in pixels.
+        shape: (rows, columns) of the slice.
+        where: whose box it is, for messages.
+
+    Raises:
+        InputError: where it holds NaN or infinity, is inverted, has no area, or reaches beyond the outermost pixels.
+    """
+    column0, row0, column1, row1 = box
+    if not (np.isfinite(box).all() and column0 < column1 and row0 < row1):
+        raise InputError(f"{where} has the box {box}; give column0, row0, column1, row1 with 0 before 1.")
+    if column0 < -0.5 or row0 < -0.5 or column1 > shape[1] - 0.5 or row1 > shape[0] - 0.5:
+        raise InputError(f"{where} has the box {box}, which leaves the slice of {shape} (rows, columns).")
+
+
 def slice_shape(shape_zyx: tuple[int, int, int], plane: str) -> tuple[int, int]:
     """(rows, columns) of the slices of a plane in an LPS volume of that shape."""
     rows, columns = (size for axis, size in enumerate(shape_zyx) if axis != PLANES[plane])
@@ -131,11 +149,8 @@ def _check_mask(prompt: Prompt, mask: BoolArray, shape: tuple[int, int]) -> None
 
 
 def _check_box(prompt: Prompt, box: Box, shape: tuple[int, int]) -> None:
+    check_box(box, shape, where=prompt.where)
     column0, row0, column1, row1 = box
-    if not (np.isfinite(box).all() and column0 < column1 and row0 < row1):
-        raise InputError(f"{prompt.where} has the box {box}; give column0, row0, column1, row1 with 0 before 1.")
-    if column0 < -0.5 or row0 < -0.5 or column1 > shape[1] - 0.5 or row1 > shape[0] - 0.5:
-        raise InputError(f"{prompt.where} has the box {box}, which leaves the slice of {shape} (rows, columns).")
     if column1 - column0 >= shape[1] - 1 and row1 - row0 >= shape[0] - 1:
         raise InputError(f"{prompt.where} covers the whole slice, so there is no object to tell from the rest.")
 

@@ -22,7 +22,7 @@ FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "lesion_mixing", "settings"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components", "labelled_images"],
+        "resample", "components", "labelled_images", "boxes"],
     2: ["backends", "metrics", "models", "batch", "pictures"],
     3: ["methods"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes"],
