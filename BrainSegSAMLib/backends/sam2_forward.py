@@ -16,12 +16,21 @@ Source: Ravi et al., SAM 2, arXiv:2408.00714, section 4; facebookresearch/sam2 (
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .devices import mixed_precision
+from .resizing import resized
+
 if TYPE_CHECKING:
     import torch
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet, per channel, as SAM 2 was trained."""
+PIXEL_STD = (0.229, 0.224, 0.225)
 
 Levels = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 """Of slices: float (slice, C/8, S/4, S/4), (slice, C/4, S/8, S/8), (slice, C, S/16, S/16) and (slice, S/16·S/16, C),
@@ -29,6 +38,23 @@ where S is the network's image size and C its width: two levels as the mask deco
 works on, and the latter's tokens after the first self-attention."""
 
 _SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, which its cache may keep
+
+
+def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+    """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
+
+    Args:
+        frames: uint8 (slice, 3, rows, columns).
+        image_size: side of the square input; the aspect ratio is not kept, as in sam2.
+
+    Returns:
+        float32 (slice, 3, image_size, image_size) on the CPU.
+    """
+    import torch
+
+    pixels = resized(frames, (image_size, image_size), mode="bicubic")
+    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
+    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
 class Sam2Forward:
@@ -69,13 +95,23 @@ class Sam2Forward:
         return [(width // 8, 4 * side, 4 * side), (width // 4, 2 * side, 2 * side), (width, side, side),
                 (side * side, width)]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        device: torch.device = self.network.device
+        return device
+
+    def encode_slices(self, frames: NDArray[np.uint8]) -> Levels:
+        """Everything that depends on slices alone, from uint8 (slice, 3, rows, columns)."""
+        return self.encode_images(prepare(frames, self.network.image_size).to(self.device))
+
     def encode_images(self, images: torch.Tensor) -> Levels:
         """Everything that depends on slices alone, from network input, float32 (slice, 3, S, S)."""
         import torch
 
         conv2d, interpolate = torch.nn.functional.conv2d, torch.nn.functional.interpolate
         convolutions = self.network.image_encoder.neck.convs  # deepest level first
-        with self._mixed_precision():
+        with mixed_precision(self.device, self._precision):
             fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
             upper = interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
             low = convolutions[1](coarse) + upper
@@ -109,7 +145,7 @@ class Sam2Forward:
         memory, position = self._memory_tokens(spatial, pointers, offset, count)
         keys = memory + position
         rotated = len(spatial) * self.side**2
-        with self._mixed_precision():
+        with mixed_precision(self.device, self._precision):
             for number, layer in enumerate(self.network.memory_attention.layers):
                 if number:
                     tokens = self._self_attention(number, tokens)
@@ -176,14 +212,6 @@ class Sam2Forward:
         if network.no_obj_embed_spatial is not None:
             memory = memory + (scores <= 0).float()[..., None, None] * network.no_obj_embed_spatial[..., None, None]
         return memory
-
-    def _mixed_precision(self) -> contextlib.AbstractContextManager[None]:
-        import torch
-
-        context: contextlib.AbstractContextManager[None] = torch.autocast(
-            self.network.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"
-        )
-        return context
 
     def _self_attention(self, number: int, tokens: torch.Tensor) -> torch.Tensor:
         import torch

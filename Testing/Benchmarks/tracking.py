@@ -38,8 +38,7 @@ from scipy import ndimage
 from BrainSegSAMLib.backends.devices import PRECISIONS, resolve_precision
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker
 from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture
-from BrainSegSAMLib.backends.sam2_features import prepare
-from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
+from BrainSegSAMLib.backends.sam2_forward import Sam2Forward, prepare
 from BrainSegSAMLib.backends.sam2_network import build, network_arguments
 from BrainSegSAMLib.backends.sam2_session import Seed
 from BrainSegSAMLib.geometry import Geometry

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.sam2_features import prepare
+from ...backends.sam2_forward import prepare
 from .clips import Clip
 from .tracker_config import TrackerTrainingConfig
 
