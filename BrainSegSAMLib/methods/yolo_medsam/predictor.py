@@ -1,0 +1,156 @@
+"""Boxes into masks as a Predictor: a detector, or a model that segments, finds boxes; SAM's decoder draws what is in them.
+
+Source: Zhou & Yu, YOLOv5 and MedSAM; Ma et al., Nature Communications 15:654, 2024. What deviates from the paper is in
+the method's README.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...boxes import SliceBox, Track
+from ...geometry import AxisOrder, Geometry
+from ...image import Image, Segmentation
+from ...labels import LabelScheme
+from ...models.store import Model, load_model
+from ...progress import Progress
+from ...prompts import slices_first
+from .. import load_predictor
+from .composing import DETECTOR_FOLDER, PRIOR_FOLDER, SEGMENTER_FOLDER
+from .config import YoloMedSAMSettings
+from .detector import load_detector
+from .finding import BoxSource, DetectedBoxes, PriorBoxes
+from .segmenter import Segmenter, load_segmenter
+
+BoolArray = NDArray[np.bool_]
+
+_BOXES_SHARE = 0.4
+"""Of the whole time; for the progress only."""
+
+
+class YoloMedSAMPredictor:
+    """A source of boxes and a segmenter in memory; see `methods.contract.Predictor`."""
+
+    def __init__(
+        self, model: Model, settings: YoloMedSAMSettings, *, source: BoxSource, segmenter: Segmenter, device: str
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._source = source
+        self._segmenter = segmenter
+        self._device = device
+
+    @property
+    def model(self) -> Model:
+        """The model that predicts."""
+        return self._model
+
+    def predict(self, image: Image, *, progress: Progress | None = None) -> Segmentation:
+        """Segment one image; see `methods.contract.Predictor.predict`.
+
+        Raises:
+            InputError: where a modality is missing or shows nothing.
+            Cancelled: when the progress was cancelled.
+        """
+        progress = progress or Progress()
+        started = time.perf_counter()
+        image.stack(self._model.modalities)  # refuses before the work what lacks a modality
+        geometry, order = image.geometry.reoriented("LPS")
+        found = self._source.find(image, geometry, order, progress.part("Boxes", until=_BOXES_SHARE))
+        masks = [np.array(mask) for mask in found.kept]
+        self._draw(image, order, found.tracks, masks, progress)
+        label_map = np.ascontiguousarray(order.undo(painted(self._model.scheme, masks)))
+        record = self._record(geometry, found.tracks, found.record, masks)
+        record["seconds"] = round(time.perf_counter() - started, 3)
+        return Segmentation(image.geometry, self._model.scheme, label_map, image.name, record)
+
+    def _draw(
+        self, image: Image, order: AxisOrder, tracks: Sequence[Track], masks: Sequence[BoolArray], progress: Progress
+    ) -> None:
+        """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS."""
+        on_slice: dict[int, list[SliceBox]] = {}
+        for track in tracks:
+            for box in track.boxes:
+                on_slice.setdefault(box.index, []).append(box)
+        progress.stage("Masks", total=len(on_slice), until=1.0)
+        if not on_slice:
+            return
+        slices = [slices_first(mask, self._settings.plane) for mask in masks]
+        picture = order.apply(self._segmenter.picture(image))
+        boxes = {index: [item.box for item in items] for index, items in on_slice.items()}
+        for index, logits in self._segmenter.masks(picture, boxes, settings=self._settings, progress=progress):
+            for item, one in zip(on_slice[index], logits, strict=True):
+                slices[item.kind][index] |= one > 0
+            progress.advance()
+
+    def _record(
+        self, geometry: Geometry, tracks: Sequence[Track], source: Mapping[str, Any], masks: Sequence[BoolArray]
+    ) -> dict[str, Any]:
+        names = self._model.scheme.names
+        notes = list(source.get("notes", ()))
+        if not tracks:
+            notes.append("No box was found, so there was nothing to segment.")
+        return {
+            "model": self._model.name,
+            "model_version": self._model.version,
+            "model_sha256": self._model.sha256,
+            "method": self._model.method,
+            "device": self._device,
+            "settings": self._settings.as_dict(),
+            "geometry_actions": [],
+            "boxes_from": {key: value for key, value in source.items() if key != "notes"},
+            "segmenter": {
+                "model": self._segmenter.model.name,
+                "model_sha256": self._segmenter.model.sha256,
+                "precision": self._segmenter.precision,
+            },
+            "lesions": [
+                {"number": number, "region": names[track.kind], "confidence": round(track.confidence, 4),
+                 "slices": list(track.slices), "box": [round(side, 1) for side in track.box]}
+                for number, track in enumerate(tracks, start=1)
+            ],
+            "volume_mm3": {
+                name: round(int(np.count_nonzero(mask)) * geometry.voxel_volume_mm3, 3)
+                for name, mask in zip(names, masks, strict=True)
+            },
+            "notes": notes,
+        }  # fmt: skip
+
+
+def painted(scheme: LabelScheme, masks: Sequence[BoolArray]) -> NDArray[np.uint8]:
+    """One label map of the masks of all regions; what lies in a region within another belongs to both.
+
+    Regions of more labels are painted first, each with the label that it shares with the fewest others, so that those
+    within them stay visible. Where regions that share no label overlap, the later one of the scheme wins.
+
+    Args:
+        scheme: with label values up to 255.
+        masks: bool (z, y, x) for each region, in the order of the scheme.
+    """
+    label_map = np.zeros(masks[0].shape, dtype=np.uint8)
+    regions = scheme.regions
+    shared = {label: sum(label in other.labels for other in regions) for one in regions for label in one.labels}
+    for number in sorted(range(len(regions)), key=lambda number: -len(regions[number].labels)):
+        label_map[masks[number]] = min(regions[number].labels, key=lambda label: (shared[label], label))
+    return label_map
+
+
+def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, object]) -> YoloMedSAMPredictor:
+    """Load a model folder of the method "yolo_medsam"; called by `methods.load_predictor`."""
+    settings = YoloMedSAMSettings.from_dict({**model.settings, **overrides})
+    source: BoxSource
+    if (model.folder / DETECTOR_FOLDER).is_dir():
+        detector = load_detector(load_model(model.folder / DETECTOR_FOLDER), device=device, trust=trust)
+        source = DetectedBoxes(detector, settings)
+    else:
+        prior = load_predictor(model.folder / PRIOR_FOLDER, device=device, trust=trust)
+        source = PriorBoxes(prior, settings)
+    segmenter = load_segmenter(
+        load_model(model.folder / SEGMENTER_FOLDER), device=device, trust=trust, precision=settings.precision
+    )
+    return YoloMedSAMPredictor(model, settings, source=source, segmenter=segmenter, device=device)
