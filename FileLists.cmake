@@ -16,6 +16,7 @@ set(BrainSegSAM_MODULE_RESOURCES
 set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__init__.py
   BrainSegSAMLib/__main__.py
+  BrainSegSAMLib/augmentation.py
   BrainSegSAMLib/backends/__init__.py
   BrainSegSAMLib/backends/checkpoints.py
   BrainSegSAMLib/backends/devices.py
@@ -36,10 +37,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/cli.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
+  BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/files.py
+  BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
@@ -58,7 +61,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/nnunet/predictor.py
   BrainSegSAMLib/methods/nnunet/training.py
   BrainSegSAMLib/methods/nnunet/validation.py
-  BrainSegSAMLib/methods/ssnet/augmentation.py
   BrainSegSAMLib/methods/ssnet/clips.py
   BrainSegSAMLib/methods/ssnet/composing.py
   BrainSegSAMLib/methods/ssnet/config.py
@@ -101,10 +103,13 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
+  BrainSegSAMLib/scores.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
+  BrainSegSAMLib/training_volumes.py
+  BrainSegSAMLib/trainings.py
   BrainSegSAMLib/volumes.py
   )
 
