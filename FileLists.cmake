@@ -18,20 +18,29 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__main__.py
   BrainSegSAMLib/augmentation.py
   BrainSegSAMLib/backends/__init__.py
+  BrainSegSAMLib/backends/architecture.py
   BrainSegSAMLib/backends/checkpoints.py
   BrainSegSAMLib/backends/devices.py
   BrainSegSAMLib/backends/nnunet.py
   BrainSegSAMLib/backends/nnunet_child.py
   BrainSegSAMLib/backends/nnunet_training.py
+  BrainSegSAMLib/backends/resizing.py
+  BrainSegSAMLib/backends/sam.py
   BrainSegSAMLib/backends/sam2.py
   BrainSegSAMLib/backends/sam2_architecture.py
-  BrainSegSAMLib/backends/sam2_features.py
   BrainSegSAMLib/backends/sam2_forward.py
   BrainSegSAMLib/backends/sam2_network.py
   BrainSegSAMLib/backends/sam2_package.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
+  BrainSegSAMLib/backends/sam_architecture.py
+  BrainSegSAMLib/backends/sam_forward.py
+  BrainSegSAMLib/backends/sam_grid.py
+  BrainSegSAMLib/backends/sam_network.py
+  BrainSegSAMLib/backends/slice_features.py
+  BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/batch.py
+  BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py

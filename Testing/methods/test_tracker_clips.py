@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from BrainSegSAMLib.augmentation import augmented, on_grid
-from BrainSegSAMLib.backends.sam2_features import prepare
+from BrainSegSAMLib.backends.sam2_forward import prepare
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Image

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...backends.checkpoints import save_checkpoint
-from ...backends.sam2_architecture import OFFICIAL, Sam2Architecture, recognise
-from ...backends.sam2_network import build, read_weights, set_weights, shapes_of
+from ...backends.sam2_architecture import OFFICIAL, Sam2Architecture
+from ...backends.sam2_network import build
+from ...backends.weights import read_weights, set_weights, shapes_of
 from ...errors import ModelError, OutputError
 from ...files import output_sentence
 from ...labels import LabelScheme
@@ -134,7 +135,7 @@ def _architecture(
     weights: Mapping[str, Tensor], source: Path, image_size: int | None
 ) -> tuple[str, Sam2Architecture]:
     """Which of the published networks it is, and its numbers."""
-    name = recognise(shapes_of(weights))
+    name = Sam2Architecture.recognise(shapes_of(weights))
     if name is None:
         raise ModelError(
             f"'{source}' is not a checkpoint of a published size of SAM 2, SAM 2.1 or MedSAM2 (it names its parameters "

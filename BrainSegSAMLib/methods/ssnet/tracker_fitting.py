@@ -13,9 +13,10 @@ from ... import fitting
 from ...augmentation import augmented, on_grid
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import Sam2Architecture
-from ...backends.sam2_features import prepare
-from ...backends.sam2_network import build, read_weights, set_weights
+from ...backends.sam2_forward import prepare
+from ...backends.sam2_network import build
 from ...backends.sam2_training import Answer, Tracks, follow, open_memory, set_dropout
+from ...backends.weights import read_weights, set_weights
 from ...fitting import Fitted, Task, Weights, seed_of
 from ...progress import Progress
 from ...scores import mean_dice

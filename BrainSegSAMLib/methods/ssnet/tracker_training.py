@@ -10,7 +10,8 @@ from typing import Final
 from ...backends.devices import resolve_precision
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import OFFICIAL, Sam2Architecture
-from ...backends.sam2_network import build, set_weights
+from ...backends.sam2_network import build
+from ...backends.weights import set_weights
 from ...cases import Case
 from ...errors import InputError
 from ...fitting import Fitted, Weights
