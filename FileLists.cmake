@@ -16,6 +16,7 @@ set(BrainSegSAM_MODULE_RESOURCES
 set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__init__.py
   BrainSegSAMLib/__main__.py
+  BrainSegSAMLib/augmentation.py
   BrainSegSAMLib/backends/__init__.py
   BrainSegSAMLib/backends/architecture.py
   BrainSegSAMLib/backends/checkpoints.py
@@ -23,16 +24,20 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/nnunet.py
   BrainSegSAMLib/backends/nnunet_child.py
   BrainSegSAMLib/backends/nnunet_training.py
+  BrainSegSAMLib/backends/resizing.py
+  BrainSegSAMLib/backends/sam.py
   BrainSegSAMLib/backends/sam2.py
   BrainSegSAMLib/backends/sam2_architecture.py
-  BrainSegSAMLib/backends/sam2_features.py
   BrainSegSAMLib/backends/sam2_forward.py
   BrainSegSAMLib/backends/sam2_network.py
   BrainSegSAMLib/backends/sam2_package.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
   BrainSegSAMLib/backends/sam_architecture.py
+  BrainSegSAMLib/backends/sam_forward.py
+  BrainSegSAMLib/backends/sam_grid.py
   BrainSegSAMLib/backends/sam_network.py
+  BrainSegSAMLib/backends/slice_features.py
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
@@ -41,10 +46,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/cli.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
+  BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/files.py
+  BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
@@ -63,7 +70,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/nnunet/predictor.py
   BrainSegSAMLib/methods/nnunet/training.py
   BrainSegSAMLib/methods/nnunet/validation.py
-  BrainSegSAMLib/methods/ssnet/augmentation.py
   BrainSegSAMLib/methods/ssnet/clips.py
   BrainSegSAMLib/methods/ssnet/composing.py
   BrainSegSAMLib/methods/ssnet/config.py
@@ -106,10 +112,13 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
+  BrainSegSAMLib/scores.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
+  BrainSegSAMLib/training_volumes.py
+  BrainSegSAMLib/trainings.py
   BrainSegSAMLib/volumes.py
   )
 

@@ -7,6 +7,7 @@ to superior, coronal ones from anterior to posterior, sagittal ones from right t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ def check_prompt(prompt: Prompt, geometry: Geometry) -> None:
     elif prompt.box is not None:
         _check_box(prompt, prompt.box, shape)
     else:
-        _check_points(prompt, shape)
+        check_points(prompt.points, shape, where=prompt.where)
 
 
 def check_box(box: Box, shape: tuple[int, int], *, where: str) -> None:
@@ -111,6 +112,26 @@ def check_box(box: Box, shape: tuple[int, int], *, where: str) -> None:
         raise InputError(f"{where} has the box {box}; give column0, row0, column1, row1 with 0 before 1.")
     if column0 < -0.5 or row0 < -0.5 or column1 > shape[1] - 0.5 or row1 > shape[0] - 0.5:
         raise InputError(f"{where} has the box {box}, which leaves the slice of {shape} (rows, columns).")
+
+
+def check_points(points: Iterable[Iterable[float]], shape: tuple[int, int], *, where: str) -> None:
+    """Refuse points outside their slice.
+
+    Args:
+        points: (column, row) each, in pixels.
+        shape: (rows, columns) of the slice.
+        where: whose points they are, for messages.
+
+    Raises:
+        InputError: where one lies outside the outermost pixels, or holds NaN.
+    """
+    for column, row in points:
+        # Written so that NaN is refused too.
+        if not (-0.5 <= column <= shape[1] - 0.5 and -0.5 <= row <= shape[0] - 0.5):
+            raise InputError(
+                f"{where} has the point ({column:g}, {row:g}) (column, row) outside the slice of {shape} "
+                "(rows, columns)."
+            )
 
 
 def slice_shape(shape_zyx: tuple[int, int, int], plane: str) -> tuple[int, int]:
@@ -153,13 +174,3 @@ def _check_box(prompt: Prompt, box: Box, shape: tuple[int, int]) -> None:
     column0, row0, column1, row1 = box
     if column1 - column0 >= shape[1] - 1 and row1 - row0 >= shape[0] - 1:
         raise InputError(f"{prompt.where} covers the whole slice, so there is no object to tell from the rest.")
-
-
-def _check_points(prompt: Prompt, shape: tuple[int, int]) -> None:
-    for column, row in prompt.points:
-        # Written so that NaN is refused too.
-        if not (-0.5 <= column <= shape[1] - 0.5 and -0.5 <= row <= shape[0] - 0.5):
-            raise InputError(
-                f"{prompt.where} has the point ({column:g}, {row:g}) (column, row) outside the slice of {shape} "
-                "(rows, columns)."
-            )

@@ -8,6 +8,8 @@ The layers and their weights are sam2's; their results are the same up to roundi
   64 channels, its projection 256, so the average costs a quarter.
 * Position encodings, and the answer of the prompt encoder to "no prompt", are computed once.
 * Of three candidate masks only the chosen one is resized.
+* Mixed precision is for what takes long, encoder and memory attention. Decoder and memory encoder are cheap, and decide
+  on which side of a mask's edge a pixel lies: they always compute in float32.
 
 Source: Ravi et al., SAM 2, arXiv:2408.00714, section 4; facebookresearch/sam2 (Apache-2.0), `sam2/modeling`.
 """
@@ -17,8 +19,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .devices import mixed_precision
+from .resizing import resized
+
 if TYPE_CHECKING:
     import torch
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet, per channel, as SAM 2 was trained."""
+PIXEL_STD = (0.229, 0.224, 0.225)
 
 Levels = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 """Of slices: float (slice, C/8, S/4, S/4), (slice, C/4, S/8, S/8), (slice, C, S/16, S/16) and (slice, S/16·S/16, C),
@@ -28,14 +40,37 @@ works on, and the latter's tokens after the first self-attention."""
 _SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, which its cache may keep
 
 
+def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+    """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
+
+    Args:
+        frames: uint8 (slice, 3, rows, columns).
+        image_size: side of the square input; the aspect ratio is not kept, as in sam2.
+
+    Returns:
+        float32 (slice, 3, image_size, image_size) on the CPU.
+    """
+    import torch
+
+    pixels = resized(frames, (image_size, image_size), mode="bicubic")
+    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
+    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
 class Sam2Forward:
     """A network's computations in eval mode; reads the weights when it is made, so make it after loading them."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        """Compute what is constant; `network` is sam2's `SAM2Base`."""
+    def __init__(self, network: torch.nn.Module, *, precision: str = "fp32") -> None:
+        """Compute what is constant.
+
+        Args:
+            network: sam2's `SAM2Base`.
+            precision: "fp32", or "bf16" for encoder and memory attention in bfloat16; all results are float32.
+        """
         import torch
 
         self.network = cast(Any, network)
+        self._precision = precision
         self.side: int = self.network.image_size // 16
         with torch.inference_mode():
             self._fine_convolutions = [self._merged_convolution(level) for level in (0, 1)]
@@ -60,21 +95,29 @@ class Sam2Forward:
         return [(width // 8, 4 * side, 4 * side), (width // 4, 2 * side, 2 * side), (width, side, side),
                 (side * side, width)]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        device: torch.device = self.network.device
+        return device
+
+    def encode_slices(self, frames: NDArray[np.uint8]) -> Levels:
+        """Everything that depends on slices alone, from uint8 (slice, 3, rows, columns)."""
+        return self.encode_images(prepare(frames, self.network.image_size).to(self.device))
+
     def encode_images(self, images: torch.Tensor) -> Levels:
         """Everything that depends on slices alone, from network input, float32 (slice, 3, S, S)."""
         import torch
 
         conv2d, interpolate = torch.nn.functional.conv2d, torch.nn.functional.interpolate
         convolutions = self.network.image_encoder.neck.convs  # deepest level first
-        fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
-        low = convolutions[1](coarse) + interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
-        tokens = low.flatten(2).transpose(1, 2) + 0.1 * self._position
-        return (
-            conv2d(fine, *self._fine_convolutions[0]),
-            conv2d(middle, *self._fine_convolutions[1]),
-            low,
-            self._self_attention(0, tokens),
-        )
+        with mixed_precision(self.device, self._precision):
+            fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
+            upper = interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
+            low = convolutions[1](coarse) + upper
+            tokens = low.flatten(2).transpose(1, 2) + 0.1 * self._position
+            high = conv2d(fine, *self._fine_convolutions[0]).float()
+            return high, conv2d(middle, *self._fine_convolutions[1]).float(), low, self._self_attention(0, tokens)
 
     def attend(
         self,
@@ -102,14 +145,16 @@ class Sam2Forward:
         memory, position = self._memory_tokens(spatial, pointers, offset, count)
         keys = memory + position
         rotated = len(spatial) * self.side**2
-        for number, layer in enumerate(self.network.memory_attention.layers):
-            if number:
-                tokens = self._self_attention(number, tokens)
-            query = self._rotate(layer.cross_attn_image.q_proj(layer.norm2(tokens)))
-            key = layer.cross_attn_image.k_proj(keys)
-            key = torch.cat([self._rotate(key[:, :rotated]), key[:, rotated:]], dim=1)
-            tokens = tokens + torch.nn.functional.linear(_average(query, key, memory), *self._projections[number][1])
-            tokens = tokens + layer.linear2(torch.relu(layer.linear1(layer.norm3(tokens))))
+        with mixed_precision(self.device, self._precision):
+            for number, layer in enumerate(self.network.memory_attention.layers):
+                if number:
+                    tokens = self._self_attention(number, tokens)
+                query = self._rotate(layer.cross_attn_image.q_proj(layer.norm2(tokens)))
+                key = layer.cross_attn_image.k_proj(keys)
+                key = torch.cat([self._rotate(key[:, :rotated]), key[:, rotated:]], dim=1)
+                found = _average(query, key, memory)
+                tokens = tokens + torch.nn.functional.linear(found, *self._projections[number][1])
+                tokens = tokens + layer.linear2(torch.relu(layer.linear1(layer.norm3(tokens))))
         normed: torch.Tensor = self.network.memory_attention.norm(tokens)
         return normed.transpose(1, 2).reshape(len(tokens), -1, self.side, self.side)
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .sam2_features import SliceFeatures, precision_context
+from .sam2_forward import Sam2Forward
+from .slice_features import SliceFeatures
 
 if TYPE_CHECKING:
     import torch
@@ -91,13 +92,12 @@ class _Track:
 class Session:
     """Tracks under way; made by `Sam2Tracker.begin`."""
 
-    def __init__(self, features: SliceFeatures, seeds: Sequence[Seed], *, precision: str = "fp32") -> None:
+    def __init__(self, features: SliceFeatures[Sam2Forward], seeds: Sequence[Seed]) -> None:
         """Start one track for each seed.
 
         Args:
             features: of the slices.
             seeds: one for each object and direction.
-            precision: "fp32" or "bf16".
 
         Raises:
             InputError: no seed, or one that does not fit the slices.
@@ -106,8 +106,8 @@ class Session:
             raise InputError("Tracking needs at least one prompt.")
         for seed in seeds:
             _check_seed(seed, features.count, features.slice_shape)
-        self._forward = features.forward
-        self._features, self._precision = features, precision
+        self._forward = features.encoder
+        self._features = features
         # Bounds the memory, whatever the number of tracks; and a CPU's cache prefers little at a time.
         self._batch_size = max(1, _TOKENS // (self._forward.network.num_maskmem * self._forward.side**2))
         self._tracks = {number: _Track(number, seed) for number, seed in enumerate(seeds)}
@@ -131,7 +131,7 @@ class Session:
         self._tracks = {number: track for number, track in self._tracks.items() if self._inside(track)}
         tracks = list(self._tracks.values())
         found: list[Step] = []
-        with torch.inference_mode(), precision_context(self._forward.network, self._precision):
+        with torch.inference_mode():
             if self._offset == 0:
                 found = self._prompted(tracks)
             else:
@@ -181,8 +181,8 @@ class Session:
         high, middle, low, tokens = self._features.gather([track.slice_at(self._offset) for track in tracks])
         conditioned = self._forward.attend(
             tokens,
-            _stacked([track.spatial for track in tracks], low.dtype),
-            _stacked([track.pointer for track in tracks], low.dtype),
+            _stacked([track.spatial for track in tracks]),
+            _stacked([track.pointer for track in tracks]),
             offset=self._offset,
             count=self._features.count,
         )
@@ -249,11 +249,11 @@ class Session:
         }
 
 
-def _stacked(memories: Sequence[dict[int, torch.Tensor]], dtype: torch.dtype) -> dict[int, torch.Tensor]:
-    """Distance → the memories of all tracks at this distance, (track, …)."""
+def _stacked(memories: Sequence[dict[int, torch.Tensor]]) -> dict[int, torch.Tensor]:
+    """Distance → the memories of all tracks at this distance, float32 (track, …)."""
     import torch
 
-    return {past: torch.stack([memory[past] for memory in memories]).to(dtype) for past in memories[0]}
+    return {past: torch.stack([memory[past] for memory in memories]).float() for past in memories[0]}
 
 
 def _resized(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -1,16 +1,17 @@
 """Speed and memory of tracking, side by side with sam2's own video predictor in one run, as ratios.
 
 python Testing/Benchmarks/tracking.py [--sizes 512 1024] [--slices 60] [--lesions 1 2 4 8] [--depths 20 60 155]
-    [--precision fp32] [--reference-precision fp32] [--threads 2]
+    [--precision auto] [--reference-precision fp32] [--threads 2]
     [--parts speed shares curve memory trained] [--extent 10] [--model glioma-sam2-tiny] [--output FILE]
 
 The reference does what MedSAM2's script does: for every lesion and direction a fresh state, the prompt, and
 `propagate_in_video` (sam2 1.1, frames handed over in memory). Both get the same random weights of SAM 2.1 tiny's size,
 the same frames (percentile-windowed noise shaped like a brain), the same masks as prompts, the same number of threads;
-stop rules are off. Every mask is compared with the reference's. In the row "rules" our tracks end where a lesion of
-the given extent ends, which is what stop rules are for; with random weights the rules themselves have nothing to go by.
-Part "trained" has the rules themselves, with the weights of a tracker (--model) on a synthetic case of 155 slices: four
-prompts of its lesion, on four slices, tracked with the default settings.
+stop rules are off. Precision: what our tracker chooses by itself, and what sam2 does by itself (float32), unless given.
+Every mask is compared with the reference's. In the row "rules" our tracks end where a lesion of the given extent ends,
+which is what stop rules are for; with random weights the rules themselves have nothing to go by. Part "trained" has the
+rules themselves, with the weights of a tracker (--model) on a synthetic case of 155 slices: four prompts of its lesion,
+on four slices, tracked with the default settings.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from BrainSegSAMLib.backends.devices import PRECISIONS, resolve_precision
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker
 from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture
-from BrainSegSAMLib.backends.sam2_features import prepare
-from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
+from BrainSegSAMLib.backends.sam2_forward import Sam2Forward, prepare
 from BrainSegSAMLib.backends.sam2_network import build, network_arguments
 from BrainSegSAMLib.backends.sam2_session import Seed
 from BrainSegSAMLib.geometry import Geometry
@@ -45,12 +46,12 @@ from BrainSegSAMLib.intensity import as_frames, windowed
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
-from BrainSegSAMLib.methods.ssnet.tracker_validation import dice
 from BrainSegSAMLib.methods.ssnet.tracking import Target, track
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
 from BrainSegSAMLib.prompts import Prompt
+from BrainSegSAMLib.scores import dice
 
 PARTS = ["speed", "shares", "curve", "memory", "trained"]
 PHANTOM_SEED = 900  # of a synthetic case that the bundled tracker has not seen
@@ -371,8 +372,10 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=60)
     parser.add_argument("--lesions", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 60, 100, 155], help="slices, for the curve")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--reference-precision", choices=["fp32", "bf16"], help="that of ours where left out")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of ours")
+    parser.add_argument(
+        "--reference-precision", choices=["fp32", "bf16"], default="fp32", help="fp32 is what sam2 does by itself"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--extent", type=int, default=10, help="slices from a prompt to its lesion's end, for 'rules'")
     parser.add_argument("--model", default="glioma-sam2-tiny", help="tracker for the part 'trained'")
@@ -392,10 +395,10 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each part's rows as they come."""
-    precision, depths, lesions = options.precision, options.depths, options.lesions
+    precision, depths, lesions = resolve_precision(options.precision, "cpu"), options.depths, options.lesions
     for size in options.sizes:
         if "speed" in options.parts:
-            precisions = (precision, options.reference_precision or precision)
+            precisions = (precision, options.reference_precision)
             yield from compare(size, options.slices, lesions, precisions, options.extent)
         jobs: dict[str, list[Callable[[], dict[str, Any]]]] = {
             "shares": [partial(shares, size, options.slices, count, precision) for count in lesions],
@@ -406,7 +409,7 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]
             for job in jobs[part] if part in options.parts else ():
                 yield part, job()
     if "trained" in options.parts:
-        yield "trained", trained(options.model, precision, options.reference_precision or precision)
+        yield "trained", trained(options.model, precision, options.reference_precision)
 
 
 if __name__ == "__main__":

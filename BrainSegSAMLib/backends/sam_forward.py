@@ -1,0 +1,109 @@
+"""What SAM's network computes, for batches of slices and for all that is marked on them.
+
+The layers and their weights are segment-anything's; their results are the same up to rounding. What is arranged anew:
+
+* The decoder takes one embedding for each prompt, so prompts on several slices go through it together; segment-anything
+  pairs one image with its prompts.
+* Of the decoder's four masks only the one for prompts without doubt is made, and no guess of its quality.
+* Mixed precision is for the image encoder, which takes nearly all the time. Prompt encoder and decoder always compute
+  in float32: they decide on which side of a mask's edge a pixel lies.
+
+Source: Kirillov et al., Segment Anything, arXiv:2304.02643; facebookresearch/segment-anything (Apache-2.0),
+`segment_anything/modeling`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .devices import mixed_precision
+from .sam_architecture import SamArchitecture
+from .sam_grid import prepare
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SamForward:
+    """A network's computations; gradients flow where the caller lets them.
+
+    Args:
+        network: segment-anything's `Sam`, on the device that is to compute.
+        architecture: of the network.
+        precision: "fp32", or "bf16" for the image encoder in bfloat16; all results are float32.
+    """
+
+    def __init__(self, network: torch.nn.Module, architecture: SamArchitecture, *, precision: str = "fp32") -> None:
+        import torch
+
+        self.network = cast(Any, network)
+        self.architecture = architecture
+        self._precision = precision
+        with torch.no_grad():
+            self._position: torch.Tensor = self.network.prompt_encoder.get_dense_pe()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self._position.device
+
+    @property
+    def level_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of the image features of one slice: the only level."""
+        side = self.architecture.feature_size
+        return [(self.architecture.width, side, side)]
+
+    def encode_slices(self, frames: NDArray[np.uint8]) -> tuple[torch.Tensor]:
+        """Image features of uint8 (slice, 3, rows, columns), float32 (slice, *level_shapes[0])."""
+        return (self.encode_images(prepare(frames, self.architecture).to(self.device)),)
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Image features from network input, float32 (slice, 3, image_size, image_size)."""
+        with mixed_precision(self.device, self._precision):
+            features: torch.Tensor = self.network.image_encoder(images)
+        return features.float()
+
+    def decode(
+        self,
+        features: torch.Tensor,
+        boxes: torch.Tensor | None = None,
+        points: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Masks of prompts; each is a box, or points, or both.
+
+        Args:
+            features: of the slice of each prompt, float32 (prompt, width, side, side).
+            boxes: (prompt, 4), and
+            points: (prompt, point, 2), as `sam_grid.to_square` gives them.
+            labels: (prompt, point): 1 in the object, 0 outside.
+
+        Returns:
+            Logits, float32 (prompt, logits_size, logits_size).
+        """
+        import torch
+
+        decoder = self.network.mask_decoder
+        masks = None if boxes is None or not self.architecture.box_as_mask else self._as_masks(boxes)
+        sparse, dense = self.network.prompt_encoder(None if points is None else (points, labels), boxes, masks)
+        tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([tokens.expand(len(features), -1, -1), sparse], dim=1)
+        position = self._position.expand(len(features), -1, -1, -1)
+        found, pixels = decoder.transformer(features + dense, position, tokens)
+        pixels = decoder.output_upscaling(pixels.transpose(1, 2).reshape(features.shape))
+        weights = decoder.output_hypernetworks_mlps[0](found[:, 1])
+        return torch.einsum("pc,pcyx->pyx", weights, pixels)
+
+    def _as_masks(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Boxes (prompt, 4) as dense prompts (prompt, 1, logits_size, logits_size): 1 inside, -1 outside."""
+        import torch
+
+        side = self.architecture.logits_size
+        pixel = self.architecture.image_size / side
+        edges = torch.arange(side + 1, device=boxes.device) * pixel
+        low, high = boxes[:, :2, None], boxes[:, 2:, None]
+        covered = (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / pixel
+        return (covered[:, 1, :, None] * covered[:, 0, None, :])[:, None] * 2 - 1
