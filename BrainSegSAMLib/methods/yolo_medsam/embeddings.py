@@ -1,8 +1,8 @@
 """Image features kept on disk, so that an epoch of training a mask decoder costs the decoder alone.
 
-One memory-mapped file of half-precision numbers holds a row for each picture; beside it lies what each row was made
-of. A row counts only while that agrees with the picture that is asked for, so an interrupted cache is completed, and
-one made by other weights is made anew.
+One file of half-precision numbers holds a row for each picture, and is memory-mapped; a second one names, row by row,
+the picture. Rows are only ever added: what is there is never computed again, an interrupted cache is completed, and one
+that was made by other weights is made anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from ...progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-FEATURES_FILE: Final = "features.f16"
-_KEYS_FILE: Final = "keys.u8"
+_FEATURES_FILE: Final = "features.f16"
+_KEYS_FILE: Final = "keys.sha256"
 _HEADER_FILE: Final = "made_by.json"
 _KEY_BYTES: Final = 32
 _SPARE_BYTES: Final = 2**28  # of the disk, left to others
@@ -38,19 +38,21 @@ class Embeddings:
     """Image features of pictures.
 
     Attributes:
-        rows: float16 (picture, width, side, side), memory-mapped, read-only.
+        rows: float16 (row, *shape), memory-mapped, read-only.
+        places: the row of each picture.
     """
 
     rows: NDArray[np.float16]
+    places: tuple[int, ...]
 
-    def gather(self, indices: Sequence[int]) -> Tensor:
-        """Features of some pictures: float32 (index, width, side, side) on the CPU."""
+    def gather(self, pictures: Sequence[int]) -> Tensor:
+        """Features of some pictures: float32 (picture, *shape) on the CPU."""
         import torch
 
-        return torch.from_numpy(self.rows[list(indices)]).float()
+        return torch.from_numpy(np.array(self.rows[[self.places[number] for number in pictures]], np.float32))
 
 
-def cache_bytes(pictures: int, shape: Sequence[int]) -> int:
+def bytes_of(pictures: int, shape: Sequence[int]) -> int:
     """What the features of so many pictures take on disk."""
     return pictures * (int(np.prod(shape)) * np.dtype(np.float16).itemsize + _KEY_BYTES)
 
@@ -65,12 +67,12 @@ def cached_embeddings(
     batch_size: int = 4,
     progress: Progress,
 ) -> Embeddings:
-    """The features of all pictures, computed where the cache does not have them.
+    """The features of pictures, computed where the cache does not have them.
 
     Args:
-        folder: of the cache; made where missing.
-        keys: 32 bytes that stand for each picture, e.g. a hash of it.
-        encode: computes features; asked for pictures in their order.
+        folder: of the cache; made where missing. Trainings that encode with the same weights may share it.
+        keys: the SHA-256 (32 bytes) of each picture; at least one.
+        encode: computes features.
         shape: of the features of one picture.
         weights: hash of the weights that `encode` uses.
         batch_size: pictures that are encoded in one pass.
@@ -83,58 +85,72 @@ def cached_embeddings(
         OutputError: where the files cannot be written.
         Cancelled: when the progress was cancelled.
     """
-    made_by = {"weights": weights, "shape": list(shape), "pictures": len(keys)}
+    made_by = {"weights": weights, "shape": list(shape)}
     header = folder / _HEADER_FILE
-    needed = cache_bytes(len(keys), shape)
     if header.exists() and read_json(header) != made_by:
-        other = "weights" if read_json(header).get("weights") != weights else "pictures"
-        progress.log(f"The image features in {folder} were made of other {other}; they are computed anew.")
+        progress.log(f"The image features in {folder} were made by other weights; they are computed anew.")
         shutil.rmtree(folder)
-    if not header.exists():
-        progress.log(f"The image features of {len(keys)} pictures will take {_readable(needed)} in {folder}.")
-        _check_room(folder, needed)
-        write_json(made_by, header)
+    write_json(made_by, header)
     try:
-        rows = _open(folder / FEATURES_FILE, np.float16, (len(keys), *shape))
-        known = _open(folder / _KEYS_FILE, np.uint8, (len(keys), _KEY_BYTES))
-        wanted = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), _KEY_BYTES)
-        _complete(rows, known, wanted, encode, batch_size, progress)
+        known = _known(folder, shape)
+        missing = list({key: number for number, key in enumerate(keys) if key not in known}.values())
+        if missing:
+            _check_room(folder, bytes_of(len(missing), shape), len(missing), progress)
+            _add(folder, list(known), keys, missing, encode, shape=shape, batch_size=batch_size, progress=progress)
+            known = _known(folder, shape)
+        rows = np.memmap(folder / _FEATURES_FILE, np.float16, "r", shape=(len(known), *shape))
     except OSError as error:
         raise OutputError(output_sentence(folder, error)) from error
-    rows.flags.writeable = False
-    return Embeddings(rows)
+    return Embeddings(rows, tuple(known[key] for key in keys))
 
 
-def _complete(
-    rows: Any, known: Any, wanted: NDArray[np.uint8], encode: Encode, batch_size: int, progress: Progress
+def _known(folder: Path, shape: Sequence[int]) -> dict[bytes, int]:
+    """Key → row of all that was written whole."""
+    keys, features = folder / _KEYS_FILE, folder / _FEATURES_FILE
+    if not keys.exists() or not features.exists():
+        return {}
+    named = keys.read_bytes()
+    count = min(len(named) // _KEY_BYTES, features.stat().st_size // _row_bytes(shape))
+    return {named[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]: row for row in range(count)}
+
+
+def _add(
+    folder: Path,
+    known: Sequence[bytes],
+    keys: Sequence[bytes],
+    missing: Sequence[int],
+    encode: Encode,
+    *,
+    shape: Sequence[int],
+    batch_size: int,
+    progress: Progress,
 ) -> None:
-    missing = np.flatnonzero((known != wanted).any(axis=1)).tolist()
-    for begin in range(0, len(missing), batch_size):
-        progress.check()
-        batch = missing[begin : begin + batch_size]
-        found = encode(batch).detach().cpu().numpy().astype(np.float16)
-        if not np.isfinite(found).all():
-            raise ModelError("The image features of this model are not finite in 16 bits: its weights are damaged.")
-        rows[batch] = found
-        rows.flush()
-        known[batch] = wanted[batch]  # after the row itself, so that a row that is named is whole
-        known.flush()
-        if begin // batch_size % 25 == 0:
-            progress.log(f"Image features: {begin + len(batch)} of {len(missing)} pictures.")
+    """Compute and write what is missing, after the rows that are known."""
+    with (folder / _FEATURES_FILE).open("ab") as features, (folder / _KEYS_FILE).open("ab") as names:
+        # What was cut short by an interruption is written again.
+        features.truncate(len(known) * _row_bytes(shape))
+        names.truncate(len(known) * _KEY_BYTES)
+        for begin in range(0, len(missing), batch_size):
+            progress.check()
+            batch = missing[begin : begin + batch_size]
+            found = encode(batch).detach().cpu().numpy().astype(np.float16)
+            if not np.isfinite(found).all():
+                raise ModelError("The image features of this model are not finite in 16 bits: its weights are damaged.")
+            features.write(found.tobytes())
+            features.flush()
+            names.write(b"".join(keys[number] for number in batch))
+            names.flush()
+            if begin // batch_size % 25 == 0:
+                progress.log(f"Image features: {begin + len(batch)} of {len(missing)} pictures.")
 
 
-def _open(path: Path, kind: type[Any], shape: tuple[int, ...]) -> Any:
-    """A memory-mapped array; a new one holds zeros."""
-    size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
-    return np.memmap(path, dtype=kind, mode=mode, shape=shape)
+def _row_bytes(shape: Sequence[int]) -> int:
+    return bytes_of(1, shape) - _KEY_BYTES
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+def _check_room(folder: Path, needed: int, pictures: int, progress: Progress) -> None:
+    progress.log(f"The image features of {pictures} pictures will take {_readable(needed)} in {folder}.")
+    free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise InputError(
             f"The image features need {_readable(needed)} in {folder}, but the disk has {_readable(free)} left; choose "

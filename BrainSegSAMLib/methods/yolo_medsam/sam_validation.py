@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.sam import Marks, SamSegmenter
+from ...backends.sam_forward import SamForward
+from ...backends.slice_features import SliceFeatures
 from ...boxes import boxes_of
 from ...components import label_components
 from ...intensity import as_frames
@@ -19,9 +21,9 @@ from ...training_volumes import BoolArray, TrainingVolume
 
 TITLE = "Cross-validation, masks from true boxes"
 NOTE = (
-    "Dice coefficient of each whole volume under the network that has not seen the case. Each piece of a region has the "
-    "reference's box on every slice that shows it; the masks of a slice are joined. Mean over the cases that have the "
-    "region in the last row."
+    "Dice coefficient of each whole volume under the network that has not seen the case. Each piece of a region has "
+    "the reference's box on every slice that shows it; the masks of a slice are joined. Mean over the cases that have "
+    "the region in the last row."
 )
 
 Boxes = Mapping[int, Sequence[Box]]
@@ -48,29 +50,31 @@ def joined(masks: Iterable[tuple[int, BoolArray]], shape_zyx: tuple[int, int, in
     return volume
 
 
-def by_network(segmenter: SamSegmenter, plane: str, *, kept: dict[str, Any] | None = None) -> Segment:
-    """Segmenting with a network.
+@contextmanager
+def by_network(segmenter: SamSegmenter, plane: str, *, keep: bool = False) -> Iterator[Segment]:
+    """Segmenting with a network; image features are freed when the block ends.
 
     Args:
         segmenter: the network.
         plane: whose slices are segmented.
-        kept: takes the volumes' image features, which are then used in later calls; for a network whose encoder does
-            not change. None: they are computed each time, and freed.
+        keep: image features of all volumes for later calls, because the encoder does not change; else of the last
+            volume alone, for its other regions.
     """
+    with ExitStack() as last:
+        kept: dict[str, SliceFeatures[SamForward]] = {}
 
-    def segment(volume: TrainingVolume, boxes: Boxes) -> Iterable[tuple[int, BoolArray]]:
-        frames = as_frames(volume.pictures, plane)
-        features = kept.get(volume.case_id) if kept is not None else None
-        features = features or segmenter.encode(frames)
-        if kept is not None:
-            kept[volume.case_id] = features
-        marks = {index: Marks(boxes=np.array(on_slice, dtype=np.float64)) for index, on_slice in boxes.items()}
-        for index, logits in segmenter.find(features, marks):
-            yield index, logits > 0
-        if kept is None:
-            features.close()
+        def segment(volume: TrainingVolume, boxes: Boxes) -> Iterable[tuple[int, BoolArray]]:
+            if volume.case_id not in kept:
+                if not keep:
+                    last.close()
+                    kept.clear()
+                frames = as_frames(volume.pictures, plane)
+                kept[volume.case_id] = last.enter_context(segmenter.encode(frames))
+            marks = {index: Marks(boxes=np.array(on_slice, dtype=np.float64)) for index, on_slice in boxes.items()}
+            for index, logits in segmenter.find(kept[volume.case_id], marks):
+                yield index, logits > 0
 
-    return segment
+        yield segment
 
 
 def by_pixels(rule: Callable[[Box, NDArray[np.uint8]], BoolArray], channel: int, plane: str) -> Segment:

@@ -114,31 +114,37 @@ def on_square(
     config: SamTrainingConfig,
     architecture: SamArchitecture,
     rng: np.random.Generator | None,
+    *,
+    masks_only: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """A slice and some of its objects as the network sees them.
 
     Args:
         item: the slice.
-        pieces: numbers of the objects.
+        pieces: numbers of the objects; at least one.
         config: how it is changed.
         architecture: of the network.
         rng: draws the changes, which are the same whatever the objects; None: no changes.
+        masks_only: leave the picture black, because its features are known.
 
     Returns:
         float32 (3, S, S) and bool (object, S, S); objects that the changes pushed out of sight are empty.
     """
+    import torch
+
+    size = architecture.image_size
     frames, masks = _as_square(item.frame, item.masks(pieces), architecture)
+
+    def picture(changed: NDArray[np.uint8]) -> Tensor:
+        return torch.zeros(1, 3, size, size) if masks_only else prepare(changed, architecture)
+
     if rng is None:
-        return prepare(frames, architecture)[0], on_grid(masks, architecture.image_size)
+        return picture(frames)[0], on_grid(masks, size)
     if rng.random() < config.single_modality_probability:
         frames = frames[:, [int(rng.integers(3))] * 3]
     everything = np.ones((1, 1, *masks.shape[1:]), dtype=bool)  # always in sight, so all changes are made
     images, shown = augmented(
-        frames,
-        np.concatenate([everything, masks[:, None]]),
-        config.changes,
-        lambda changed: prepare(changed, architecture),
-        rng,
+        frames, np.concatenate([everything, masks[:, None]]), config.changes, picture, rng
     )
     return images[0], shown[1:, 0]
 
