@@ -89,6 +89,14 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/tracker_validation.py
   BrainSegSAMLib/methods/ssnet/tracking.py
   BrainSegSAMLib/methods/ssnet/zoom.py
+  BrainSegSAMLib/methods/yolo_medsam/baselines.py
+  BrainSegSAMLib/methods/yolo_medsam/embeddings.py
+  BrainSegSAMLib/methods/yolo_medsam/loss.py
+  BrainSegSAMLib/methods/yolo_medsam/medsam_training.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_config.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_fitting.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_validation.py
+  BrainSegSAMLib/methods/yolo_medsam/samples.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py

@@ -30,6 +30,9 @@ ORIENTATION = "LPS"
 MADE_UP = -1
 """Region number of objects that are no region of the model: made of the image and chance."""
 
+BRAIN = -2
+"""Region number of the brain as a whole."""
+
 _MADE_UP_SIZE = 4  # voxels across the detail of their chance part, and the least of a cell of its noise
 _MADE_UP_LEVEL = 1.1  # in standard deviations; about an eighth of the brain lies above it
 
@@ -41,7 +44,7 @@ class Piece:
     """One connected piece of a region.
 
     Attributes:
-        region: number of the region in the model's scheme, or `MADE_UP`.
+        region: number of the region in the model's scheme, or `MADE_UP`, or `BRAIN`.
         box: slices (z, y, x) of the volume that just hold it.
         mask: bool, of the box's shape.
     """
@@ -105,6 +108,7 @@ class VolumeSettings:
         upper_percentile: as `lower_percentile`; what is at or above it becomes 255.
         minimum_object_mm3: smaller pieces are no objects of their own.
         made_up_seed: of made-up objects; None: without them.
+        brain: whether the brain is an object, too.
     """
 
     planes: tuple[str, ...]
@@ -112,6 +116,7 @@ class VolumeSettings:
     upper_percentile: float = UPPER_PERCENTILE
     minimum_object_mm3: float = 0.0
     made_up_seed: int | None = None
+    brain: bool = False
 
 
 def make_volume(
@@ -142,6 +147,8 @@ def make_volume(
         for channel in pictures:
             mask = made_up_mask(channel, rng)
             objects += objects_of(MADE_UP, mask, geometry, minimum_mm3=settings.minimum_object_mm3)
+    if settings.brain:
+        objects += objects_of(BRAIN, (pictures > 0).any(axis=0), geometry, minimum_mm3=settings.minimum_object_mm3)
     heads = {plane: head_crop(pictures, plane) for plane in settings.planes}
     return TrainingVolume(image.name, pictures, tuple(objects), truth, geometry.spacing_zyx_mm, heads)
 
