@@ -52,7 +52,7 @@ class YoloArchitecture(Architecture):
         return None
 
     @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:  # noqa: ARG003
         """None: a detector's file is one of our own, of any size, and says its architecture in its model folder."""
         return None
 

@@ -9,6 +9,7 @@ plotted or printed.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,10 @@ from .yolo_package import ultralytics
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    _Trainer = Any
+else:
+    _Trainer = object
 
 Weights = dict[str, "Tensor"]
 
@@ -114,115 +119,135 @@ def train(job: YoloTraining, architecture: YoloArchitecture, *, progress: Progre
     return done
 
 
-def _trainer(job: YoloTraining, architecture: YoloArchitecture, progress: Progress) -> Any:
-    """Ultralytics' trainer for detection with our checkpoints, seeds, progress and validation.
+class _OurWay(_Trainer):  # type: ignore[misc]
+    """What Ultralytics' `DetectionTrainer` does otherwise here: network, seeds, checkpoints, validation, progress."""
 
-    The class is made here because its base is of a package that is imported when it is first needed.
-    """
-    import torch
-    from ultralytics.models.yolo.detect import DetectionTrainer
+    job: YoloTraining
+    architecture: YoloArchitecture
+    progress: Progress
+    advanced: int
+    best_weights: Weights
+    best_epoch: int
 
-    class Trainer(DetectionTrainer):  # type: ignore[misc]
-        state_file = job.folder / _STATE
-        best_weights: Weights = {}  # noqa: RUF012  (set anew on the instance, never changed in place)
-        best_epoch = 0
-        advanced = 0
+    @property
+    def state_file(self) -> Path:
+        """The checkpoint."""
+        return self.job.folder / _STATE
 
-        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
-            _seed(job, 0)
-            network = build(architecture)
-            if job.start is not None:
-                begin_with(network, read_published(job.start), job.start)
-            return network
+    def finished(self) -> YoloTrained | None:
+        """What an earlier call has trained to its end."""
+        if not self.state_file.exists():
+            return None
+        state = load_checkpoint(self.state_file)
+        self.advanced = state["epoch"] + 1
+        self.progress.advance(self.advanced)
+        if not state["stopped"]:
+            return None
+        return YoloTrained(state["best"] or state["average"], state["best_epoch"] or self.advanced)
 
-        def validate(self) -> tuple[dict[str, float], float | None]:
-            if not job.validated:
-                return {}, None
-            metrics, fitness = super().validate()
-            # Ultralytics has taken a better fitness for its best by now.
-            if not self.best_weights or fitness == self.best_fitness:
-                self.best_weights, self.best_epoch = _copied(self.ema.ema), self.epoch + 1
-            return metrics, fitness
+    def run(self) -> YoloTrained:
+        """Train to the end."""
+        self.train()
+        return YoloTrained(self.best_weights or _copied(self.ema.ema), self.best_epoch or self.epoch + 1)
 
-        def save_model(self) -> bool:
-            state = {
-                "epoch": self.epoch,
-                "network": self.model.state_dict(),
-                "average": self.ema.ema.state_dict(),
-                "updates": self.ema.updates,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
-                "stopper": {
-                    "best_fitness": float(self.stopper.best_fitness),
-                    "best_epoch": int(self.stopper.best_epoch),
-                },
-                "stopped": bool(self.stop),
-                "best": self.best_weights,
-                "best_epoch": self.best_epoch,
-            }
-            save_checkpoint(state, self.state_file)
-            return True
+    # ---- what Ultralytics calls -----------------------------------------------------------------------------------
 
-        def finished(self) -> YoloTrained | None:
-            """What an earlier call has trained to its end."""
-            if not self.state_file.exists():
-                return None
-            state = load_checkpoint(self.state_file)
-            self.advanced = state["epoch"] + 1
-            progress.advance(self.advanced)
-            if not state["stopped"]:
-                return None
-            weights = state["best"] or state["average"]
-            return YoloTrained(weights, state["best_epoch"] or self.advanced)
+    def get_model(self, *_: Any, **__: Any) -> Any:
+        """The network, new or from a file."""
+        _seed(self.job, 0)
+        network = build(self.architecture)
+        if self.job.start is not None:
+            begin_with(network, read_published(self.job.start), self.job.start)
+        return network
 
-        def resume_training(self, _nothing: Any) -> None:
-            if not self.state_file.exists():
-                return
-            state = load_checkpoint(self.state_file)
-            self.model.load_state_dict(state["network"])
-            average = build(architecture)
-            average.load_state_dict(state["average"])
-            self.best_weights, self.best_epoch = state["best"], state["best_epoch"]
-            self.resume = True
-            super().resume_training({**state, "ema": average})
+    def validate(self) -> tuple[dict[str, float], float | None]:
+        """Score the part "val", where it is wanted, and keep the best weights."""
+        if not self.job.validated:
+            return {}, None
+        metrics, fitness = super().validate()
+        # Ultralytics has taken a better fitness for its best by now.
+        if not self.best_weights or fitness == self.best_fitness:
+            self.best_weights, self.best_epoch = _copied(self.ema.ema), self.epoch + 1
+        return metrics, fitness
 
-        def final_eval(self) -> None:
-            """Nothing: the weights that are kept are scored on whole volumes."""
+    def save_model(self) -> bool:
+        """Keep the state from which `resume_training` goes on."""
+        state = {
+            "epoch": self.epoch,
+            "network": self.model.state_dict(),
+            "average": self.ema.ema.state_dict(),
+            "updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
+            "stopper": {
+                "best_fitness": float(self.stopper.best_fitness),
+                "best_epoch": int(self.stopper.best_epoch),
+            },
+            "stopped": bool(self.stop),
+            "best": self.best_weights,
+            "best_epoch": self.best_epoch,
+        }
+        save_checkpoint(state, self.state_file)
+        return True
 
-        def run(self) -> YoloTrained:
-            self.train()
-            weights = self.best_weights or _copied(self.ema.ema)
-            return YoloTrained(weights, self.best_epoch or self.epoch + 1)
+    def resume_training(self, _: Any) -> None:
+        """Go on from the state that was kept, where there is one."""
+        if not self.state_file.exists():
+            return
+        state = load_checkpoint(self.state_file)
+        self.model.load_state_dict(state["network"])
+        average = build(self.architecture)
+        average.load_state_dict(state["average"])
+        self.best_weights, self.best_epoch = state["best"], state["best_epoch"]
+        self.resume = True
+        super().resume_training({**state, "ema": average})
 
-    def begin_epoch(trainer: Any) -> None:
-        if trainer.epoch >= job.epochs - job.mosaic_free_epochs:
-            trainer._close_dataloader_mosaic()
-        _seed(job, trainer.epoch + 1)
-        loader = trainer.train_loader
-        loader.generator.manual_seed(_number(job, trainer.epoch + 1))
-        if loader.num_workers == 0:
-            loader.reset()
+    def final_eval(self) -> None:
+        """Nothing: the weights that are kept are scored on whole volumes."""
 
-    def end_batch(trainer: Any) -> None:
-        progress.check()
-        if not torch.isfinite(trainer.loss):
+    # ---- what it calls back ---------------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """Make what is drawn depend on the epoch's number alone."""
+        if self.epoch >= self.job.epochs - self.job.mosaic_free_epochs:
+            self._close_dataloader_mosaic()
+        _seed(self.job, self.epoch + 1)
+        self.train_loader.generator.manual_seed(_number(self.job, self.epoch + 1))
+        if self.train_loader.num_workers == 0:
+            self.train_loader.reset()
+
+    def end_batch(self) -> None:
+        """Look whether to go on."""
+        self.progress.check()
+        if not math.isfinite(float(self.loss.detach())):
             raise BrainSegSAMError(
-                f"The loss of '{job.name}' is no number any more in epoch {trainer.epoch + 1}; lower the learning "
+                f"The loss of '{self.job.name}' is no number any more in epoch {self.epoch + 1}; lower the learning "
                 "rate, and start anew in another work folder."
             )
 
-    def end_epoch(trainer: Any) -> None:
-        losses = ", ".join(f"{name} {float(value):.3f}" for name, value in trainer.tloss.items())
-        found = trainer.metrics.get("metrics/mAP50(B)")
-        score = "" if found is None or not job.validated else f", mAP50 {found:.3f}"
-        trainer.advanced += 1
-        progress.advance(message=f"{job.name}: epoch {trainer.epoch + 1} of {job.epochs}, {losses}{score}")
+    def end_epoch(self) -> None:
+        """Report."""
+        losses = ", ".join(f"{name} {float(value):.3f}" for name, value in self.tloss.items())
+        score = f", mAP50 {self.metrics['metrics/mAP50(B)']:.3f}" if self.job.validated else ""
+        self.advanced += 1
+        name, epochs = self.job.name, self.job.epochs
+        self.progress.advance(message=f"{name}: epoch {self.epoch + 1} of {epochs}, {losses}{score}")
 
-    trainer = Trainer(overrides=_overrides(job))
-    trainer.add_callback("on_train_epoch_start", begin_epoch)
-    trainer.add_callback("on_train_batch_end", end_batch)
-    trainer.add_callback("on_fit_epoch_end", end_epoch)
+
+def _trainer(job: YoloTraining, architecture: YoloArchitecture, progress: Progress) -> Any:
+    """Ultralytics' trainer, ready to train."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    # Ultralytics is imported when it is first needed, so the two are joined here.
+    joined = type("Trainer", (_OurWay, DetectionTrainer), {
+        "job": job, "architecture": architecture, "progress": progress,
+        "advanced": 0, "best_weights": {}, "best_epoch": 0,
+    })  # fmt: skip
+    trainer = joined(overrides=_overrides(job))
+    trainer.add_callback("on_train_epoch_start", _OurWay.begin_epoch)
+    trainer.add_callback("on_train_batch_end", _OurWay.end_batch)
+    trainer.add_callback("on_fit_epoch_end", _OurWay.end_epoch)
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""Trains a detector from labelled cases to a model folder: data set, cross-validation, scores, a network of all cases."""
+"""Trains a detector from labelled cases to a model folder: data set, cross-validation, a network of all cases."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...backends.weights import set_weights
 from ...backends.yolo import YoloDetector
 from ...backends.yolo_architecture import YoloArchitecture
 from ...backends.yolo_network import build
+from ...backends.yolo_package import LICENCE
 from ...backends.yolo_training import YoloTraining, train
 from ...boxes import SliceBox, link
 from ...cases import Case
@@ -152,6 +153,7 @@ def train_detector(
         label_values=label_values or {}, synthetic_seeds=(), progress=progress,
     )  # fmt: skip
     slices = _write_dataset(by_id, volumes, config, work / "dataset", progress)
+    progress.log(f"Note: {LICENCE}")
     training = _Training(
         by_id, volumes, slices, _splits(slices, parts, config), config, architecture, detection, template, work, device
     )
