@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import ModelError
+from ...intensity import MAX_CHANNELS
 from ...models.composed import check_free, origins, write_composed
 from ...models.store import Model, check_name, load_model
 from .config import YoloMedSAMSettings
 from .detector import METHOD as DETECTOR_METHOD
 from .segmenter import METHOD as SEGMENTER_METHOD
-from .segmenter import segmenter_inputs
 
 METHOD: Final = "yolo_medsam"
 DETECTOR_FOLDER: Final = "detector"
@@ -79,13 +79,13 @@ def describe(
             f"'{segmenter.name}' is of the method '{segmenter.method}'; what draws masks in boxes is of "
             f"'{SEGMENTER_METHOD}'."
         )
-    if source.method in (METHOD, SEGMENTER_METHOD, "sam2_tracker"):
+    if source.method in (METHOD, SEGMENTER_METHOD):
         raise ModelError(
-            f"'{source.name}' is of the method '{source.method}'; boxes come from one of '{DETECTOR_METHOD}', or from a "
-            "model that segments by itself."
+            f"'{source.name}' is of the method '{source.method}'; boxes come from a detector, which is of "
+            f"'{DETECTOR_METHOD}', or from a model that segments by itself."
         )
     parts = _parts(source, segmenter)
-    shown = segmenter_inputs(segmenter, source)
+    shown = segmenter_inputs(segmenter, source, chosen)
     licences = dict.fromkeys(part.licence for part in parts.values())
     return Model(
         folder=Path(),
@@ -96,13 +96,29 @@ def describe(
         scheme=source.scheme,
         licence=" and ".join(licences),
         settings=chosen.as_dict(),
-        description=f"The lesions that '{source.name}' finds as boxes, each drawn by '{segmenter.name}' slice by slice.",
+        description=f"The lesions that '{source.name}' finds, each drawn in its boxes by '{segmenter.name}', slice by slice.",
         training=origins(parts),
         results={f"{part.name}: {table}": held for part in parts.values() for table, held in part.results.items()},
         citations=tuple(dict.fromkeys((CITATION, *source.citations, *segmenter.citations))),
         demonstration=source.demonstration or segmenter.demonstration,
         intended_use=(segmenter if segmenter.demonstration else source).intended_use,
     )
+
+
+def segmenter_inputs(segmenter: Model, source: Model, settings: YoloMedSAMSettings) -> tuple[str, ...]:
+    """What the segmenter sees as the colours of its picture.
+
+    A segmenter that was trained on modalities sees those; one that was trained on photographs or on any modality
+    (SAM, MedSAM) sees the first three of the model that finds the boxes.
+
+    Args:
+        segmenter: its model.
+        source: the model that finds the boxes.
+        settings: whose `inputs`, where given, count instead.
+    """
+    if settings.inputs:
+        return settings.inputs
+    return source.modalities[:MAX_CHANNELS] if segmenter.modalities == (ANY_MODALITY,) else segmenter.modalities
 
 
 def _parts(source: Model, segmenter: Model) -> dict[str, Model]:

@@ -1,18 +1,17 @@
-"""All that decides how boxes are found and what becomes of them in the method "yolo_medsam"; torch-free."""
+"""All that decides how boxes become masks in the method "yolo_medsam"; torch-free. How a detector looks at volumes is
+stored with the detector (`detector_config.DetectionSettings`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 from ...backends.devices import PRECISIONS
-from ...boxes import LinkSettings
+from ...intensity import MAX_CHANNELS
 from ...prompts import PLANES
 from ...settings import read_settings, require
-
-SOURCES: Final = ("detector", "prior")
-"""What finds the boxes: a detector, or a model that segments, each piece of whose regions gets a box on each slice."""
 
 
 @dataclass(frozen=True)
@@ -20,30 +19,26 @@ class YoloMedSAMSettings:
     """The settings of a model of the method "yolo_medsam", as in its `model.json`.
 
     Attributes:
-        plane: whose slices boxes are found on, a key of `prompts.PLANES`.
-        minimum_confidence: boxes of which the detector is less sure do not count.
-        overlap: of two boxes of a class on a slice whose IoU is larger, the less sure one does not count.
-        minimum_iou: see `boxes.LinkSettings`.
-        largest_gap: see `boxes.LinkSettings`.
-        minimum_slices: see `boxes.LinkSettings`.
-        margin_mm: what a box of the prior's is larger by on each side; a detector's boxes stay as they are.
-        minimum_lesion_mm3: pieces of the prior's regions that are smaller keep the prior's voxels.
+        confidence: boxes of which the detector is less sure do not count; the detector's own setting where None.
+        minimum_slices: lesions with boxes on fewer slices do not count; the detector's own setting where None.
+        plane: on whose slices a prior's lesions get boxes, a key of `prompts.PLANES`; a detector has its own.
+        margin_mm: by what a box of a prior's is larger on each side; a detector's boxes stay as they are.
+        minimum_lesion_mm3: pieces of a prior's regions that are smaller get no box; they keep the prior's voxels.
+        inputs: modalities that the segmenter sees, one to three; () for the rule in `composing.segmenter_inputs`.
         memory_budget_mib: what image features may take in memory at a time; the rest goes to a temporary file.
         batch_size: slices that are encoded at once.
-        precision: of the image encoder: "fp32"; "bf16", faster where the processor has it; or "auto", bf16 where it has.
+        precision: "fp32"; "bf16", faster where the processor has it; or "auto", bf16 where the processor has it.
 
     Raises:
         InputError: for a value that cannot be used.
     """
 
+    confidence: float | None = None
+    minimum_slices: int | None = None
     plane: str = "axial"
-    minimum_confidence: float = 0.25
-    overlap: float = 0.45
-    minimum_iou: float = 0.2
-    largest_gap: int = 1
-    minimum_slices: int = 2
     margin_mm: float = 2.0
     minimum_lesion_mm3: float = 10.0
+    inputs: tuple[str, ...] = ()
     memory_budget_mib: int = 1024
     batch_size: int = 4
     precision: str = "auto"
@@ -51,21 +46,18 @@ class YoloMedSAMSettings:
     def __post_init__(self) -> None:
         require(self.plane in PLANES, "plane", self.plane, f"one of: {', '.join(PLANES)}")
         require(self.precision in PRECISIONS, "precision", self.precision, f"one of: {', '.join(PRECISIONS)}")
-        require(0 < self.minimum_confidence < 1, "minimum_confidence", self.minimum_confidence, "between 0 and 1")
-        require(0 < self.overlap <= 1, "overlap", self.overlap, "above 0 and at most 1")
+        if self.confidence is not None:
+            require(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
+        if self.minimum_slices is not None:
+            require(self.minimum_slices >= 1, "minimum_slices", self.minimum_slices, "1 or more")
         for name in ("margin_mm", "minimum_lesion_mm3", "memory_budget_mib"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        _ = self.linking
-
-    @property
-    def linking(self) -> LinkSettings:
-        """How boxes of neighbouring slices become lesions."""
-        return LinkSettings(self.minimum_iou, self.largest_gap, self.minimum_slices)
+        require(len(self.inputs) <= MAX_CHANNELS, "inputs", self.inputs, f"at most {MAX_CHANNELS} modalities")
 
     def as_dict(self) -> dict[str, Any]:
         """For `model.json` and records; `from_dict` reads it back."""
-        return asdict(self)
+        return {**asdict(self), "inputs": list(self.inputs)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> YoloMedSAMSettings:

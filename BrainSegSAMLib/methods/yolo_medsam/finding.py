@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...boxes import SliceBox, Track, boxes_of, link
+from ...boxes import SliceBox, Track, boxes_of
 from ...components import label_components, remove_small
 from ...geometry import AxisOrder, Geometry
 from ...image import Image
+from ...models.store import Model
 from ...progress import Progress
-from ...prompts import slice_shape, slice_spacing_mm
+from ...prompts import PLANES, slice_shape, slice_spacing_mm
 from ..contract import Predictor
 from .config import YoloMedSAMSettings
 from .detector import Detector
@@ -40,6 +41,11 @@ class Found:
 class BoxSource(Protocol):
     """Finds boxes in an image."""
 
+    @property
+    def plane(self) -> str:
+        """On whose slices boxes lie, a key of `prompts.PLANES`."""
+        ...
+
     def find(self, image: Image, geometry: Geometry, order: AxisOrder, progress: Progress) -> Found:
         """The boxes of an image.
 
@@ -56,26 +62,25 @@ class DetectedBoxes:
     """Boxes of a detector, linked across slices."""
 
     def __init__(self, detector: Detector, settings: YoloMedSAMSettings) -> None:
-        self._detector = detector
-        self._settings = settings
+        chosen = detector.settings
+        if settings.confidence is not None:
+            chosen = replace(chosen, confidence=settings.confidence)
+        if settings.minimum_slices is not None:
+            chosen = replace(chosen, link=replace(chosen.link, minimum_slices=settings.minimum_slices))
+        self._detector = replace(detector, settings=chosen)
+
+    @property
+    def plane(self) -> str:
+        """See `BoxSource.plane`."""
+        return self._detector.settings.plane
 
     def find(self, image: Image, geometry: Geometry, order: AxisOrder, progress: Progress) -> Found:
-        """See `BoxSource.find`; lesions that show on fewer than `minimum_slices` slices are dropped."""
-        settings = self._settings
-        found = self._detector.detect(
-            order.apply(self._detector.picture(image)),
-            plane=settings.plane,
-            confidence=settings.minimum_confidence,
-            overlap=settings.overlap,
-            progress=progress,
-        )
-        tracks = link(found, settings.linking)
-        model = self._detector.model
-        record: dict[str, Any] = {"model": model.name, "model_sha256": model.sha256, "boxes": len(found)}
-        dropped = len(found) - sum(box.confidence > 0 for track in tracks for box in track.boxes)
-        if dropped:
-            record["notes"] = [f"{dropped} boxes of lesions on fewer than {settings.minimum_slices} slices were dropped."]
-        return Found(tracks, [np.zeros(geometry.shape_zyx, bool) for _ in model.scheme.regions], record)
+        """See `BoxSource.find`."""
+        detector = self._detector
+        progress.stage("Looking for lesions", total=geometry.shape_zyx[PLANES[self.plane]])
+        tracks = detector.find(order.apply(detector.picture(image)), progress=progress)
+        kept = [np.zeros(geometry.shape_zyx, bool) for _ in detector.model.scheme.regions]
+        return Found(tracks, kept, {**_origin(detector.model), "detection": detector.settings.as_dict()})
 
 
 class PriorBoxes:
@@ -85,29 +90,38 @@ class PriorBoxes:
         self._prior = prior
         self._settings = settings
 
+    @property
+    def plane(self) -> str:
+        """See `BoxSource.plane`."""
+        return self._settings.plane
+
     def find(self, image: Image, geometry: Geometry, order: AxisOrder, progress: Progress) -> Found:
         """See `BoxSource.find`."""
-        settings, model = self._settings, self._prior.model
+        settings = self._settings
         segmented = self._prior.predict(image, progress=progress)
-        shape = slice_shape(geometry.shape_zyx, settings.plane)
         _, row_mm, column_mm = slice_spacing_mm(geometry, settings.plane)
-        margin = np.array([-settings.margin_mm / column_mm, -settings.margin_mm / row_mm] * 2) * [1, 1, -1, -1]
+        margin = settings.margin_mm / np.array([column_mm, row_mm])
+        shape = slice_shape(geometry.shape_zyx, settings.plane)
         tracks: list[Track] = []
         kept: list[BoolArray] = []
-        for kind, name in enumerate(model.scheme.names):
-            mask = order.apply(segmented.mask(name))
-            large = remove_small(mask, geometry.spacing_zyx_mm, min_volume_mm3=settings.minimum_lesion_mm3)
-            kept.append(mask & ~large)
-            components, count = label_components(large)
+        for kind, (_, mask) in enumerate(segmented.masks()):
+            upright = order.apply(mask)
+            large = remove_small(upright, geometry.spacing_zyx_mm, min_volume_mm3=settings.minimum_lesion_mm3)
+            kept.append(upright & ~large)
+            pieces, count = label_components(large)
             for number in range(1, count + 1):
-                boxes = [_larger(box, margin, shape) for box in boxes_of(
-                    np.where(components == number, components, 0), settings.plane, kind=kind)]  # fmt: skip
-                tracks.append(Track(tuple(boxes), kind, 1.0))
-        return Found(tracks, kept, {"model": model.name, "model_sha256": model.sha256, "boxes": len(tracks)})
+                boxes = boxes_of((pieces == number).astype(np.int32), settings.plane, kind=kind)
+                tracks.append(Track(tuple(_larger(box, margin, shape) for box in boxes), kind, 1.0))
+        return Found(tracks, kept, _origin(self._prior.model))
+
+
+def _origin(model: Model) -> dict[str, Any]:
+    return {"model": model.name, "model_sha256": model.sha256}
 
 
 def _larger(item: SliceBox, margin: NDArray[np.float64], shape: tuple[int, int]) -> SliceBox:
-    """The box with a margin in pixels on each side, but within its slice of (rows, columns)."""
+    """The box with a margin (columns, rows) in pixels on each side, but within its slice of (rows, columns)."""
     rows, columns = shape
-    sides = np.clip(np.array(item.box) + margin, -0.5, [columns - 0.5, rows - 0.5] * 2).tolist()
-    return replace(item, box=(sides[0], sides[1], sides[2], sides[3]))
+    low = np.maximum(np.array(item.box[:2]) - margin, -0.5)
+    high = np.minimum(np.array(item.box[2:]) + margin, [columns - 0.5, rows - 0.5])
+    return replace(item, box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])))

@@ -1,4 +1,4 @@
-"""Boxes into masks as a Predictor: a detector, or a model that segments, finds boxes; SAM's decoder draws what is in them.
+"""Boxes into masks as a Predictor: a detector, or a model that segments, finds boxes; SAM draws what is in them.
 
 Source: Zhou & Yu, YOLOv5 and MedSAM; Ma et al., Nature Communications 15:654, 2024. What deviates from the paper is in
 the method's README.
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backends.sam import Marks
 from ...boxes import SliceBox, Track
 from ...geometry import AxisOrder, Geometry
 from ...image import Image, Segmentation
+from ...intensity import as_frames
 from ...labels import LabelScheme
 from ...models.store import Model, load_model
 from ...progress import Progress
 from ...prompts import slices_first
 from .. import load_predictor
-from .composing import DETECTOR_FOLDER, PRIOR_FOLDER, SEGMENTER_FOLDER
+from .composing import DETECTOR_FOLDER, PRIOR_FOLDER, SEGMENTER_FOLDER, segmenter_inputs
 from .config import YoloMedSAMSettings
 from .detector import load_detector
 from .finding import BoxSource, DetectedBoxes, PriorBoxes
@@ -80,13 +82,20 @@ class YoloMedSAMPredictor:
         progress.stage("Masks", total=len(on_slice), until=1.0)
         if not on_slice:
             return
-        slices = [slices_first(mask, self._settings.plane) for mask in masks]
-        picture = order.apply(self._segmenter.picture(image))
-        boxes = {index: [item.box for item in items] for index, items in on_slice.items()}
-        for index, logits in self._segmenter.masks(picture, boxes, settings=self._settings, progress=progress):
-            for item, one in zip(on_slice[index], logits, strict=True):
-                slices[item.kind][index] |= one > 0
-            progress.advance()
+        slices = [slices_first(mask, self._source.plane) for mask in masks]
+        picture = self._segmenter.picture(image, segmenter_inputs(self._segmenter.model, self._model, self._settings))
+        marks = {index: Marks(np.array([item.box for item in items])) for index, items in on_slice.items()}
+        network, settings = self._segmenter.network, self._settings
+        with network.encode(
+            as_frames(order.apply(picture), self._source.plane),
+            memory_budget_bytes=settings.memory_budget_mib * 2**20,
+            batch_size=settings.batch_size,
+            progress=progress,
+        ) as features:
+            for index, logits in network.find(features, marks):
+                for item, one in zip(on_slice[index], logits, strict=True):
+                    slices[item.kind][index] |= one > 0
+                progress.advance()
 
     def _record(
         self, geometry: Geometry, tracks: Sequence[Track], source: Mapping[str, Any], masks: Sequence[BoolArray]
@@ -107,7 +116,7 @@ class YoloMedSAMPredictor:
             "segmenter": {
                 "model": self._segmenter.model.name,
                 "model_sha256": self._segmenter.model.sha256,
-                "precision": self._segmenter.precision,
+                "precision": self._segmenter.network.precision,
             },
             "lesions": [
                 {"number": number, "region": names[track.kind], "confidence": round(track.confidence, 4),
@@ -145,7 +154,9 @@ def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, obje
     settings = YoloMedSAMSettings.from_dict({**model.settings, **overrides})
     source: BoxSource
     if (model.folder / DETECTOR_FOLDER).is_dir():
-        detector = load_detector(load_model(model.folder / DETECTOR_FOLDER), device=device, trust=trust)
+        detector = load_detector(
+            load_model(model.folder / DETECTOR_FOLDER), device=device, trust=trust, precision=settings.precision
+        )
         source = DetectedBoxes(detector, settings)
     else:
         prior = load_predictor(model.folder / PRIOR_FOLDER, device=device, trust=trust)
