@@ -73,7 +73,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/config.py
   BrainSegSAMLib/methods/ssnet/encoded.py
   BrainSegSAMLib/methods/ssnet/ensemble.py
-  BrainSegSAMLib/methods/ssnet/importing.py
   BrainSegSAMLib/methods/ssnet/lesions.py
   BrainSegSAMLib/methods/ssnet/likeness.py
   BrainSegSAMLib/methods/ssnet/loss.py
@@ -87,11 +86,14 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/tracker_validation.py
   BrainSegSAMLib/methods/ssnet/tracking.py
   BrainSegSAMLib/methods/ssnet/zoom.py
+  BrainSegSAMLib/methods/yolo_medsam/marking.py
+  BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
   BrainSegSAMLib/models/catalogue.py
   BrainSegSAMLib/models/download.py
+  BrainSegSAMLib/models/published.py
   BrainSegSAMLib/models/schema.py
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
@@ -104,6 +106,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
+  BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
   BrainSegSAMLib/reproduce.py
@@ -112,6 +115,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/runs.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
+  BrainSegSAMLib/single_image.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/volumes.py
