@@ -80,7 +80,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/config.py
   BrainSegSAMLib/methods/ssnet/encoded.py
   BrainSegSAMLib/methods/ssnet/ensemble.py
-  BrainSegSAMLib/methods/ssnet/importing.py
   BrainSegSAMLib/methods/ssnet/lesions.py
   BrainSegSAMLib/methods/ssnet/likeness.py
   BrainSegSAMLib/methods/ssnet/loss.py
@@ -95,24 +94,32 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/tracking.py
   BrainSegSAMLib/methods/ssnet/zoom.py
   BrainSegSAMLib/methods/yolo_medsam/baselines.py
+  BrainSegSAMLib/methods/yolo_medsam/composing.py
+  BrainSegSAMLib/methods/yolo_medsam/config.py
   BrainSegSAMLib/methods/yolo_medsam/dataset.py
   BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
   BrainSegSAMLib/methods/yolo_medsam/detector.py
   BrainSegSAMLib/methods/yolo_medsam/detector_config.py
   BrainSegSAMLib/methods/yolo_medsam/detector_training.py
   BrainSegSAMLib/methods/yolo_medsam/embeddings.py
+  BrainSegSAMLib/methods/yolo_medsam/finding.py
   BrainSegSAMLib/methods/yolo_medsam/loss.py
+  BrainSegSAMLib/methods/yolo_medsam/marking.py
   BrainSegSAMLib/methods/yolo_medsam/medsam_training.py
+  BrainSegSAMLib/methods/yolo_medsam/predictor.py
   BrainSegSAMLib/methods/yolo_medsam/sam_config.py
   BrainSegSAMLib/methods/yolo_medsam/sam_fitting.py
   BrainSegSAMLib/methods/yolo_medsam/sam_validation.py
   BrainSegSAMLib/methods/yolo_medsam/samples.py
+  BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
   BrainSegSAMLib/models/catalogue.py
+  BrainSegSAMLib/models/composed.py
   BrainSegSAMLib/models/download.py
+  BrainSegSAMLib/models/published.py
   BrainSegSAMLib/models/schema.py
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
@@ -125,6 +132,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
+  BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
   BrainSegSAMLib/reproduce.py
@@ -134,6 +142,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/scores.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
+  BrainSegSAMLib/single_image.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py

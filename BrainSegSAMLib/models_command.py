@@ -10,12 +10,14 @@ from .console import STYLES, parse_setting
 from .errors import ModelError
 from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
 from .methods.ssnet.composing import compose
-from .methods.ssnet.importing import SUFFIXES, import_tracker, install_tracker
-from .methods.ssnet.tracker import METHOD as TRACKER
+from .methods.ssnet.tracker import TRACKERS
+from .methods.yolo_medsam.segmenter import SEGMENTERS
 from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
+from .models.published import SUFFIXES, import_checkpoint, install_checkpoint
 from .models.store import Model, load_model
 from .progress import Progress
 
+_PUBLISHED = (TRACKERS, SEGMENTERS)
 _ORIENTATIONS = {"reader": FROM_READER, "stored": None, "LPS": "LPS", "RAS": "RAS"}
 
 
@@ -26,11 +28,12 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     info = actions.add_parser("info", help="everything about one model")
     info.add_argument("name", help="name, or model folder")
     importing = actions.add_parser(
-        "import", help="make a model of a trained nnU-Net v2 (results folder, zip), or a tracker of a SAM 2 checkpoint"
+        "import", help="make a model of a trained nnU-Net v2 (results folder, zip), or of a checkpoint of SAM or SAM 2"
     )
     importing.add_argument(
         "source", type=Path,
-        help="nnU-Net results folder, or zip made by nnU-Net's export; or SAM 2, SAM 2.1 or MedSAM2 checkpoint (.pt)",
+        help="nnU-Net results folder, or zip made by nnU-Net's export; or a checkpoint (.pt, .pth, .safetensors) of "
+        "SAM, MedSAM, SAM 2, SAM 2.1 or MedSAM2",
     )
     importing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
     importing.add_argument("--title", default="", help="name shown to users")
@@ -46,6 +49,11 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("--configuration", help="which one, where the folder holds several, e.g. 3d_fullres")
     importing.add_argument("--folds", nargs="+", help="folds to take; all where left out")
     importing.add_argument("--checkpoint", default="checkpoint_final.pth", help="file name of the checkpoints")
+    importing.add_argument(
+        "--network", choices=[name for kind in _PUBLISHED for name in kind.architecture.official()],
+        help="of a checkpoint: which network it is, or was fine-tuned from; recognised where left out, but MedSAM and "
+        "MedSAM2 by the file's name alone",
+    )
     importing.add_argument(
         "--image-size", type=int, metavar="PIXELS",
         help="of a SAM 2 checkpoint: side of the network's input; 1024 where left out, 512 for MedSAM2",
@@ -134,9 +142,11 @@ def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
     destination = models_folder() / options.name
     if options.source.suffix.lower() in SUFFIXES:
         return describe_model(
-            import_tracker(
+            import_checkpoint(
                 options.source,
                 destination,
+                kinds=_PUBLISHED,
+                network=options.network,
                 image_size=options.image_size,
                 modalities=options.modalities,
                 title=options.title,
@@ -176,8 +186,9 @@ def _download(name: str, progress: Progress) -> Model:
     entry = find_entry(name)
     if entry.file is None:
         raise ModelError(f"The model '{name}' comes with BrainSegSAM; there is nothing to download.")
-    install = install_tracker if entry.method == TRACKER else install_nnunet
-    return install(entry, progress=progress)
+    if entry.method in {kind.method for kind in _PUBLISHED}:
+        return install_checkpoint(entry, kinds=_PUBLISHED, progress=progress)
+    return install_nnunet(entry, progress=progress)
 
 
 def _table(rows: Iterable[Iterable[object]]) -> list[str]:

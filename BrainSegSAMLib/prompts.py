@@ -69,6 +69,17 @@ class Prompt:
         """The prompt in words, for messages."""
         return f"The prompt of object {self.object_id} on {self.plane} slice {self.index}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON records: a mask by its number of pixels, points as (column, row, label)."""
+        row: dict[str, Any] = {"object": self.object_id, "plane": self.plane, "slice": self.index}
+        if self.mask is not None:
+            row["mask_pixels"] = int(np.count_nonzero(self.mask))
+        if self.box is not None:
+            row["box"] = list(self.box)
+        if self.points:
+            row["points"] = [[*point, label] for point, label in zip(self.points, self.point_labels, strict=True)]
+        return row
+
 
 def check_prompt(prompt: Prompt, geometry: Geometry) -> None:
     """Refuse a prompt that cannot be meant for a volume.

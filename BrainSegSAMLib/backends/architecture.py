@@ -13,7 +13,7 @@ Kind = TypeVar("Kind", bound="Architecture")
 
 @dataclass(frozen=True)
 class Architecture:
-    """The numbers that tell one network of a family from another; each family has its own.
+    """The numbers that tell one network of a family from another; each family adds its own.
 
     Raises:
         ModelError: numbers of which no network can be built.
@@ -37,8 +37,13 @@ class Architecture:
         raise NotImplementedError
 
     @classmethod
+    def official(cls: type[Kind]) -> Mapping[str, Kind]:
+        """The published networks by name; none where a family has none that could be recognised."""
+        return {}
+
+    @classmethod
     def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-        """Which of the family's published networks has parameters of these names and shapes; None: none of them."""
+        """Which of `official` has parameters of these names (→ shapes); None: none of them, or another family."""
         raise NotImplementedError
 
     def as_dict(self) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class Sam2Architecture(Architecture):
         return _fault(self)
 
     @classmethod
+    def official(cls) -> Mapping[str, Sam2Architecture]:
+        """`OFFICIAL`."""
+        return OFFICIAL
+
+    @classmethod
     def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """Which of `OFFICIAL` a checkpoint is of, from the names and shapes of its parameters; None: of none of them.
 

@@ -84,6 +84,11 @@ class SamArchitecture(Architecture):
         return None
 
     @classmethod
+    def official(cls) -> Mapping[str, SamArchitecture]:
+        """`OFFICIAL`."""
+        return OFFICIAL
+
+    @classmethod
     def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """Which of `OFFICIAL` a checkpoint is of, from the names and shapes of its parameters; None: of none of them.
 

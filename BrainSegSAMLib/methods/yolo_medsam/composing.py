@@ -9,6 +9,7 @@ from typing import Any, Final
 from ...errors import ModelError
 from ...intensity import MAX_CHANNELS
 from ...models.composed import check_free, origins, write_composed
+from ...models.published import ANY_MODALITY
 from ...models.store import Model, check_name, load_model
 from .config import YoloMedSAMSettings
 from .detector import METHOD as DETECTOR_METHOD
@@ -96,7 +97,7 @@ def describe(
         scheme=source.scheme,
         licence=" and ".join(licences),
         settings=chosen.as_dict(),
-        description=f"The lesions that '{source.name}' finds, each drawn in its boxes by '{segmenter.name}', slice by slice.",
+        description=f"The lesions that '{source.name}' finds, drawn in their boxes by '{segmenter.name}', slice by slice.",
         training=origins(parts),
         results={f"{part.name}: {table}": held for part in parts.values() for table, held in part.results.items()},
         citations=tuple(dict.fromkeys((CITATION, *source.citations, *segmenter.citations))),
