@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .console import STYLES, parse_setting
-from .errors import ModelError
+from .errors import InputError, ModelError
 from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
-from .methods.ssnet.composing import compose
+from .methods.ssnet.composing import compose as compose_ssnet
 from .methods.ssnet.tracker import TRACKERS
+from .methods.yolo_medsam.composing import compose as compose_yolo_medsam
 from .methods.yolo_medsam.segmenter import SEGMENTERS
 from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
 from .models.published import SUFFIXES, import_checkpoint, install_checkpoint
@@ -59,14 +60,22 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
         help="of a SAM 2 checkpoint: side of the network's input; 1024 where left out, 512 for MedSAM2",
     )
     importing.add_argument("--trust", action="store_true", help="load checkpoints that need arbitrary unpickling")
-    composing = actions.add_parser("compose", help="make an SSNet model of one that segments and a tracker")
-    composing.add_argument("--prior", required=True, help="model whose lesions are tracked: name, or model folder")
-    composing.add_argument("--tracker", required=True, help="tracker: name, or model folder")
+    composing = actions.add_parser(
+        "compose",
+        help="make one model of two: of one that segments and a tracker (SSNet), or of what finds boxes and a "
+        "segmenter (yolo_medsam)",
+    )
+    first = composing.add_mutually_exclusive_group(required=True)
+    first.add_argument("--prior", help="model that segments, whose lesions are tracked or boxed: name, or model folder")
+    first.add_argument("--detector", help="model that finds boxes: name, or model folder")
+    second = composing.add_mutually_exclusive_group(required=True)
+    second.add_argument("--tracker", help="model that tracks the prior's lesions: name, or model folder")
+    second.add_argument("--segmenter", help="model that draws what is in the boxes: name, or model folder")
     composing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
     composing.add_argument("--title", default="", help="name shown to users")
     composing.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE",
-        help="a setting of SSNet, e.g. answer=ensemble or ensemble=union; the value is JSON",
+        help="a setting of the method, e.g. answer=ensemble of SSNet or confidence=0.4 of boxes; the value is JSON",
     )
     download = actions.add_parser("download", help="download a model of the catalogue")
     download.add_argument("name")
@@ -81,7 +90,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterabl
 
     Raises:
         ModelError, InputError, DownloadError, OutputError, Cancelled: as the functions of `models`,
-            `methods.nnunet.importing` and `methods.ssnet.composing`.
+            `methods.nnunet.importing` and of the `composing` of methods.
     """
     action: str = options.models_action
     if action == "list":
@@ -172,9 +181,12 @@ def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
 
 
 def _compose(options: argparse.Namespace) -> list[str]:
+    if options.detector and options.tracker:
+        raise InputError("A tracker follows the lesions of a prior, so give --prior in place of --detector.")
+    compose = compose_ssnet if options.tracker else compose_yolo_medsam
     model = compose(
-        find_model(options.prior),
-        find_model(options.tracker),
+        find_model(options.prior or options.detector),
+        find_model(options.tracker or options.segmenter),
         models_folder() / options.name,
         title=options.title,
         settings=dict(parse_setting(text) for text in options.set),

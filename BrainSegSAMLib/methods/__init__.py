@@ -26,8 +26,8 @@ OTHER_METHODS: dict[str, str] = {
     "of one that segments with 'brainsegsam models compose'.",
     "yolo_detector": "it finds boxes. Make a model of it and of one that segments what is in them with 'brainsegsam "
     "models compose'.",
-    "sam": "it segments what is boxed on slices. Use it with 'brainsegsam prompt', or make a model of it and of one that "
-    "finds boxes with 'brainsegsam models compose'.",
+    "sam": "it segments what is boxed on slices. Use it with 'brainsegsam prompt', or make a model of it and of one "
+    "that finds boxes with 'brainsegsam models compose'.",
 }
 
 # Methods that track, and so need the package sam2 beside what Resources/requirements.txt lists.

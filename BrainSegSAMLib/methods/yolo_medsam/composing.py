@@ -97,7 +97,7 @@ def describe(
         scheme=source.scheme,
         licence=" and ".join(licences),
         settings=chosen.as_dict(),
-        description=f"The lesions that '{source.name}' finds, drawn in their boxes by '{segmenter.name}', slice by slice.",
+        description=f"The lesions that '{source.name}' finds, drawn in their boxes by '{segmenter.name}'.",
         training=origins(parts),
         results={f"{part.name}: {table}": held for part in parts.values() for table, held in part.results.items()},
         citations=tuple(dict.fromkeys((CITATION, *source.citations, *segmenter.citations))),

@@ -1,5 +1,6 @@
-"""All that decides how boxes become masks in the method "yolo_medsam"; torch-free. How a detector looks at volumes is
-stored with the detector (`detector_config.DetectionSettings`).
+"""All that decides how boxes become masks in the method "yolo_medsam"; torch-free.
+
+How a detector looks at volumes is stored with the detector (`detector_config.DetectionSettings`).
 """
 
 from __future__ import annotations
