@@ -6,8 +6,8 @@ How a detector looks at volumes is stored with the detector (`detector_config.De
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
 
 from ...backends.devices import PRECISIONS
 from ...intensity import MAX_CHANNELS
@@ -68,3 +68,6 @@ class YoloMedSAMSettings:
             InputError: for a name that is no setting, or a value that cannot be used.
         """
         return read_settings(cls, values, purpose="boxes and their masks")
+
+
+NAMES: Final = frozenset(one.name for one in fields(YoloMedSAMSettings))

@@ -24,7 +24,7 @@ from ...progress import Progress
 from ...prompts import slices_first
 from .. import load_predictor
 from .composing import DETECTOR_FOLDER, PRIOR_FOLDER, SEGMENTER_FOLDER, segmenter_inputs
-from .config import YoloMedSAMSettings
+from .config import NAMES, YoloMedSAMSettings
 from .detector import load_detector
 from .finding import BoxSource, DetectedBoxes, PriorBoxes
 from .segmenter import Segmenter, load_segmenter
@@ -150,17 +150,23 @@ def painted(scheme: LabelScheme, masks: Sequence[BoolArray]) -> NDArray[np.uint8
 
 
 def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, object]) -> YoloMedSAMPredictor:
-    """Load a model folder of the method "yolo_medsam"; called by `methods.load_predictor`."""
-    settings = YoloMedSAMSettings.from_dict({**model.settings, **overrides})
+    """Load a model folder of the method "yolo_medsam"; called by `methods.load_predictor`.
+
+    Settings that the method does not have are handed to the prior, where there is one.
+    """
+    folder = model.folder
+    has_prior = (folder / PRIOR_FOLDER).is_dir()
+    for_prior = {name: value for name, value in overrides.items() if has_prior and name not in NAMES}
+    own = {name: value for name, value in overrides.items() if name not in for_prior}
+    settings = YoloMedSAMSettings.from_dict({**model.settings, **own})
     source: BoxSource
-    if (model.folder / DETECTOR_FOLDER).is_dir():
-        detector = load_detector(
-            load_model(model.folder / DETECTOR_FOLDER), device=device, trust=trust, precision=settings.precision
-        )
-        source = DetectedBoxes(detector, settings)
-    else:
-        prior = load_predictor(model.folder / PRIOR_FOLDER, device=device, trust=trust)
+    if has_prior:
+        prior = load_predictor(folder / PRIOR_FOLDER, device=device, trust=trust, overrides=for_prior)
         source = PriorBoxes(prior, settings)
+    else:
+        described = load_model(folder / DETECTOR_FOLDER)
+        detector = load_detector(described, device=device, trust=trust, precision=settings.precision)
+        source = DetectedBoxes(detector, settings)
     segmenter = load_segmenter(
         load_model(model.folder / SEGMENTER_FOLDER), device=device, trust=trust, precision=settings.precision
     )
