@@ -39,6 +39,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam_network.py
   BrainSegSAMLib/backends/slice_features.py
   BrainSegSAMLib/backends/weights.py
+  BrainSegSAMLib/backends/yolo.py
+  BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_network.py
+  BrainSegSAMLib/backends/yolo_package.py
+  BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_layouts.py
@@ -90,6 +95,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/tracking.py
   BrainSegSAMLib/methods/ssnet/zoom.py
   BrainSegSAMLib/methods/yolo_medsam/baselines.py
+  BrainSegSAMLib/methods/yolo_medsam/dataset.py
+  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
+  BrainSegSAMLib/methods/yolo_medsam/detector.py
+  BrainSegSAMLib/methods/yolo_medsam/detector_config.py
+  BrainSegSAMLib/methods/yolo_medsam/detector_training.py
   BrainSegSAMLib/methods/yolo_medsam/embeddings.py
   BrainSegSAMLib/methods/yolo_medsam/loss.py
   BrainSegSAMLib/methods/yolo_medsam/medsam_training.py
@@ -97,6 +107,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/sam_fitting.py
   BrainSegSAMLib/methods/yolo_medsam/sam_validation.py
   BrainSegSAMLib/methods/yolo_medsam/samples.py
+  BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py

@@ -19,20 +19,29 @@ from .methods.ssnet.composing import METHOD as SSNET
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER
 from .methods.ssnet.tracker import METHOD as TRACKER
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
+from .methods.yolo_medsam.detector import METHOD as DETECTOR
+from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
 from .methods.yolo_medsam.medsam_training import METHOD as SAM
 from .methods.yolo_medsam.sam_config import SamTrainingConfig
 from .models.store import Model, check_described_model
 
 NNUNET: Final = "nnunet"
 MEDSAM: Final = "medsam"
-METHODS: Final = (NNUNET, TRACKER, SSNET, MEDSAM)
-NetworkConfig = TrainingConfig | TrackerTrainingConfig | SamTrainingConfig
+YOLO: Final = "yolo"
+METHODS: Final = (NNUNET, TRACKER, SSNET, YOLO, MEDSAM)
+NetworkConfig = TrainingConfig | TrackerTrainingConfig | DetectorTrainingConfig | SamTrainingConfig
 """Settings of the training of a network."""
 PARTS: Final = (PRIOR_FOLDER, TRACKER_FOLDER)
 """What an SSNet model is made of: keys of its recipe, and folders in the model."""
 
-_CONFIGS: Final = {NNUNET: TrainingConfig, TRACKER: TrackerTrainingConfig, MEDSAM: SamTrainingConfig}
-_MODEL_METHODS: Final = {MEDSAM: SAM}  # where a model's method is called otherwise than the training that makes it
+_CONFIGS: Final = {
+    NNUNET: TrainingConfig,
+    TRACKER: TrackerTrainingConfig,
+    YOLO: DetectorTrainingConfig,
+    MEDSAM: SamTrainingConfig,
+}
+# Where a model's method is called otherwise than the training that makes it.
+_MODEL_METHODS: Final = {YOLO: DETECTOR, MEDSAM: SAM}
 _SECTIONS: Final = {"method", "model", "training", "label_values"}
 _NEEDED: Final = {"name", "title", "modalities", "regions", "licence"}
 _FILLED_IN: Final = {"folder", "weights", "preprocessing", "results", "scheme", "method"}
@@ -47,7 +56,7 @@ class Recipe:
         model: fields of `Model`, as in model.json: name, title, modalities, regions, licence, settings, citations, …
         training: settings of the method's `NetworkConfig`; what is not named keeps its default.
         label_values: value in the references' files → value in the regions, for those that differ.
-        method: of the training: "nnunet", "sam2_tracker" or "medsam".
+        method: of the training: "nnunet", "sam2_tracker", "yolo" or "medsam".
     """
 
     model: Mapping[str, Any]

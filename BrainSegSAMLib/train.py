@@ -27,6 +27,8 @@ from .methods.nnunet.training import TrainingRun, train
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, describe
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.ssnet.tracker_training import train_tracker
+from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
+from .methods.yolo_medsam.detector_training import train_detector
 from .methods.yolo_medsam.medsam_training import train_medsam
 from .methods.yolo_medsam.sam_config import SamTrainingConfig
 from .models.catalogue import find_model, is_installed
@@ -160,6 +162,10 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
     def start(progress: Progress) -> Model:
         if isinstance(config, TrackerTrainingConfig):
             return train_tracker(
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
+            )
+        if isinstance(config, DetectorTrainingConfig):
+            return train_detector(
                 cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
             )
         if isinstance(config, SamTrainingConfig):
@@ -312,6 +318,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):
-            score = f"Dice {value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
+            measure = "Dice " if name in model.scheme.names else ""  # a column is a region, or a measure itself
+            score = f"{measure}{value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
             yield f"  {name}: {score}"
     yield f"The model lies in {model.folder}."
