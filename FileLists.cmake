@@ -105,6 +105,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/finding.py
   BrainSegSAMLib/methods/yolo_medsam/loss.py
   BrainSegSAMLib/methods/yolo_medsam/marking.py
+  BrainSegSAMLib/methods/yolo_medsam/measuring.py
   BrainSegSAMLib/methods/yolo_medsam/medsam_training.py
   BrainSegSAMLib/methods/yolo_medsam/predictor.py
   BrainSegSAMLib/methods/yolo_medsam/sam_config.py
@@ -135,7 +136,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
-  BrainSegSAMLib/reproduce.py
+  BrainSegSAMLib/reproduce/__init__.py
+  BrainSegSAMLib/reproduce/files.py
+  BrainSegSAMLib/reproduce/ssnet.py
+  BrainSegSAMLib/reproduce/yolo_medsam.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
@@ -165,7 +169,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/glioma-sam2-tiny/model.json
   Resources/Models/glioma-sam2-tiny/tracker.pt
+  Resources/Models/recipes/glioma-medsam-tiny.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
+  Resources/Models/recipes/glioma-sam-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
   Resources/UI/BrainSegSAM.ui

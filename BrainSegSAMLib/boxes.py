@@ -158,6 +158,14 @@ def check_boxes(boxes: Iterable[SliceBox], *, slices: int, shape: tuple[int, int
         check_box(item.box, shape, where=where)
 
 
+def by_slice(boxes: Iterable[SliceBox]) -> dict[int, list[SliceBox]]:
+    """Slice → its boxes, each in the order in which they come."""
+    found: dict[int, list[SliceBox]] = {}
+    for item in boxes:
+        found.setdefault(item.index, []).append(item)
+    return found
+
+
 def link(boxes: Iterable[SliceBox], settings: LinkSettings | None = None) -> tuple[Track, ...]:
     """Link the boxes of the slices of a plane into lesions.
 
@@ -174,20 +182,14 @@ def link(boxes: Iterable[SliceBox], settings: LinkSettings | None = None) -> tup
     settings = settings or LinkSettings()
     open_tracks: list[list[SliceBox]] = []
     closed: list[list[SliceBox]] = []
-    for index, group in _by_slice(boxes):
+    ordered = sorted(boxes, key=lambda item: (item.index, -item.confidence, item.box))
+    for index, group in by_slice(ordered).items():
         ended = [track for track in open_tracks if index - track[-1].index > settings.largest_gap + 1]
         closed += ended
         open_tracks = [track for track in open_tracks if track not in ended]
         _extend(open_tracks, group, settings.minimum_iou)
     kept = [track for track in (*closed, *open_tracks) if len(track) >= settings.minimum_slices]
     return tuple(sorted(map(_filled, kept), key=lambda track: (-track.confidence, track.slices, track.box)))
-
-
-def _by_slice(boxes: Iterable[SliceBox]) -> list[tuple[int, list[SliceBox]]]:
-    slices: dict[int, list[SliceBox]] = {}
-    for item in sorted(boxes, key=lambda item: (item.index, -item.confidence, item.box)):
-        slices.setdefault(item.index, []).append(item)
-    return list(slices.items())
 
 
 def _extend(tracks: list[list[SliceBox]], found: Sequence[SliceBox], minimum_iou: float) -> None:

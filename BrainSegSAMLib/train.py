@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from .backends.devices import resolve_device
-from .cases import Case, find_cases
 from .console import parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
 from .files import check_writable, output_sentence, write_json
+from .labelled_images import labelled_cases
 from .methods.nnunet.config import TrainingConfig
 from .methods.nnunet.training import TrainingRun, train
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, describe
@@ -156,7 +156,7 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
     config = recipe.config(job.overrides)
     template = recipe.template(job.output)
     device = resolve_device(job.device)
-    cases = labelled_cases(job.source, template)
+    cases = labelled_cases(job.source, template.modalities)
     work = job.work_folder
 
     def start(progress: Progress) -> Model:
@@ -178,24 +178,6 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
     if not isinstance(config, TrainingConfig) and job.at_once > 1:
         raise InputError(f"Networks of the method {recipe.method} are trained one by one; leave --at-once at 1.")
     return _Plan(template, tuple(case.case_id for case in cases), config.as_dict(), device, start)
-
-
-def labelled_cases(source: Path, template: Model) -> list[Case]:
-    """The cases of a folder, all of which must have every modality and a reference.
-
-    Raises:
-        InputError: naming the first case that cannot be used.
-    """
-    cases = find_cases(source, modalities=template.modalities)
-    for case in cases:
-        if case.problem:
-            raise InputError(case.problem)
-        if case.reference is None:
-            raise InputError(
-                f"Case '{case.case_id}' has no reference segmentation, or several; "
-                "name one file of the case '…seg', or list it in a CSV manifest under 'reference'."
-            )
-    return cases
 
 
 # ---- a model composed of two --------------------------------------------------------------------------------------

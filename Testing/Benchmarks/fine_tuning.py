@@ -27,6 +27,7 @@ import torch
 
 from BrainSegSAMLib.backends.sam_architecture import OFFICIAL, SamArchitecture
 from BrainSegSAMLib.files import write_json
+from BrainSegSAMLib.labelled_images import labelled_cases
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods.yolo_medsam.embeddings import bytes_of
 from BrainSegSAMLib.methods.yolo_medsam.medsam_training import architecture_of, train_medsam
@@ -35,7 +36,6 @@ from BrainSegSAMLib.methods.yolo_medsam.sam_fitting import Batch, Learner, SamFi
 from BrainSegSAMLib.methods.yolo_medsam.sam_validation import TITLE
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from BrainSegSAMLib.recipes import Recipe
-from BrainSegSAMLib.train import labelled_cases
 from BrainSegSAMLib.training_volumes import TrainingVolume, make_volume, synthetic_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +148,7 @@ def views(options: argparse.Namespace) -> dict[str, Any]:
             template = recipe.template(Path(folder) / "model")
             started = time.perf_counter()
             model = train_medsam(
-                labelled_cases(options.cases, template), config, template, work=Path(folder) / "work",
+                labelled_cases(options.cases, template.modalities), config, template, work=Path(folder) / "work",
                 label_values=recipe.label_values, progress=Progress(_tell),
             )  # fmt: skip
             rows = model.results[TITLE]["rows"]

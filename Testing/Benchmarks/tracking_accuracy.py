@@ -28,7 +28,7 @@ from scipy import ndimage
 
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker, load
 from BrainSegSAMLib.cases import Case
-from BrainSegSAMLib.labelled_images import load_labelled, split_patients
+from BrainSegSAMLib.labelled_images import labelled_cases, load_labelled, split_patients
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.lesions import key_slice
 from BrainSegSAMLib.methods.ssnet.rules import touching
@@ -36,8 +36,8 @@ from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import architecture_of
 from BrainSegSAMLib.methods.ssnet.tracker_validation import tracked_mask
 from BrainSegSAMLib.progress import Progress
+from BrainSegSAMLib.recipes import Recipe
 from BrainSegSAMLib.scores import dice
-from BrainSegSAMLib.train import Recipe, labelled_cases
 from BrainSegSAMLib.training_volumes import TrainingVolume, make_volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def main() -> None:
     config, template = recipe.config({}), recipe.template(options.work)
     assert isinstance(config, TrackerTrainingConfig)
     region = options.region or template.scheme.names[0]
-    cases = {case.case_id: case for case in labelled_cases(options.cases, template)}
+    cases = {case.case_id: case for case in labelled_cases(options.cases, template.modalities)}
     splits = split_patients(list(cases.values()), folds=config.folds, seed=config.seed, held_out=config.held_out)
     rows = []
     for fold, left_out in enumerate(splits):

@@ -246,5 +246,6 @@ def test_a_composed_model_runs_from_its_folder(
     grid = Geometry.axis_aligned((12, 32, 32), (2.0, 2.0, 2.0))
     write_case(tmp_path / "cases" / "a", grid, modalities=made.modalities)
     arguments = ["predict", "--model", str(tmp_path / "boxed"), "--input", str(tmp_path / "cases"), "--output"]
-    assert cli.main([*arguments, str(tmp_path / "out"), "--device", "cpu", "--set", "precision=fp32", "--no-mirroring"]) == 0
+    more = [str(tmp_path / "out"), "--device", "cpu", "--set", "precision=fp32", "--no-mirroring"]
+    assert cli.main([*arguments, *more]) == 0
     assert (tmp_path / "out" / "a.seg.nrrd").is_file()

@@ -22,6 +22,8 @@ from ...boxes import SliceBox, iou
 
 THRESHOLDS: Final = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """Of IoU; mAP50 is at the first, mAP50-95 the mean over all."""
+LEAST_CONFIDENCE: Final = 0.001
+"""Below which boxes say nothing about average precision."""
 
 _RECALLS: Final = np.linspace(0, 1, 101)
 _CONFIDENCES: Final = np.linspace(0, 1, 1000)

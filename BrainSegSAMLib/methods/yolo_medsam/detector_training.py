@@ -49,7 +49,7 @@ from .dataset import (
     write_slices,
     write_split,
 )
-from .detection_scores import Pairs, score_boxes, share_found
+from .detection_scores import LEAST_CONFIDENCE, Pairs, score_boxes, share_found
 from .detector import METHOD, find_boxes
 from .detector_config import DetectionSettings, DetectorTrainingConfig
 from .slices import background_slices, known_boxes, slices_of
@@ -63,7 +63,6 @@ _NOTE: Final = (
     "confidence where F1 is highest, IoU 0.5. 'Boxes found' is the share of the known boxes with which a box of a "
     "linked track has an IoU of 0.5, at the model's own confidence."
 )
-_LEAST_CONFIDENCE: Final = 0.001  # below which boxes say nothing about average precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +296,7 @@ def _found_and_known(
     config, volume = training.config, training.volumes[case_id]
     listening = Progress(lambda _update: progress.check())
     found = find_boxes(
-        detector, volume.pictures, training.detection, confidence=_LEAST_CONFIDENCE, progress=listening
+        detector, volume.pictures, training.detection, confidence=LEAST_CONFIDENCE, progress=listening
     )
     known = known_boxes(volume, config.plane, minimum_pixels=config.minimum_pixels)
     return [item for item in found if item.index in indices], [item for item in known if item.index in indices]

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.sam import Marks
-from ...boxes import SliceBox, Track
+from ...boxes import Track
 from ...geometry import AxisOrder, Geometry
 from ...image import Image, Segmentation
 from ...intensity import as_frames
@@ -27,7 +26,7 @@ from .composing import DETECTOR_FOLDER, PRIOR_FOLDER, SEGMENTER_FOLDER, segmente
 from .config import NAMES, YoloMedSAMSettings
 from .detector import load_detector
 from .finding import BoxSource, DetectedBoxes, PriorBoxes
-from .segmenter import Segmenter, load_segmenter
+from .segmenter import Segmenter, draw, load_segmenter
 
 BoolArray = NDArray[np.bool_]
 
@@ -75,26 +74,21 @@ class YoloMedSAMPredictor:
         self, image: Image, order: AxisOrder, tracks: Sequence[Track], masks: Sequence[BoolArray], progress: Progress
     ) -> None:
         """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS."""
-        on_slice: dict[int, list[SliceBox]] = {}
-        for track in tracks:
-            for box in track.boxes:
-                on_slice.setdefault(box.index, []).append(box)
-        progress.stage("Masks", total=len(on_slice), until=1.0)
-        if not on_slice:
+        boxes = [box for track in tracks for box in track.boxes]
+        progress.stage("Masks", total=len(boxes), until=1.0)
+        if not boxes:
             return
-        slices = [slices_first(mask, self._source.plane) for mask in masks]
-        picture = self._segmenter.picture(image, segmenter_inputs(self._segmenter.model, self._model, self._settings))
-        marks = {index: Marks(np.array([item.box for item in items])) for index, items in on_slice.items()}
-        network, settings = self._segmenter.network, self._settings
+        plane, network, settings = self._source.plane, self._segmenter.network, self._settings
+        slices = [slices_first(mask, plane) for mask in masks]
+        picture = self._segmenter.picture(image, segmenter_inputs(self._segmenter.model, self._model, settings))
         with network.encode(
-            as_frames(order.apply(picture), self._source.plane),
+            as_frames(order.apply(picture), plane),
             memory_budget_bytes=settings.memory_budget_mib * 2**20,
             batch_size=settings.batch_size,
             progress=progress,
         ) as features:
-            for index, logits in network.find(features, marks):
-                for item, one in zip(on_slice[index], logits, strict=True):
-                    slices[item.kind][index] |= one > 0
+            for item, mask in draw(network, features, boxes):
+                slices[item.kind][item.index] |= mask
                 progress.advance()
 
     def _record(

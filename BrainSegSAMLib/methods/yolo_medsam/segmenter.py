@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.sam import SamSegmenter, load
+from ...backends.sam import Marks, SamSegmenter, load
 from ...backends.sam_architecture import SamArchitecture
+from ...backends.sam_forward import SamForward
 from ...backends.sam_network import build
+from ...backends.slice_features import SliceFeatures
+from ...boxes import SliceBox, by_slice
 from ...image import Image
 from ...intensity import picture_of
 from ...models.published import Published, read_network
@@ -51,6 +54,29 @@ class Segmenter:
     def picture(self, image: Image, modalities: Sequence[str]) -> NDArray[np.uint8]:
         """One to three modalities of an image as the network sees them, see `intensity.picture_of`."""
         return picture_of(image, modalities, lower=self.lower, upper=self.upper)
+
+
+def draw(
+    network: SamSegmenter, features: SliceFeatures[SamForward], boxes: Iterable[SliceBox]
+) -> Iterator[tuple[SliceBox, NDArray[np.bool_]]]:
+    """What is in boxes; slices without one are not encoded.
+
+    Args:
+        network: of the segmenter.
+        features: of the slices that the boxes lie on, as its `encode` gives them.
+        boxes: in any order.
+
+    Returns:
+        Each box with its mask, bool (rows, columns), by slice.
+
+    Raises:
+        InputError, ModelError, OutputError, Cancelled: as `SamSegmenter.find`.
+    """
+    on_slice = by_slice(boxes)
+    marks = {index: Marks(np.array([item.box for item in items])) for index, items in on_slice.items()}
+    for index, logits in network.find(features, marks):
+        for item, one in zip(on_slice[index], logits, strict=True):
+            yield item, one > 0
 
 
 def load_segmenter(model: Model, *, device: str, trust: bool, precision: str = "auto") -> Segmenter:
