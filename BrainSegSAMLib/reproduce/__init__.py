@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, type=Path, help="labelled cases, as for predict")
     parser.add_argument("--output", required=True, type=Path, help="JSON file for the numbers of every case")
     parser.add_argument(
-        "--labels", nargs="+", type=int, default=[], help="ssnet: values of the references that are lesion (default: all)"
+        "--labels", nargs="+", type=int, default=[],
+        help="ssnet: values of the references that are lesion (default: all)",
     )
     parser.add_argument(
         "--label-values", nargs="+", default=[], metavar="FILE=MODEL",

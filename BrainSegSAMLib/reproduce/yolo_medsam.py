@@ -101,8 +101,8 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> Result:
     model = load_model(find_model(job.model))
     if model.method != METHOD or not (model.folder / DETECTOR_FOLDER).is_dir():
         raise InputError(
-            f"The model '{model.name}' has no detector; reproduce {METHOD} needs a model of a detector and a segmenter: "
-            "make one with 'brainsegsam models compose'."
+            f"The model '{model.name}' has no detector; reproduce {METHOD} needs a model of a detector and a "
+            "segmenter: make one with 'brainsegsam models compose'."
         )
     others = [load_model(find_model(name)) for name in job.compare]
     wrong = [other.name for other in others if other.method not in (DETECTOR, SEGMENTER)]
@@ -162,7 +162,7 @@ def _record(job: ReproduceJob, model: Model, device: str, result: Result) -> dic
             "confidence": score.confidence, "share_found": result.recall,
         },
         "dice": [
-            {"case_id": case_id, "masks": name, "boxes": source, "region": result.regions[kind], "dice": round(value, 6)}
+            {"case_id": case_id, "masks": name, "boxes": source, "region": result.regions[kind], "dice": value}
             for case_id, one in result.cases.items()
             for (name, source, kind), value in one.dice.items()
         ],
