@@ -16,8 +16,10 @@ set(BrainSegSAM_MODULE_RESOURCES
 set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__init__.py
   BrainSegSAMLib/__main__.py
+  BrainSegSAMLib/augmentation.py
   BrainSegSAMLib/backends/__init__.py
   BrainSegSAMLib/backends/architecture.py
+  BrainSegSAMLib/backends/attention.py
   BrainSegSAMLib/backends/checkpoints.py
   BrainSegSAMLib/backends/devices.py
   BrainSegSAMLib/backends/nnunet.py
@@ -38,6 +40,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam_network.py
   BrainSegSAMLib/backends/slice_features.py
   BrainSegSAMLib/backends/weights.py
+  BrainSegSAMLib/backends/yolo.py
+  BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_network.py
+  BrainSegSAMLib/backends/yolo_package.py
+  BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_layouts.py
@@ -45,10 +52,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/cli.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
+  BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/files.py
+  BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
@@ -67,7 +76,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/nnunet/predictor.py
   BrainSegSAMLib/methods/nnunet/training.py
   BrainSegSAMLib/methods/nnunet/validation.py
-  BrainSegSAMLib/methods/ssnet/augmentation.py
   BrainSegSAMLib/methods/ssnet/clips.py
   BrainSegSAMLib/methods/ssnet/composing.py
   BrainSegSAMLib/methods/ssnet/config.py
@@ -86,8 +94,22 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/tracker_validation.py
   BrainSegSAMLib/methods/ssnet/tracking.py
   BrainSegSAMLib/methods/ssnet/zoom.py
+  BrainSegSAMLib/methods/yolo_medsam/baselines.py
+  BrainSegSAMLib/methods/yolo_medsam/dataset.py
+  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
+  BrainSegSAMLib/methods/yolo_medsam/detector.py
+  BrainSegSAMLib/methods/yolo_medsam/detector_config.py
+  BrainSegSAMLib/methods/yolo_medsam/detector_training.py
+  BrainSegSAMLib/methods/yolo_medsam/embeddings.py
+  BrainSegSAMLib/methods/yolo_medsam/loss.py
   BrainSegSAMLib/methods/yolo_medsam/marking.py
+  BrainSegSAMLib/methods/yolo_medsam/medsam_training.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_config.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_fitting.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_validation.py
+  BrainSegSAMLib/methods/yolo_medsam/samples.py
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
+  BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -113,11 +135,14 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
+  BrainSegSAMLib/scores.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/single_image.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
+  BrainSegSAMLib/training_volumes.py
+  BrainSegSAMLib/trainings.py
   BrainSegSAMLib/volumes.py
   )
 

@@ -22,10 +22,15 @@ from .cases import Case, find_cases
 from .console import parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
 from .files import check_writable, output_sentence, write_json
+from .methods.nnunet.config import TrainingConfig
 from .methods.nnunet.training import TrainingRun, train
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, describe
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.ssnet.tracker_training import train_tracker
+from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
+from .methods.yolo_medsam.detector_training import train_detector
+from .methods.yolo_medsam.medsam_training import train_medsam
+from .methods.yolo_medsam.sam_config import SamTrainingConfig
 from .models.catalogue import find_model, is_installed
 from .models.store import MODEL_FILE, Model, load_model
 from .progress import Progress
@@ -159,11 +164,19 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
             return train_tracker(
                 cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
             )
+        if isinstance(config, DetectorTrainingConfig):
+            return train_detector(
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
+            )
+        if isinstance(config, SamTrainingConfig):
+            return train_medsam(
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
+            )
         execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
-    if isinstance(config, TrackerTrainingConfig) and job.at_once > 1:
-        raise InputError("The networks of a tracker are trained one after the other; leave --at-once at 1.")
+    if not isinstance(config, TrainingConfig) and job.at_once > 1:
+        raise InputError(f"Networks of the method {recipe.method} are trained one by one; leave --at-once at 1.")
     return _Plan(template, tuple(case.case_id for case in cases), config.as_dict(), device, start)
 
 
@@ -305,6 +318,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):
-            score = f"Dice {value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
+            measure = "Dice " if name in model.scheme.names else ""  # a column is a region, or a measure itself
+            score = f"{measure}{value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
             yield f"  {name}: {score}"
     yield f"The model lies in {model.folder}."

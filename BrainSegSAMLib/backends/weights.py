@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,16 @@ def read_weights(path: Path, *, trust: bool = False) -> dict[str, torch.Tensor]:
 def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     """Parameter name → shape."""
     return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def hash_of_weights(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (64 hexadecimal digits) of the names and numbers of parameters, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def set_weights(

@@ -24,6 +24,7 @@ OTHER_METHODS: dict[str, str] = {
     "sam2_tracker": "it follows what is marked on a slice. Use it with 'brainsegsam track', or make a model of it and "
     "of one that segments with 'brainsegsam models compose'.",
     "sam": "it segments what is boxed on slices. Use it with 'brainsegsam prompt'.",
+    "yolo_detector": "it finds boxes. It segments as a part of a model of the method 'yolo_medsam'.",
 }
 
 # Methods that track, and so need the package sam2 beside what Resources/requirements.txt lists.

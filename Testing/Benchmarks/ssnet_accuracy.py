@@ -27,7 +27,6 @@ from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.files import read_json
 from BrainSegSAMLib.labelled_images import load_labelled
 from BrainSegSAMLib.methods import load_predictor
-from BrainSegSAMLib.methods.ssnet.clips import ORIENTATION
 from BrainSegSAMLib.methods.ssnet.composing import compose
 from BrainSegSAMLib.methods.ssnet.predictor import AGREEMENT_STAGE, SSNetPredictor
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
@@ -36,6 +35,7 @@ from BrainSegSAMLib.models.store import load_model, write_model
 from BrainSegSAMLib.recipes import Recipe
 from BrainSegSAMLib.reproduce import overlap
 from BrainSegSAMLib.train import labelled_cases
+from BrainSegSAMLib.training_volumes import ORIENTATION
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "Resources/Models/recipes"
