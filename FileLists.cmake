@@ -161,7 +161,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/glioma-sam2-tiny/model.json
   Resources/Models/glioma-sam2-tiny/tracker.pt
+  Resources/Models/recipes/glioma-medsam-tiny.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
+  Resources/Models/recipes/glioma-sam-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
   Resources/UI/BrainSegSAM.ui

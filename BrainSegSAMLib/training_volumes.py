@@ -134,6 +134,8 @@ def make_volume(
     Raises:
         InputError: where the image cannot be windowed.
     """
+    from scipy import ndimage
+
     geometry, order = image.geometry.reoriented(ORIENTATION)
     channels = {name: order.apply(image.channels[name]) for name in modalities}
     pictures = windowed(channels, modalities, lower=settings.lower_percentile, upper=settings.upper_percentile)
@@ -148,7 +150,8 @@ def make_volume(
             mask = made_up_mask(channel, rng)
             objects += objects_of(MADE_UP, mask, geometry, minimum_mm3=settings.minimum_object_mm3)
     if settings.brain:
-        objects += objects_of(BRAIN, (pictures > 0).any(axis=0), geometry, minimum_mm3=settings.minimum_object_mm3)
+        brain = ndimage.binary_fill_holes((pictures > 0).any(axis=0))
+        objects += objects_of(BRAIN, brain, geometry, minimum_mm3=settings.minimum_object_mm3)
     heads = {plane: head_crop(pictures, plane) for plane in settings.planes}
     return TrainingVolume(image.name, pictures, tuple(objects), truth, geometry.spacing_zyx_mm, heads)
 

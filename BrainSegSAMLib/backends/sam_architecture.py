@@ -36,8 +36,9 @@ class SamArchitecture(Architecture):
         decoder_heads: their heads.
         decoder_mlp_dim: their hidden channels.
         pictures: how a slice becomes network input, see `sam_forward.prepare`: "sam", "medsam" or "window".
-        box_as_mask: whether a box is also given as a dense mask prompt: inside 1, outside -1. A small network trained
-            from scratch learns to ignore the tokens of a box's corners; no published network was trained like that.
+        box_as_mask: whether a box is also given as a dense mask prompt: 1 in its middle, 0 on its ellipse, -1 outside.
+            A small network trained from scratch learns to ignore the tokens of a box's corners; no published network
+            was trained like that.
     """
 
     FAMILY: ClassVar[str] = "SAM"

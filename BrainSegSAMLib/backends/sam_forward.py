@@ -110,15 +110,20 @@ class SamForward:
         return torch.einsum("pc,pcyx->pyx", weights, pixels)
 
     def _as_masks(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Boxes (prompt, 4) as dense prompts (prompt, 1, logits_size, logits_size): 1 inside, -1 outside."""
+        """Boxes (prompt, 4) as dense prompts (prompt, 1, logits_size, logits_size).
+
+        1 in the middle of the box, 0 on the ellipse that touches its sides, -1 from its corners outwards. So each place
+        knows where in the box it lies, and a network that adds nothing to it draws the ellipse.
+        """
         import torch
 
         side = self.architecture.logits_size
         pixel = self.architecture.image_size / side
-        edges = torch.arange(side + 1, device=boxes.device) * pixel
-        low, high = boxes[:, :2, None], boxes[:, 2:, None]
-        covered = (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / pixel
-        return (covered[:, 1, :, None] * covered[:, 0, None, :])[:, None] * 2 - 1
+        centres = (torch.arange(side, device=boxes.device) + 0.5) * pixel
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=pixel / 2)  # no box falls between all centres
+        across, down = (((centres - middle[:, [axis]]) / half[:, [axis]]) ** 2 for axis in (0, 1))
+        return (1 - down[:, :, None] - across[:, None, :]).clamp(min=-1)[:, None]
 
 
 def _through_block(block: Any, tokens: torch.Tensor) -> torch.Tensor:

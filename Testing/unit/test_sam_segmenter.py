@@ -181,18 +181,21 @@ def test_resizing_by_matrices_is_resizing() -> None:
 # ---- boxes as masks -------------------------------------------------------------------------------------------------
 
 
-def test_a_box_as_mask_covers_the_box(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_box_as_mask_tells_each_place_where_in_the_box_it_lies(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = replace(SMALL, box_as_mask=True)
     given: list[torch.Tensor] = []
     monkeypatch.setattr(network.prompt_encoder, "_embed_masks", lambda masks: given.append(masks) or torch.zeros(1))
-    # 128 pixels are 32 logits: the second box begins in the middle of one, and ends at the edge of another.
-    SamForward(network, architecture).decode(torch.zeros(2, 32, 8, 8), torch.tensor([[8.0, 0, 16, 128], [6, 4, 12, 8]]))
+    # 128 pixels are 32 logits: the second box is narrower than one.
+    SamForward(network, architecture).decode(torch.zeros(2, 32, 8, 8), torch.tensor([[8.0, 16, 48, 64], [5, 4, 7, 8]]))
     (masks,) = given
     assert masks.shape == (2, 1, 32, 32)
-    expected = torch.full((2, 32, 32), -1.0)
-    expected[0, :, 2:4] = 1
-    expected[1, 1, 1:3] = torch.tensor([0.0, 1])
-    torch.testing.assert_close(masks[:, 0], expected)
+    ellipse = masks[0, 0] > 0
+    assert ellipse.any(0).nonzero().flatten().tolist() == list(range(2, 12))
+    assert ellipse.any(1).nonzero().flatten().tolist() == list(range(4, 16))
+    assert int(ellipse.sum()) == pytest.approx(10 * 12 * torch.pi / 4, abs=3)
+    assert float(masks[0].max()) == pytest.approx(1, abs=0.05)
+    assert set(masks[0, 0, :3].flatten().tolist()) == {-1.0}
+    assert (masks[1] > 0).nonzero().tolist() == [[0, 1, 1]]
 
 
 def test_a_box_as_mask_changes_what_is_found(network: Any, frames: NDArray[np.uint8]) -> None:

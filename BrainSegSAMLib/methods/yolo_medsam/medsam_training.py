@@ -287,7 +287,7 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
         set_weights(network, stored, weights_path(training.work, f"fold_{fold}"), training.architecture)
         segmenter = SamSegmenter(network.to(training.device), training.architecture, precision=config.precision)
         volumes = [training.volumes[case_id] for case_id in training.splits[fold]]
-        with by_network(segmenter, config.plane) as segment:
+        with by_network(segmenter, config.plane, head_only=config.head_only) as segment:
             return score_volumes(
                 segment, volumes, training.regions, plane=config.plane, fold=fold, progress=progress
             )
@@ -316,6 +316,7 @@ def _write(training: _Training, weights: Weights, scores: Sequence[CaseScore], p
             "architecture": training.architecture.as_dict(),
             "windowing": {"lower": config.lower_percentile, "upper": config.upper_percentile},
             "plane": config.plane,
+            "head_only": config.head_only,
         },
         results={**template.results, TITLE: as_table(scores, list(training.regions.values()), NOTE)},
         training=record,

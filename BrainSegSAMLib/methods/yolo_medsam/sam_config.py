@@ -67,6 +67,8 @@ class SamTrainingConfig:
             left-out cases. "" begins with random weights.
         trained: "decoder": the mask decoder learns; image and prompt encoder stay as they are. "all": everything does.
         plane: whose slices are used.
+        head_only: leave out what is black around the head on all slices (`crops.head_crop`), so that the network sees
+            the head larger; the model's users must do so, too.
         lower_percentile: of the brain's intensities; what is at or below it becomes 0 (`intensity.window`).
         upper_percentile: as `lower_percentile`; what is at or above it becomes 255.
         folds: parts of the cross-validation; a case is left out once.
@@ -127,6 +129,7 @@ class SamTrainingConfig:
     start_from: str = ""
     trained: str = DECODER
     plane: str = "axial"
+    head_only: bool = False
     lower_percentile: float = 0.5
     upper_percentile: float = 99.5
     folds: int = 5

@@ -105,7 +105,10 @@ def fit(job: SamFit, config: SamTrainingConfig, architecture: SamArchitecture, *
     frozen = learner.frozen()
     before = hash_of_weights(frozen)
     features = learner.cache(progress) if config.views else None
-    with by_network(learner.segmenter, config.plane, keep=config.trained == DECODER) as segment:
+    frozen_encoder = config.trained == DECODER
+    with by_network(
+        learner.segmenter, config.plane, head_only=config.head_only, keep=frozen_encoder
+    ) as segment:
         task = learner.task(features, segment)
         fitted = fitting.fit(task, config.schedule(job.iterations), folder=job.folder, progress=progress)
     assert hash_of_weights(learner.frozen()) == before, "frozen weights have changed"

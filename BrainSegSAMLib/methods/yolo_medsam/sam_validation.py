@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ...backends.sam import Marks, SamSegmenter
 from ...backends.sam_forward import SamForward
 from ...backends.slice_features import SliceFeatures
-from ...boxes import boxes_of
+from ...boxes import SliceBox, boxes_of
 from ...components import label_components
-from ...intensity import as_frames
 from ...progress import Progress
-from ...prompts import Box, slices_first
+from ...prompts import Box, slice_shape, slices_first
 from ...scores import CaseScore, dice
 from ...training_volumes import BoolArray, TrainingVolume
+from .slices import Slices, slices_of
 
 TITLE = "Cross-validation, masks from true boxes"
 NOTE = (
@@ -51,30 +51,40 @@ def joined(masks: Iterable[tuple[int, BoolArray]], shape_zyx: tuple[int, int, in
 
 
 @contextmanager
-def by_network(segmenter: SamSegmenter, plane: str, *, keep: bool = False) -> Iterator[Segment]:
+def by_network(
+    segmenter: SamSegmenter, plane: str, *, head_only: bool = False, keep: bool = False
+) -> Iterator[Segment]:
     """Segmenting with a network; image features are freed when the block ends.
 
     Args:
         segmenter: the network.
         plane: whose slices are segmented.
+        head_only: show it the head alone.
         keep: image features of all volumes for later calls, because the encoder does not change; else of the last
             volume alone, for its other regions.
     """
-    with ExitStack() as last:
-        kept: dict[str, SliceFeatures[SamForward]] = {}
+    with ExitStack() as kept:
+        known: dict[str, tuple[Slices, SliceFeatures[SamForward]]] = {}
 
         def segment(volume: TrainingVolume, boxes: Boxes) -> Iterable[tuple[int, BoolArray]]:
-            if volume.case_id not in kept:
+            if volume.case_id not in known:
                 if not keep:
-                    last.close()
-                    kept.clear()
-                frames = as_frames(volume.pictures, plane)
-                kept[volume.case_id] = last.enter_context(segmenter.encode(frames))
-            marks = {index: Marks(boxes=np.array(on_slice, dtype=np.float64)) for index, on_slice in boxes.items()}
-            for index, logits in segmenter.find(kept[volume.case_id], marks):
-                yield index, logits > 0
+                    kept.close()
+                    known.clear()
+                slices = slices_of(volume.pictures, plane, head_only=head_only)
+                known[volume.case_id] = slices, kept.enter_context(segmenter.encode(slices.frames))
+            slices, features = known[volume.case_id]
+            shape = slice_shape(volume.shape_zyx, plane)
+            for index, logits in segmenter.find(features, _marks(boxes, slices)):
+                yield index, slices.on_slice(logits > 0, shape)
 
         yield segment
+
+
+def _marks(boxes: Boxes, slices: Slices) -> dict[int, Marks]:
+    """Boxes of whole slices as marks on what is shown of them."""
+    shown = {i: [slices.in_frame(SliceBox(i, box)).box for box in on_slice] for i, on_slice in boxes.items()}
+    return {index: Marks(boxes=np.array(on_slice, dtype=np.float64)) for index, on_slice in shown.items()}
 
 
 def by_pixels(rule: Callable[[Box, NDArray[np.uint8]], BoolArray], channel: int, plane: str) -> Segment:

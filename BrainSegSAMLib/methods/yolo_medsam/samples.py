@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...augmentation import augmented, on_grid
 from ...backends.sam_architecture import SamArchitecture
 from ...backends.sam_grid import prepare
+from ...crops import Crop
 from ...errors import InputError
 from ...intensity import as_frames
 from ...prompts import PLANES
@@ -32,6 +33,7 @@ class TrainingSlice:
     Attributes:
         volume: it is from.
         plane: a key of `prompts.PLANES`.
+        crop: rows and columns that are shown of it.
         index: of the slice.
         pieces: at least one.
         weights: how often each piece is drawn, relative to the others.
@@ -40,6 +42,7 @@ class TrainingSlice:
 
     volume: TrainingVolume
     plane: str
+    crop: Crop
     index: int
     pieces: tuple[Piece, ...]
     weights: tuple[float, ...]
@@ -48,13 +51,15 @@ class TrainingSlice:
     @property
     def frame(self) -> NDArray[np.uint8]:
         """The picture: uint8 (3, rows, columns)."""
-        return np.ascontiguousarray(as_frames(self.volume.pictures, self.plane)[self.index])
+        frame = as_frames(self.volume.pictures, self.plane)[self.index]
+        return np.ascontiguousarray(frame[:, self.crop[0], self.crop[1]])
 
     def masks(self, numbers: Sequence[int]) -> NDArray[np.bool_]:
         """Some of its pieces: bool (object, rows, columns)."""
         here = np.array([self.index])
         shape = self.volume.shape_zyx
-        return np.concatenate([self.pieces[n].slices(PLANES[self.plane], here, shape) for n in numbers])
+        whole = np.concatenate([self.pieces[n].slices(PLANES[self.plane], here, shape) for n in numbers])
+        return whole[:, self.crop[0], self.crop[1]]
 
 
 def training_slices(volume: TrainingVolume, config: SamTrainingConfig, *, weight: float) -> list[TrainingSlice]:
@@ -74,10 +79,11 @@ def training_slices(volume: TrainingVolume, config: SamTrainingConfig, *, weight
             areas = piece.mask.sum(axis=across)
             for offset in np.flatnonzero(areas >= config.minimum_pixels):
                 shown.setdefault(piece.box[axis].start + int(offset), []).append(piece)
+    crop = volume.heads[config.plane] if config.head_only else (slice(None), slice(None))
     found = []
     for index, pieces in sorted(shown.items()):
         weights = tuple(shares[piece.region] for piece in pieces)
-        found.append(TrainingSlice(volume, config.plane, index, tuple(pieces), weights, weight * max(weights)))
+        found.append(TrainingSlice(volume, config.plane, crop, index, tuple(pieces), weights, weight * max(weights)))
     return found
 
 

@@ -33,6 +33,13 @@ class Slices:
         inside = max(column0, -0.5), max(row0, -0.5), min(column1, columns - 0.5), min(row1, rows - 0.5)
         return replace(item, box=inside)
 
+    def on_slice(self, masks: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Masks of what is shown, bool (mask, rows, columns), on whole slices of a shape (rows, columns)."""
+        whole = np.zeros((len(masks), *shape), dtype=bool)
+        (row, column), (rows, columns) = self.corner, masks.shape[1:]
+        whole[:, row : row + rows, column : column + columns] = masks
+        return whole
+
     def in_slice(self, item: SliceBox) -> SliceBox:
         """A box in pixels of what is shown, in those of the whole slice."""
         return replace(item, box=_moved(item.box, *self.corner))
