@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("ultralytics", reason="Detectors need the extra [detection].")
 
 from BrainSegSAMLib import train as command
+from BrainSegSAMLib.backends.weights import read_weights
+from BrainSegSAMLib.backends.yolo_network import build
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
@@ -159,6 +161,30 @@ def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(cases: list
     assert again.weights[0].sha256 == whole.weights[0].sha256
 
 
+def test_training_begins_with_the_weights_of_a_file(cases: list[Case], tmp_path: Path) -> None:
+    import torch
+
+    given = build(CONFIG.network(1))
+    torch.save({"model": given.half(), "train_args": {}}, tmp_path / "given.pt")
+    still = replace(
+        CONFIG, start_from=str(tmp_path / "given.pt"), epochs=1, optimiser="AdamW", learning_rate=1e-30,
+        train_folds=(0,), final=False,
+    )  # fmt: skip
+    model = train_detector(cases, still, template(tmp_path / "model"), work=tmp_path / "work")
+    before, after = given.state_dict(), read_weights(model.path_of("detector.pt"))
+    assert all(before[name].equal(after[name]) for name in after if name.endswith("conv.weight"))
+    wider = replace(still, architecture={**SETTINGS["architecture"], "width": 0.125})
+    with pytest.raises(ModelError, match="set 'architecture' to that of the file"):
+        train_detector(cases, wider, template(tmp_path / "wider"), work=tmp_path / "work_2")
+
+
+def test_a_loss_that_is_no_number_ends_the_training(cases: list[Case], tmp_path: Path) -> None:
+    wild = replace(CONFIG, optimiser="AdamW", learning_rate=1e30, warm_up_epochs=0.0)
+    with pytest.raises(BrainSegSAMError, match="'fold_0' is no number any more"):
+        train_detector(cases, wild, template(tmp_path / "model"), work=tmp_path / "work")
+    assert not (tmp_path / "model").exists()
+
+
 def test_splits_as_in_the_paper(cases: list[Case], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = replace(CONFIG, epochs=1, split="patient")
     apart = train_detector(cases, config, template(tmp_path / "patient"), work=tmp_path / "work_1")
@@ -191,8 +217,6 @@ def test_what_cannot_be_trained_is_said(cases: list[Case], tmp_path: Path) -> No
 
 def test_a_folder_that_contradicts_its_weights_is_refused(tmp_path: Path) -> None:
     import torch
-
-    from BrainSegSAMLib.backends.yolo_network import build
 
     folder = tmp_path / "model"
     folder.mkdir()
