@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("ultralytics", reason="Detectors need the extra [detection].")
+# Not by importing it: that is done offline, by the library.
+if importlib.util.find_spec("ultralytics") is None:
+    pytest.skip("Detectors need the extra [detection].", allow_module_level=True)
 
 from BrainSegSAMLib import train as command
 from BrainSegSAMLib.backends.weights import read_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("ultralytics", reason="Detectors need the extra [detection].")
+# Not by importing it: that is done offline, by the library.
+if importlib.util.find_spec("ultralytics") is None:
+    pytest.skip("Detectors need the extra [detection].", allow_module_level=True)
 
 from BrainSegSAMLib.backends import yolo_package
 from BrainSegSAMLib.backends.checkpoints import save_checkpoint
