@@ -19,6 +19,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/augmentation.py
   BrainSegSAMLib/backends/__init__.py
   BrainSegSAMLib/backends/architecture.py
+  BrainSegSAMLib/backends/attention.py
   BrainSegSAMLib/backends/checkpoints.py
   BrainSegSAMLib/backends/devices.py
   BrainSegSAMLib/backends/nnunet.py

@@ -180,33 +180,30 @@ def link(boxes: Iterable[SliceBox], settings: LinkSettings | None = None) -> tup
         The tracks by confidence, the highest first.
     """
     settings = settings or LinkSettings()
-    open_tracks: list[list[SliceBox]] = []
-    closed: list[list[SliceBox]] = []
+    tracks: list[list[SliceBox]] = []
     ordered = sorted(boxes, key=lambda item: (item.index, -item.confidence, item.box))
     for index, group in by_slice(ordered).items():
-        ended = [track for track in open_tracks if index - track[-1].index > settings.largest_gap + 1]
-        closed += ended
-        open_tracks = [track for track in open_tracks if track not in ended]
-        _extend(open_tracks, group, settings.minimum_iou)
-    kept = [track for track in (*closed, *open_tracks) if len(track) >= settings.minimum_slices]
-    return tuple(sorted(map(_filled, kept), key=lambda track: (-track.confidence, track.slices, track.box)))
+        within_reach = [track for track in tracks if index - track[-1].index <= settings.largest_gap + 1]
+        tracks += _extend(within_reach, group, settings.minimum_iou)
+    kept = [_filled(track) for track in tracks if len(track) >= settings.minimum_slices]
+    return tuple(sorted(kept, key=lambda track: (-track.confidence, track.slices, track.box)))
 
 
-def _extend(tracks: list[list[SliceBox]], found: Sequence[SliceBox], minimum_iou: float) -> None:
-    """Give each track at most one of a slice's boxes; what is left over begins tracks."""
+def _extend(
+    tracks: Sequence[list[SliceBox]], found: Sequence[SliceBox], minimum_iou: float
+) -> list[list[SliceBox]]:
+    """Give each track at most one of a slice's boxes; what is left over begins the tracks that are returned."""
     from scipy.optimize import linear_sum_assignment
 
     ends = [track[-1] for track in tracks]
     shared = iou([end.box for end in ends], [item.box for item in found])
     kinds = np.equal.outer([end.kind for end in ends], [item.kind for item in found])
     shared = np.where(kinds & (shared >= minimum_iou), shared, 0.0)
-    pairs = {int(b): int(t) for t, b in zip(*linear_sum_assignment(shared, maximize=True), strict=True)
-             if shared[t, b] > 0}  # fmt: skip
-    for number, item in enumerate(found):
-        if number in pairs:
-            tracks[pairs[number]].append(item)
-        else:
-            tracks.append([item])
+    left_over = dict(enumerate(found))
+    for number, position in zip(*linear_sum_assignment(shared, maximize=True), strict=True):
+        if shared[number, position] > 0:
+            tracks[number].append(left_over.pop(int(position)))
+    return [[item] for item in left_over.values()]
 
 
 def _filled(found: Sequence[SliceBox]) -> Track:

@@ -21,8 +21,8 @@ from .methods.ssnet.tracker import METHOD as TRACKER
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.yolo_medsam.detector import METHOD as DETECTOR
 from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
-from .methods.yolo_medsam.medsam_training import METHOD as SAM
 from .methods.yolo_medsam.sam_config import SamTrainingConfig
+from .methods.yolo_medsam.segmenter import METHOD as SAM
 from .models.store import Model, check_described_model
 
 NNUNET: Final = "nnunet"

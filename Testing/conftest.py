@@ -230,12 +230,12 @@ def random_segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        torch.save(build(architecture).state_dict(), folder / "segmenter.pt")
+        torch.save(build(architecture).state_dict(), folder / "sam.pt")
     model = Model(
         folder, "random-segmenter", "Random segmenter", "sam", ("any",), LabelScheme.plain({"Object": 1}), "MIT",
         settings={"architecture": architecture.as_dict(), "windowing": {"lower": 0.5, "upper": 99.5}},
     )
-    return write_model(model, files=["segmenter.pt"]).folder
+    return write_model(model, files=["sam.pt"]).folder
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .attention import attend
 from .devices import mixed_precision
 from .resizing import resized
 
@@ -36,8 +37,6 @@ Levels = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 """Of slices: float (slice, C/8, S/4, S/4), (slice, C/4, S/8, S/8), (slice, C, S/16, S/16) and (slice, S/16·S/16, C),
 where S is the network's image size and C its width: two levels as the mask decoder wants them, the level that tracking
 works on, and the latter's tokens after the first self-attention."""
-
-_SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, which its cache may keep
 
 
 def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
@@ -152,7 +151,7 @@ class Sam2Forward:
                 query = self._rotate(layer.cross_attn_image.q_proj(layer.norm2(tokens)))
                 key = layer.cross_attn_image.k_proj(keys)
                 key = torch.cat([self._rotate(key[:, :rotated]), key[:, rotated:]], dim=1)
-                found = _average(query, key, memory)
+                found = attend(query, key, memory)
                 tokens = tokens + torch.nn.functional.linear(found, *self._projections[number][1])
                 tokens = tokens + layer.linear2(torch.relu(layer.linear1(layer.norm3(tokens))))
         normed: torch.Tensor = self.network.memory_attention.norm(tokens)
@@ -219,7 +218,7 @@ class Sam2Forward:
         layer = self.network.memory_attention.layers[number]
         normed = layer.norm1(tokens)
         query, key = (self._rotate(project(normed)) for project in (layer.self_attn.q_proj, layer.self_attn.k_proj))
-        return tokens + torch.nn.functional.linear(_average(query, key, normed), *self._projections[number][0])
+        return tokens + torch.nn.functional.linear(attend(query, key, normed), *self._projections[number][0])
 
     def _memory_tokens(
         self, spatial: Mapping[int, torch.Tensor], pointers: Mapping[int, torch.Tensor], offset: int, count: int
@@ -279,26 +278,3 @@ def _merged_projection(attention: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """An attention's projection of values and its output projection as one: weight and bias."""
     output, value = attention.out_proj, attention.v_proj
     return output.weight @ value.weight, output.weight @ value.bias + output.bias
-
-
-def _average(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Single-headed attention: values (track, token, V) averaged for each query (track, query, C)."""
-    import torch
-
-    if query.device.type != "cpu":
-        attention = torch.nn.functional.scaled_dot_product_attention
-        return attention(query[:, None], key[:, None], value.to(query.dtype)[:, None])[:, 0]
-    # Torch's CPU kernel wants values as wide as keys and is as slow in 16 bits as in 32; plain products are not. They
-    # go by blocks of queries, through the same two buffers again and again.
-    kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else query.dtype
-    query, key, value = (query * query.shape[-1] ** -0.5).to(kind), key.to(kind), value.to(kind)
-    rows = max(64, _SCORES // key.shape[1])
-    scores, weights = query.new_empty(rows, key.shape[1]), query.new_empty(rows, key.shape[1])
-    found = query.new_empty(*query.shape[:2], value.shape[-1])
-    for one_query, one_key, one_value, one_found in zip(query, key.transpose(1, 2), value, found, strict=True):
-        for part, target in zip(one_query.split(rows), one_found.split(rows), strict=True):
-            count = len(part)
-            torch.mm(part, one_key, out=scores[:count])
-            torch.softmax(scores[:count], dim=-1, out=weights[:count])
-            torch.mm(weights[:count], one_value, out=target)
-    return found

@@ -5,6 +5,8 @@ The layers and their weights are segment-anything's; their results are the same 
 * The decoder takes one embedding for each prompt, so prompts on several slices go through it together; segment-anything
   pairs one image with its prompts.
 * Of the decoder's four masks only the one for prompts without doubt is made, and no guess of its quality.
+* Where no gradients are wanted, attention in the image encoder goes by blocks that fit a processor's cache;
+  segment-anything holds all scores at once, 0.8 GB for a block of ViT-B at 1024 pixels.
 * Mixed precision is for the image encoder, which takes nearly all the time. Prompt encoder and decoder always compute
   in float32: they decide on which side of a mask's edge a pixel lies.
 
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .attention import attend
 from .devices import mixed_precision
 from .sam_architecture import SamArchitecture
 from .sam_grid import prepare
@@ -62,8 +65,17 @@ class SamForward:
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Image features from network input, float32 (slice, 3, image_size, image_size)."""
+        import torch
+
+        encoder = self.network.image_encoder
         with mixed_precision(self.device, self._precision):
-            features: torch.Tensor = self.network.image_encoder(images)
+            if torch.is_grad_enabled():
+                features: torch.Tensor = encoder(images)
+            else:
+                tokens = encoder.patch_embed(images) + encoder.pos_embed
+                for block in encoder.blocks:
+                    tokens = _through_block(block, tokens)
+                features = encoder.neck(tokens.permute(0, 3, 1, 2))
         return features.float()
 
     def decode(
@@ -112,3 +124,36 @@ class SamForward:
         half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=pixel / 2)  # no box falls between all centres
         across, down = (((centres - middle[:, [axis]]) / half[:, [axis]]) ** 2 for axis in (0, 1))
         return (1 - down[:, :, None] - across[:, None, :]).clamp(min=-1)[:, None]
+
+
+def _through_block(block: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """A block of the image encoder: (slice, rows, columns, C), tokens not yet mixed → mixed."""
+    from segment_anything.modeling.image_encoder import window_partition, window_unpartition
+
+    shape, size = tokens.shape[1:3], block.window_size
+    normed = block.norm1(tokens)
+    if size:
+        windows, padded = window_partition(normed, size)
+        tokens = tokens + window_unpartition(_attention(block.attn, windows), size, padded, shape)
+    else:
+        tokens = tokens + _attention(block.attn, normed)
+    mixed: torch.Tensor = tokens + block.mlp(block.norm2(tokens))
+    return mixed
+
+
+def _attention(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Attention with relative positions inside windows: (window, rows, columns, C)."""
+    import torch
+    from segment_anything.modeling.image_encoder import get_rel_pos
+
+    count, rows, columns, width = tokens.shape
+    heads = attention.num_heads
+    mixed = attention.qkv(tokens).reshape(count, rows * columns, 3, heads, width // heads)
+    query, key, value = mixed.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each (window·head, token, channel)
+    places = query.unflatten(1, (rows, columns))
+    of_rows = torch.einsum("bhwc,hkc->bhwk", places, get_rel_pos(rows, rows, attention.rel_pos_h))
+    of_columns = torch.einsum("bhwc,wkc->bhwk", places, get_rel_pos(columns, columns, attention.rel_pos_w))
+    found = attend(query, key, value, bias=(of_rows.flatten(1, 2), of_columns.flatten(1, 2)))
+    found = found.unflatten(0, (count, heads)).transpose(1, 2).reshape(tokens.shape)
+    projected: torch.Tensor = attention.proj(found)
+    return projected

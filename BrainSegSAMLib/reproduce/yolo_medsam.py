@@ -231,10 +231,8 @@ def _table_1(result: Result) -> Iterator[str]:
 
 
 def _cells(values: Sequence[float | None]) -> str:
-    widths = (9, 9, 9, 10)
-    return "".join(
-        f"{'–':>{width}}" if value is None else f"{value:{width}.3f}" for value, width in zip(values, widths, strict=True)
-    )
+    shown = ["–" if value is None else f"{value:.3f}" for value in values]
+    return "".join(text.rjust(width) for text, width in zip(shown, (9, 9, 9, 10), strict=True))
 
 
 def _table_2(result: Result) -> Iterator[str]:

@@ -138,7 +138,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def decoder_config(start: Path, **changes: Any) -> SamTrainingConfig:
-    return replace(CONFIG, trained="decoder", views=2, start_from=str(start), **changes)
+    return replace(CONFIG, **{"trained": "decoder", "views": 2, "start_from": str(start), **changes})
 
 
 # ---- what is learned ------------------------------------------------------------------------------------------------

@@ -81,9 +81,9 @@ def test_the_network_can_be_named(tmp_path: Path) -> None:
 
 def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "own.pth", replace(SMALL, embed_dim=32))
-    with pytest.raises(ModelError, match="not a checkpoint of a published size of SAM 2, SAM 2.1, MedSAM2, SAM or Med"):
+    with pytest.raises(ModelError, match=r"not a checkpoint of a published size of SAM 2, SAM 2\.1, MedSAM2, SAM"):
         imported(source, tmp_path / "a")
-    with pytest.raises(ModelError, match="its own alone|expected; give the file that fits"):
+    with pytest.raises(ModelError, match="expected; give the file that fits"):
         import_checkpoint(checkpoint(source), tmp_path / "a", kinds=[SEGMENTERS], image_size=128)
     other = Sam2Architecture(
         image_size=64, embed_dim=16, stages=(1, 1, 2, 1), global_att_blocks=(3,), window_spec=(8, 4, 4, 2), d_model=32,
@@ -116,7 +116,7 @@ def test_the_command_and_the_segmenter(
     assert (index, logits.shape) == (1, (1, 20, 30))
     with pytest.raises(InputError, match="case: The image lacks adc"):
         segmenter.picture(Image(grid, channels, "case"), ["adc"])
-    with pytest.raises(ModelError, match="does not segment by itself: .*brainsegsam prompt"):
+    with pytest.raises(ModelError, match=r"does not segment by itself: .*brainsegsam prompt"):
         load_predictor(model.folder)
 
 

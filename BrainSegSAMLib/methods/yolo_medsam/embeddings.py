@@ -133,7 +133,7 @@ def _add(
         for begin in range(0, len(missing), batch_size):
             progress.check()
             batch = missing[begin : begin + batch_size]
-            found = encode(batch).detach().cpu().numpy().astype(np.float16)
+            found = encode(batch).detach().cpu().half().numpy()
             if not np.isfinite(found).all():
                 raise ModelError("The image features of this model are not finite in 16 bits: its weights are damaged.")
             features.write(found.tobytes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ...backends.devices import resolve_precision
 from ...backends.sam import SamSegmenter
@@ -43,10 +43,7 @@ from ...trainings import (
 from .sam_config import DECODER, SamTrainingConfig
 from .sam_fitting import DECODER_PREFIX, SamFit, fit
 from .sam_validation import NOTE, TITLE, by_network, score_volumes
-
-METHOD: Final = "sam"
-"""What `model.json` names as method of the models that this training makes."""
-WEIGHTS_FILE: Final = "sam.pt"
+from .segmenter import SEGMENTERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +208,7 @@ def _find_starts(
         return _Starts(path)
     model = load_model(path)
     described = model.settings.get("architecture")
-    if model.method != METHOD or described is None or SamArchitecture.from_dict(described) != architecture:
+    if model.method != SEGMENTERS.method or described is None or SamArchitecture.from_dict(described) != architecture:
         raise InputError(
             f"The model '{path}' is no SAM network of this training's architecture; set 'architecture' to that of its "
             "model.json, or start from another model."
@@ -323,4 +320,4 @@ def _write(training: _Training, weights: Weights, scores: Sequence[CaseScore], p
         results={**template.results, TITLE: as_table(scores, list(training.regions.values()), NOTE)},
         training=record,
     )
-    return write_trained(model, stored, WEIGHTS_FILE, progress=progress)
+    return write_trained(model, stored, SEGMENTERS.weights_file, progress=progress)

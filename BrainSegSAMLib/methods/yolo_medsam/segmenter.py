@@ -29,7 +29,7 @@ SEGMENTERS: Final = Published(
     names=("SAM", "MedSAM"),
     architecture=SamArchitecture,
     build=build,
-    weights_file="segmenter.pt",
+    weights_file="sam.pt",
     twins={"vit_b": "medsam"},
 )
 """Model folders of segmenters, and the published checkpoints that become one."""
