@@ -6,8 +6,7 @@ is known: the lesion is an ellipsoid along the grid's axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,17 +30,13 @@ from BrainSegSAMLib.methods.yolo_medsam.predictor import YoloMedSAMPredictor, pa
 from BrainSegSAMLib.methods.yolo_medsam.segmenter import Segmenter
 from BrainSegSAMLib.models.store import Model
 from BrainSegSAMLib.progress import Progress
+from Testing.box_stand_ins import BrightBoxes, Ellipses, ellipsoid
 
 NESTED = LabelScheme((Region("Whole", (1, 2, 3), (1, 2, 3)), Region("Core", (1, 3), (4, 5, 6)),
                       Region("Active", (3,), (7, 8, 9))))  # fmt: skip
 ONE = LabelScheme.plain({"lesion": 1})
 GRID = Geometry.axis_aligned((20, 40, 50), (3.0, 0.8, 1.2))
 LESION = (10.0, 18.0, 22.0), (5.5, 9.5, 12.5)  # centre and half axes in voxels, z, y, x
-
-
-def ellipsoid(centre: Sequence[float], half: Sequence[float], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    axes = np.ogrid[tuple(slice(size) for size in shape)]
-    return np.asarray(sum(((axis - c) / h) ** 2 for axis, c, h in zip(axes, centre, half, strict=True)) <= 1)
 
 
 TRUTH = ellipsoid(*LESION, GRID.shape_zyx)
@@ -51,38 +46,6 @@ def image_of(truth: NDArray[np.bool_]) -> Image:
     head = ellipsoid([(n - 1) / 2 for n in truth.shape], [n / 2 for n in truth.shape], truth.shape)
     noise = np.random.default_rng(0).uniform(50, 60, truth.shape)
     return Image(GRID, {"flair": np.where(truth, 200.0, np.where(head, noise, 0)).astype(np.float32)}, "case")
-
-
-class BrightBoxes:
-    """Stands in for a YOLO network: one box around what is bright."""
-
-    def detect(self, frames: NDArray[np.uint8], *, progress: Progress | None = None, **_: Any) -> list[SliceBox]:
-        bright = frames[:, 0] > 200
-        return [SliceBox(index, box_around(bright[index]), 0, 0.9) for index in np.flatnonzero(bright.any(axis=(1, 2)))]
-
-
-class Ellipses:
-    """Stands in for SAM: the ellipse that fills the box."""
-
-    precision = "fp32"
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    @contextmanager
-    def encode(self, frames: NDArray[np.uint8], **_: Any) -> Iterator[NDArray[np.uint8]]:
-        yield frames
-
-    def find(self, frames: NDArray[np.uint8], marks: Mapping[int, Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        rows, columns = np.mgrid[: frames.shape[2], : frames.shape[3]]
-        for index in sorted(marks):
-            self.asked.append(index)
-            found = []
-            for column0, row0, column1, row1 in marks[index].boxes:
-                along = (columns - (column0 + column1) / 2) / ((column1 - column0) / 2)
-                across = (rows - (row0 + row1) / 2) / ((row1 - row0) / 2)
-                found.append(1 - along**2 - across**2)
-            yield index, np.array(found, dtype=np.float32)
 
 
 def model(method: str, scheme: LabelScheme = ONE, modalities: tuple[str, ...] = ("flair",)) -> Model:
