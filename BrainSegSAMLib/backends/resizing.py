@@ -7,7 +7,7 @@ even, is one matrix for the rows and one for the columns; matrices depend on siz
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,4 +72,4 @@ def bilinear_matrix(before: int, *steps: tuple[int, int]) -> torch.Tensor:
     matrix = torch.eye(before)[None]
     for after, kept in steps:
         matrix = torch.nn.functional.interpolate(matrix, size=after, mode="linear", align_corners=False)[..., :kept]
-    return cast("torch.Tensor", matrix[0].T.contiguous())
+    return matrix[0].T.contiguous()

@@ -150,10 +150,10 @@ def _attention(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
     heads = attention.num_heads
     mixed = attention.qkv(tokens).reshape(count, rows * columns, 3, heads, width // heads)
     query, key, value = mixed.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each (window·head, token, channel)
-    places = query.unflatten(1, (rows, columns))
+    places = query.reshape(-1, rows, columns, width // heads)
     of_rows = torch.einsum("bhwc,hkc->bhwk", places, get_rel_pos(rows, rows, attention.rel_pos_h))
     of_columns = torch.einsum("bhwc,wkc->bhwk", places, get_rel_pos(columns, columns, attention.rel_pos_w))
     found = attend(query, key, value, bias=(of_rows.flatten(1, 2), of_columns.flatten(1, 2)))
-    found = found.unflatten(0, (count, heads)).transpose(1, 2).reshape(tokens.shape)
+    found = found.reshape(count, heads, rows * columns, -1).transpose(1, 2).reshape(tokens.shape)
     projected: torch.Tensor = attention.proj(found)
     return projected

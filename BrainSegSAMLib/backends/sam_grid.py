@@ -94,15 +94,20 @@ def to_slice(logits: torch.Tensor, slice_shape: tuple[int, int], architecture: S
     """
     import torch
 
-    size, content = architecture.image_size, content_size(slice_shape, architecture)
-    if architecture.pictures == "sam":
-        steps = [((size, kept), (wanted, wanted)) for kept, wanted in zip(content, slice_shape, strict=True)]
-    else:
-        steps = [((wanted, wanted),) for wanted in slice_shape]
-    down, across = (bilinear_matrix(architecture.logits_size, *step).to(logits.device) for step in steps)
+    content = content_size(slice_shape, architecture)
+    down, across = (
+        _back(kept, side, architecture).to(logits.device) for kept, side in zip(content, slice_shape, strict=True)
+    )
     if architecture.pictures == "medsam":
         return torch.logit(down @ torch.sigmoid(logits) @ across.T, eps=_SURE)
     return down @ logits @ across.T
+
+
+def _back(kept: int, side: int, architecture: SamArchitecture) -> torch.Tensor:
+    """From logits to the rows or columns of a slice; SAM goes through the square, where it cuts off what was padded."""
+    if architecture.pictures == "sam":
+        return bilinear_matrix(architecture.logits_size, (architecture.image_size, kept), (side, side))
+    return bilinear_matrix(architecture.logits_size, (side, side))
 
 
 def _stretched(frames: NDArray[np.uint8], size: int) -> torch.Tensor:

@@ -155,7 +155,7 @@ class SliceFeatures(Generic[AnyEncoder]):
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> SliceFeatures:
+    def __enter__(self) -> SliceFeatures[AnyEncoder]:
         return self
 
     def __exit__(
