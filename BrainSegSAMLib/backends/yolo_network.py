@@ -22,7 +22,6 @@ def build(architecture: YoloArchitecture) -> torch.nn.Module:
     """An untrained network (Ultralytics' `DetectionModel`) in train mode, on the CPU.
 
     Raises:
-        ModelError: where the numbers make no network.
         DependencyError: where ultralytics is not installed.
     """
     ultralytics()
@@ -32,14 +31,7 @@ def build(architecture: YoloArchitecture) -> torch.nn.Module:
     plan = yaml_model_load(f"{architecture.family}n.yaml")
     plan["scales"] = {"own": [architecture.depth, architecture.width, architecture.max_channels]}
     plan["scale"] = "own"
-    try:
-        network: torch.nn.Module = DetectionModel(plan, ch=CHANNELS, nc=architecture.classes, verbose=False)
-    except (ArithmeticError, RuntimeError, ValueError) as error:
-        # Some plans have layers that need a least number of channels.
-        raise ModelError(
-            f"A {architecture.family} network of width {architecture.width} with at most {architecture.max_channels} "
-            f"channels cannot be built; make it wider ({error})."
-        ) from error
+    network: torch.nn.Module = DetectionModel(plan, ch=CHANNELS, nc=architecture.classes, verbose=False)
     return network
 
 

@@ -237,8 +237,9 @@ def patients_apart(split: Split) -> bool:
 
 def _dealt(items: Sequence[Item], shares: Sequence[int]) -> list[list[Item]]:
     """Items in order to parts of these shares; each part gets one at least."""
-    left = len(items) - len(shares)
-    ends = np.rint(np.cumsum(shares) / sum(shares) * left).astype(int) + np.arange(1, len(shares) + 1)
+    parts = np.arange(len(shares))
+    ends = np.rint(np.cumsum(shares) / sum(shares) * len(items)).astype(int)
+    ends = np.clip(ends, parts + 1, len(items) - len(shares) + parts + 1)
     starts = [0, *ends[:-1]]
     return [list(items[start:end]) for start, end in zip(starts, ends, strict=True)]
 
