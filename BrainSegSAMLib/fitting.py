@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .backends.checkpoints import load_checkpoint, save_checkpoint
-from .errors import BrainSegSAMError
+from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -124,14 +124,14 @@ def fit(task: Task[Batch], schedule: Schedule, *, folder: Path, progress: Progre
     progress.advance(fitting.iteration)
     with contextlib.closing(_batches(task, fitting.iteration, schedule.iterations)) as batches:
         try:
+            fitting.look(progress)  # a state is kept before it is looked at, so that may be what is left to do
             while fitting.iteration < schedule.iterations and not fitting.stopped:
                 fitting.step(next(batches))
                 if fitting.iteration == 1 or fitting.iteration % _RECORD_EVERY == 0:
                     fitting.record(progress)
-                if task.validate is not None and fitting.iteration % schedule.validate_every == 0:
-                    fitting.look(task.validate, progress)
                 if fitting.iteration % schedule.checkpoint_every == 0 or progress.cancelled:
                     fitting.save()
+                fitting.look(progress)
                 progress.advance()
         finally:
             fitting.close()
@@ -212,9 +212,15 @@ class _Fitting(Generic[Batch]):
         parts = ", ".join(f"{name} {value:.3f}" for name, value in self.last.items())
         progress.log(f"{self.task.name}: iteration {self.iteration} of {self.schedule.iterations}, {parts}")
 
-    def look(self, validate: Callable[[Weights, Progress], float], progress: Progress) -> None:
-        """Validate the weights that would be kept now."""
-        found = validate(self._current(), progress)
+    def look(self, progress: Progress) -> None:
+        """Validate the weights that would be kept now, where that is due; keeps the state where it is cancelled."""
+        if self.task.validate is None or self.iteration == 0 or self.iteration % self.schedule.validate_every:
+            return
+        try:
+            found = self.task.validate(self._current(), progress)
+        except Cancelled:
+            self.save()
+            raise
         if self.scalars:
             self.scalars.add_scalar("dice/validation", found, self.iteration)
         self.looks_without += 1

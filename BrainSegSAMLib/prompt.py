@@ -101,6 +101,7 @@ def run(job: PromptJob, *, progress: Progress | None = None) -> PromptResult:
         segmenter.network,
         segmenter.picture(upright, image.modalities),
         prompts,
+        head_only=segmenter.head_only,
         progress=progress.part(image.name, until=0.98),
     )
     progress.check()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ...backends.sam import Marks
 from ...backends.slice_features import DEFAULT_BUDGET_BYTES
 from ...errors import InputError
-from ...intensity import as_frames
 from ...progress import Progress
 from ...prompts import PLANES, Prompt, slices_first
+from .slices import Slices, slices_of
 
 if TYPE_CHECKING:
     from ...backends.sam_forward import SamForward
@@ -59,6 +59,7 @@ def find_marked(
     picture: NDArray[np.uint8],
     prompts: Sequence[Prompt],
     *,
+    head_only: bool = False,
     memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     batch_size: int = 4,
     progress: Progress | None = None,
@@ -69,6 +70,7 @@ def find_marked(
         network: a segmenter's.
         picture: uint8 (3, z, y, x), axes LPS.
         prompts: any number on any slices of any planes; those of one object share its number.
+        head_only: as `Segmenter.head_only`.
         memory_budget_bytes: of image features; what exceeds it goes to a temporary file.
         batch_size: slices that are encoded in one pass.
         progress: a slice is a unit; may cancel.
@@ -87,14 +89,18 @@ def find_marked(
     missed = []
     for plane, groups in planes.items():
         views = slices_first(owner, plane), slices_first(best, plane)
+        on_plane = [prompt for prompt in prompts if prompt.plane == plane]
+        slices = slices_of(picture, plane, head_only=head_only, prompts=on_plane)
         with network.encode(
-            as_frames(picture, plane),
+            slices.frames,
             memory_budget_bytes=memory_budget_bytes,
             batch_size=batch_size,
             progress=progress,
         ) as features:
             for group in groups:
-                for index, logits in network.find(features, {i: _marks(on_slice) for i, on_slice in group.items()}):
+                marks = {index: _marks(on_slice, slices) for index, on_slice in group.items()}
+                for index, shown in network.find(features, marks):
+                    logits = slices.on_slice(shown, views[0].shape[1:], beyond=-np.inf)
                     missed += [p for p, one in zip(group[index], logits, strict=True) if not _claim(p, one, views)]
                     progress.advance()
     return Found(owner, tuple(missed))
@@ -108,11 +114,12 @@ def _groups(prompts: Sequence[Prompt]) -> list[dict[int, list[Prompt]]]:
     return list(groups.values())
 
 
-def _marks(prompts: Sequence[Prompt]) -> Marks:
-    """Prompts of one kind, on one slice."""
+def _marks(prompts: Sequence[Prompt], slices: Slices) -> Marks:
+    """Prompts of one kind, on one slice, in pixels of what is shown of it."""
+    corner = np.array(slices.corner[::-1], np.float64)
     if prompts[0].box is not None:
-        return Marks(np.array([prompt.box for prompt in prompts], np.float64))
-    points = np.array([prompt.points for prompt in prompts], np.float64)
+        return Marks(np.array([prompt.box for prompt in prompts], np.float64) - np.tile(corner, 2))
+    points = np.array([prompt.points for prompt in prompts], np.float64) - corner
     return Marks(None, points, np.array([prompt.point_labels for prompt in prompts], np.int64))
 
 

@@ -22,6 +22,7 @@ from ...files import read_json, sha256_of
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
 from ...models.catalogue import find_model, is_installed
+from ...models.published import read_network
 from ...models.store import Model, load_model
 from ...progress import Progress
 from ...scores import CaseScore, as_table
@@ -207,10 +208,10 @@ def _find_starts(
     if not path.is_dir():
         return _Starts(path)
     model = load_model(path)
-    described = model.settings.get("architecture")
-    if model.method != SEGMENTERS.method or described is None or SamArchitecture.from_dict(described) != architecture:
+    described = read_network(model, SEGMENTERS)
+    if described.architecture != architecture:
         raise InputError(
-            f"The model '{path}' is no SAM network of this training's architecture; set 'architecture' to that of its "
+            f"The model '{path}' has another architecture than this training; set 'architecture' to that of its "
             "model.json, or start from another model."
         )
     seen = set(model.training.get("cases", ()))
@@ -221,7 +222,7 @@ def _find_starts(
                 f"The model '{path}' has learned from {', '.join(known)}, which fold {fold} leaves out to be scored. "
                 "Start from the work folder of its training instead, where every fold has a network of its own."
             )
-    return _Starts(model.path_of(model.weights[0].path))
+    return _Starts(described.weights)
 
 
 def _of_work_folder(path: Path, architecture: SamArchitecture, splits: Sequence[Sequence[str]]) -> _Starts:

@@ -44,12 +44,14 @@ class Segmenter:
         network: finds what is marked.
         lower: percentile of the brain that becomes black.
         upper: percentile of the brain that becomes white.
+        head_only: whether it is shown the head alone, see `slices.slices_of`.
     """
 
     model: Model
     network: SamSegmenter
     lower: float
     upper: float
+    head_only: bool = False
 
     def picture(self, image: Image, modalities: Sequence[str]) -> NDArray[np.uint8]:
         """One to three modalities of an image as the network sees them, see `intensity.picture_of`."""
@@ -94,4 +96,4 @@ def load_segmenter(model: Model, *, device: str, trust: bool, precision: str = "
     """
     found = read_network(model, SEGMENTERS)
     network = load(found.architecture, found.weights, device=device, trust=trust, precision=precision)
-    return Segmenter(model, network, found.lower, found.upper)
+    return Segmenter(model, network, found.lower, found.upper, model.settings.get("head_only") is True)

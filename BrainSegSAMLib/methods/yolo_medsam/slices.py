@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from ...boxes import SliceBox, boxes_of
 from ...crops import head_crop
 from ...intensity import as_frames
-from ...prompts import Box, slices_first
+from ...prompts import Box, Prompt, slices_first
 from ...training_volumes import TrainingVolume
 
 
@@ -33,11 +35,17 @@ class Slices:
         inside = max(column0, -0.5), max(row0, -0.5), min(column1, columns - 0.5), min(row1, rows - 0.5)
         return replace(item, box=inside)
 
-    def on_slice(self, masks: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Masks of what is shown, bool (mask, rows, columns), on whole slices of a shape (rows, columns)."""
-        whole = np.zeros((len(masks), *shape), dtype=bool)
-        (row, column), (rows, columns) = self.corner, masks.shape[1:]
-        whole[:, row : row + rows, column : column + columns] = masks
+    def on_slice(self, found: NDArray[Any], shape: tuple[int, int], *, beyond: float = 0) -> NDArray[Any]:
+        """Masks or logits of what is shown, (object, rows, columns), on whole slices of a shape (rows, columns).
+
+        Args:
+            found: of what is shown.
+            shape: of the whole slices.
+            beyond: value where nothing is shown.
+        """
+        whole = np.full((len(found), *shape), beyond, dtype=found.dtype)
+        (row, column), (rows, columns) = self.corner, found.shape[1:]
+        whole[:, row : row + rows, column : column + columns] = found
         return whole
 
     def in_slice(self, item: SliceBox) -> SliceBox:
@@ -45,18 +53,21 @@ class Slices:
         return replace(item, box=_moved(item.box, *self.corner))
 
 
-def slices_of(pictures: NDArray[np.uint8], plane: str, *, head_only: bool = False) -> Slices:
+def slices_of(
+    pictures: NDArray[np.uint8], plane: str, *, head_only: bool = False, prompts: Iterable[Prompt] = ()
+) -> Slices:
     """The slices of a plane.
 
     Args:
         pictures: uint8 (3, z, y, x), axes LPS; see `intensity.windowed`.
         plane: a key of `prompts.PLANES`.
         head_only: leave out what is black around the head on all slices; see `crops.head_crop`.
+        prompts: on these slices, which must be shown, too.
     """
     frames = as_frames(pictures, plane)
     if not head_only:
         return Slices(frames)
-    rows, columns = head_crop(pictures, plane)
+    rows, columns = head_crop(pictures, plane, prompts)
     return Slices(frames[:, :, rows, columns], (rows.start, columns.start))
 
 
