@@ -28,7 +28,7 @@ Levels = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 where S is the network's image size and C its width: two levels as the mask decoder wants them, the level that tracking
 works on, and the latter's tokens after the first self-attention."""
 
-_SCORES = 2**21  # attention scores that are held at a time on a CPU: 8 MB, which its cache may keep
+_ROWS, _SCORES = 512, 2**24  # queries that are answered at a time on a CPU, and scores that are held at most
 
 
 class Sam2Forward:
@@ -264,7 +264,7 @@ def _average(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     # go by blocks of queries, through the same two buffers again and again.
     kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else query.dtype
     query, key, value = (query * query.shape[-1] ** -0.5).to(kind), key.to(kind), value.to(kind)
-    rows = max(64, _SCORES // key.shape[1])
+    rows = min(_ROWS, query.shape[1], max(64, _SCORES // key.shape[1]))
     scores, weights = query.new_empty(rows, key.shape[1]), query.new_empty(rows, key.shape[1])
     found = query.new_empty(*query.shape[:2], value.shape[-1])
     for one_query, one_key, one_value, one_found in zip(query, key.transpose(1, 2), value, found, strict=True):
