@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_SCORES = 2**21  # that are held at a time on a CPU: 8 MB, which its cache may keep
+# What is held at a time on a CPU: queries, and scores of many keys; of few keys, scores that its cache may keep.
+_QUERIES, _SCORES, _CACHED = 512, 2**24, 2**21
 
 
 def attend(
@@ -40,8 +41,8 @@ def attend(
     kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else query.dtype
     query, key, value = (query * query.shape[-1] ** -0.5).to(kind), key.to(kind).transpose(1, 2), value.to(kind)
     batch, count = len(query), query.shape[1]
-    together = max(1, _SCORES // (count * key.shape[2]))
-    rows = min(count, max(64, _SCORES // key.shape[2]))
+    together = max(1, _CACHED // (count * key.shape[2]))
+    rows = min(count, _QUERIES, max(64, _SCORES // key.shape[2]))
     scores, weights = query.new_empty(2, together, rows, key.shape[2])
     found = query.new_empty(batch, count, value.shape[2])
     for one in range(0, batch, together):

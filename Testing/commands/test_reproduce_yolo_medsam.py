@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,10 +94,8 @@ def test_segmenters_are_compared_and_other_models_refused(
     composed: Path, source: Path, random_model: Path, random_segmenter: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    other = replace(load_model(random_segmenter), name="before", folder=tmp_path / "before")
-    other.folder.mkdir()
-    (other.folder / "segmenter.pt").write_bytes((random_segmenter / "segmenter.pt").read_bytes())
-    write_model(other, files=["segmenter.pt"])
+    shutil.copytree(random_segmenter, tmp_path / "before")
+    other = write_model(replace(load_model(tmp_path / "before"), name="before"))
     output = tmp_path / "numbers.json"
     assert reproduce(composed, source, output, "--label-values", "4=1", "--compare", str(other.folder)) == 0
     assert "measured: lesion, before" in capsys.readouterr().out

@@ -265,7 +265,7 @@ def test_settings_that_cannot_be_used(change: dict[str, Any], complaint: str) ->
 
 @pytest.mark.parametrize("architecture", ["yolo99n", {"family": "yolo99"}, {"family": "yolo11", "width": 5.0}])
 def test_networks_that_cannot_be_built(cases: list[Case], tmp_path: Path, architecture: Any) -> None:
-    with pytest.raises(BrainSegSAMError, match="(?i)yolo"):
+    with pytest.raises(BrainSegSAMError, match=r"(?i)yolo"):
         train_detector(
             cases, replace(CONFIG, architecture=architecture), template(tmp_path / "model"), work=tmp_path / "work"
         )
