@@ -23,7 +23,7 @@ class BrightBoxes:
 
     def detect(self, frames: NDArray[np.uint8], *, progress: Progress | None = None, **_: Any) -> list[SliceBox]:
         bright = frames[:, 0] > 200
-        return [SliceBox(index, box_around(bright[index]), 0, 0.9) for index in np.flatnonzero(bright.any(axis=(1, 2)))]
+        return [SliceBox(i, box_around(bright[i]), 0, 0.9) for i in np.flatnonzero(bright.any(axis=(1, 2))).tolist()]
 
 
 class Ellipses:
