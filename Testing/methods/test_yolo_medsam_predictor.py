@@ -90,6 +90,17 @@ def test_the_result_lies_where_the_lesion_does_however_the_volume_is_stored(axes
     np.testing.assert_array_equal(order.undo(found.label_map), by_detector().predict(image).label_map)
 
 
+def test_a_segmenter_that_sees_the_head_alone_draws_in_the_same_place() -> None:
+    image = image_of(TRUTH)
+    shown = np.zeros_like(image.channels["flair"])
+    shown[:, 5:35, 4:40] = image.channels["flair"][:, 5:35, 4:40]
+    inside = replace(image, channels={"flair": shown})
+    whole, head = by_detector(), by_detector()
+    head._segmenter = replace(head._segmenter, head_only=True)
+    np.testing.assert_array_equal(head.predict(inside).label_map, whole.predict(inside).label_map)
+    assert whole.predict(inside).label_map.any()
+
+
 def test_nothing_found_is_an_empty_result_and_said() -> None:
     blank = image_of(np.zeros_like(TRUTH))
     found = by_detector(network=SimpleNamespace(detect=lambda frames, **_: [])).predict(blank)

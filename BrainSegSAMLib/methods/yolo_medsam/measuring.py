@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ...boxes import SliceBox, boxes_of, link
 from ...components import label_components
 from ...image import Image
-from ...intensity import as_frames
 from ...progress import Progress
 from ...prompts import slices_first
 from ...scores import dice
@@ -76,29 +75,27 @@ def measure(
     known = [
         box for kind, mask in enumerate(truth) for box in boxes_of(label_components(mask)[0], plane, kind=kind)
     ]
+    boxes = [*known, *linked]
+    sources = {id(item): TRUE_BOXES for item in known} | {id(item): FOUND_BOXES for item in linked}
     scores: dict[tuple[str, str, int], float] = {}
-    for source, boxes in ((TRUE_BOXES, known), (FOUND_BOXES, linked)):
-        grey = slices_first(picture[-1], plane)
-        for name, rule in BASELINES.items():
-            masks = ((item, rule(item.box, grey[item.index])) for item in boxes)
-            scores |= {(name, source, kind): value for kind, value in _scores(masks, truth, plane)}
+    grey = slices_first(picture[-1], plane)
+    for name, rule in BASELINES.items():
+        drawn = ((item, rule(item.box, grey[item.index])) for item in boxes)
+        scores |= {(name, *key): value for key, value in _scores(drawn, sources, truth, plane)}
     for name, segmenter in segmenters.items():
         shown = segmenter_inputs(segmenter.model, detector.model, YoloMedSAMSettings())
-        frames = as_frames(segmenter.picture(image, shown), plane)
-        with segmenter.network.encode(frames, progress=progress) as features:
-            for source, boxes in ((TRUE_BOXES, known), (FOUND_BOXES, linked)):
-                masks = draw(segmenter.network, features, boxes)
-                scores |= {(name, source, kind): value for kind, value in _scores(masks, truth, plane)}
+        drawn = draw(segmenter, segmenter.picture(image, shown), boxes, plane, progress=progress)
+        scores |= {(name, *key): value for key, value in _scores(drawn, sources, truth, plane)}
     return Measured(found, linked, known, scores)
 
 
 def _scores(
-    masks: Iterable[tuple[SliceBox, BoolArray]], truth: Sequence[BoolArray], plane: str
-) -> Iterator[tuple[int, float]]:
-    """Kind, and Dice of its masks joined."""
-    volumes = [np.zeros_like(mask) for mask in truth]
-    slices = [slices_first(volume, plane) for volume in volumes]
-    for item, mask in masks:
-        slices[item.kind][item.index] |= mask
-    for kind, (volume, whole) in enumerate(zip(volumes, truth, strict=True)):
-        yield kind, dice(volume, whole)
+    drawn: Iterable[tuple[SliceBox, BoolArray]], sources: Mapping[int, str], truth: Sequence[BoolArray], plane: str
+) -> Iterator[tuple[tuple[str, int], float]]:
+    """Source of the boxes and kind, and the Dice of their masks joined."""
+    volumes = {(source, kind): np.zeros_like(mask) for source in (TRUE_BOXES, FOUND_BOXES)
+               for kind, mask in enumerate(truth)}  # fmt: skip
+    for item, mask in drawn:
+        slices_first(volumes[sources[id(item)], item.kind], plane)[item.index] |= mask
+    for key, volume in volumes.items():
+        yield key, dice(volume, truth[key[1]])

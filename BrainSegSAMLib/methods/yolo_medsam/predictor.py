@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ...boxes import Track
 from ...geometry import AxisOrder, Geometry
 from ...image import Image, Segmentation
-from ...intensity import as_frames
 from ...labels import LabelScheme
 from ...models.store import Model, load_model
 from ...progress import Progress
@@ -78,18 +77,20 @@ class YoloMedSAMPredictor:
         progress.stage("Masks", total=len(boxes), until=1.0)
         if not boxes:
             return
-        plane, network, settings = self._source.plane, self._segmenter.network, self._settings
+        plane, settings = self._source.plane, self._settings
         slices = [slices_first(mask, plane) for mask in masks]
         picture = self._segmenter.picture(image, segmenter_inputs(self._segmenter.model, self._model, settings))
-        with network.encode(
-            as_frames(order.apply(picture), plane),
+        for item, mask in draw(
+            self._segmenter,
+            order.apply(picture),
+            boxes,
+            plane,
             memory_budget_bytes=settings.memory_budget_mib * 2**20,
             batch_size=settings.batch_size,
             progress=progress,
-        ) as features:
-            for item, mask in draw(network, features, boxes):
-                slices[item.kind][item.index] |= mask
-                progress.advance()
+        ):
+            slices[item.kind][item.index] |= mask
+            progress.advance()
 
     def _record(
         self, geometry: Geometry, tracks: Sequence[Track], source: Mapping[str, Any], masks: Sequence[BoolArray]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from ...backends.sam import Marks, SamSegmenter, load
 from ...backends.sam_architecture import SamArchitecture
-from ...backends.sam_forward import SamForward
 from ...backends.sam_network import build
-from ...backends.slice_features import SliceFeatures
-from ...boxes import SliceBox, by_slice
+from ...backends.slice_features import DEFAULT_BUDGET_BYTES
+from ...boxes import SliceBox, by_slice, check_boxes
 from ...image import Image
 from ...intensity import picture_of
 from ...models.published import Published, read_network
 from ...models.store import Model
+from ...progress import Progress
+from ...prompts import PLANES, Prompt, slice_shape
+from .slices import slices_of
 
 METHOD: Final = "sam"
 """What `model.json` names as method of a segmenter."""
@@ -59,26 +61,48 @@ class Segmenter:
 
 
 def draw(
-    network: SamSegmenter, features: SliceFeatures[SamForward], boxes: Iterable[SliceBox]
+    segmenter: Segmenter,
+    picture: NDArray[np.uint8],
+    boxes: Sequence[SliceBox],
+    plane: str,
+    *,
+    memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    batch_size: int = 4,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[SliceBox, NDArray[np.bool_]]]:
     """What is in boxes; slices without one are not encoded.
 
     Args:
-        network: of the segmenter.
-        features: of the slices that the boxes lie on, as its `encode` gives them.
-        boxes: in any order.
+        segmenter: draws.
+        picture: uint8 (3, z, y, x), axes LPS, as the segmenter's `picture` gives it.
+        boxes: on slices of the plane, in any order.
+        plane: a key of `prompts.PLANES`.
+        memory_budget_bytes: of image features; what exceeds it goes to a temporary file.
+        batch_size: slices that are encoded in one pass.
+        progress: may cancel.
 
     Returns:
         Each box with its mask, bool (rows, columns), by slice.
 
     Raises:
-        InputError, ModelError, OutputError, Cancelled: as `SamSegmenter.find`.
+        InputError: a box that leaves its slice.
+        ModelError, OutputError, Cancelled: as `SliceFeatures.gather`.
     """
+    if not boxes:
+        return
+    shape = slice_shape(picture.shape[1:], plane)
+    check_boxes(boxes, slices=picture.shape[1 + PLANES[plane]], shape=shape, name="The boxes")
+    shown = [Prompt(1, plane, item.index, box=item.box) for item in boxes]
+    slices = slices_of(picture, plane, head_only=segmenter.head_only, prompts=shown)
     on_slice = by_slice(boxes)
-    marks = {index: Marks(np.array([item.box for item in items])) for index, items in on_slice.items()}
-    for index, logits in network.find(features, marks):
-        for item, one in zip(on_slice[index], logits, strict=True):
-            yield item, one > 0
+    marks = {
+        index: Marks(np.array([slices.in_frame(item).box for item in items])) for index, items in on_slice.items()
+    }
+    with segmenter.network.encode(
+        slices.frames, memory_budget_bytes=memory_budget_bytes, batch_size=batch_size, progress=progress
+    ) as features:
+        for index, logits in segmenter.network.find(features, marks):
+            yield from zip(on_slice[index], slices.on_slice(logits > 0, shape), strict=True)
 
 
 def load_segmenter(model: Model, *, device: str, trust: bool, precision: str = "auto") -> Segmenter:
