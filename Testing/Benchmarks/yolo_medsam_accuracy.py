@@ -4,9 +4,9 @@ python Testing/Benchmarks/yolo_medsam_accuracy.py --detector-work WORK --segment
     [--cases FOLDER] [--folds 0 1 …] [--output FILE]
 
 Each case goes through the networks that have not seen it: the work folders are those that `brainsegsam train` made of
-the recipes, and all trainings left out the same cases in each fold. `--before-work` is the training that the segmenter's
-decoder was fine-tuned from. Baselines without a network stand beside them. Dice is that of whole volumes, of the
-detector's regions; average precision is counted over the left-out cases of each fold, and its mean is over folds.
+the recipes, and all trainings left out the same cases in each fold. `--before-work` is the training that the decoder was
+fine-tuned from. Baselines without a network stand beside them. Dice is that of whole volumes, of the detector's regions;
+average precision is counted over the left-out cases of each fold, and its mean is over folds.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def main() -> None:
     segmenters = {"fine-tuned": (options.segmenter_work, Recipe.read(options.segmenter_recipe))}
     if options.before_work:
         segmenters = {"before": (options.before_work, Recipe.read(options.before_recipe)), **segmenters}
-    modalities = list(dict.fromkeys((*template.modalities, *(m for _, r in segmenters.values() for m in r.model["modalities"]))))
+    used = [recipe, *(of for _, of in segmenters.values())]
+    modalities = list(dict.fromkeys(name for of in used for name in of.model["modalities"]))
     cases = {case.case_id: case for case in labelled_cases(options.cases, modalities)}
     rows: list[dict[str, Any]] = []
     for fold in range(len(left_out)) if options.folds is None else options.folds:
@@ -141,7 +142,7 @@ def _as_json(one: Measured, regions: Sequence[str]) -> dict[str, Any]:
     return {
         "known": len(one.known),
         "linked": len(one.linked),
-        "dice": {f"{name}, {source}, {regions[kind]}": round(value, 4) for (name, source, kind), value in one.dice.items()},
+        "dice": {f"{name}, {source}, {regions[kind]}": value for (name, source, kind), value in one.dice.items()},
     }
 
 
@@ -159,7 +160,8 @@ def print_tables(rows: Sequence[dict[str, Any]], regions: Sequence[str]) -> None
             print(f"\n{region}, {source}\n\n| case | fold | {' | '.join(names)} |\n|{'---|' * (len(names) + 2)}")
             values = {row["case"]: [row["dice"][f"{name}, {source}, {region}"] for name in names] for row in rows}
             for row in sorted(rows, key=lambda row: str(row["case"])):
-                print(f"| {row['case']} | {row['fold']} | " + " | ".join(f"{v:.3f}" for v in values[row["case"]]) + " |")
+                cells = " | ".join(f"{value:.3f}" for value in values[row["case"]])
+                print(f"| {row['case']} | {row['fold']} | {cells} |")
             print("| mean |  | " + " | ".join(f"{v:.3f}" for v in np.mean(list(values.values()), axis=0)) + " |")
 
 
