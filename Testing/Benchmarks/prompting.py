@@ -107,13 +107,16 @@ def ellipses(boxes: torch.Tensor, side: int, scale: float) -> torch.Tensor:
 
 
 def make_network(architecture: SamArchitecture, *, steps: int) -> torch.nn.Module:
-    """Random weights, the mask decoder fitted to ellipses in boxes on features of noise."""
+    """Random weights, the mask decoder fitted to ellipses in boxes on one slice."""
     torch.manual_seed(0)
     network = build(architecture)
+    if not steps:
+        return network
     forward = SamForward(network, architecture)
-    features = torch.randn(1, *forward.level_shapes[0])
+    with torch.no_grad():
+        (features,) = forward.encode_slices(make_frames(3)[1:2])
     decoder: Any = network.mask_decoder
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-4)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-3)
     size, pixel = architecture.image_size, architecture.image_size / architecture.logits_size
     for _ in range(steps):
         middle = size * (0.3 + 0.4 * torch.rand(4, 2))
@@ -121,7 +124,7 @@ def make_network(architecture: SamArchitecture, *, steps: int) -> torch.nn.Modul
         boxes = torch.cat([middle - half, middle + half], dim=1)
         logits = forward.decode(features.expand(4, -1, -1, -1), boxes)
         wanted = ellipses(boxes, architecture.logits_size, pixel)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=torch.tensor(5.0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -175,10 +178,8 @@ def volume(
     network: torch.nn.Module, architecture: SamArchitecture, slices: int, count: int, precisions: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Seconds of both for boxes on each slice, their ratio, and how well the masks agree."""
-    middle = 30  # of as many slices as show the brain
-    frames = make_frames(max(slices, 2 * middle))[: slices] if slices >= 2 * middle else make_frames(2 * middle)[
-        middle - slices // 2 : middle - slices // 2 + slices
-    ]
+    frames = make_frames(max(slices, 60))  # of few, the middle ones
+    frames = frames[(len(frames) - slices) // 2 :][:slices]
     boxes = make_boxes(slices, count)
     run_reference(network, frames[:1], boxes[:1, :1])
     theirs, spent = run_reference(network, frames, boxes)
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=60)
     parser.add_argument("--boxes", type=int, nargs="+", default=[1, 5], help="on each slice")
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--steps", type=int, default=60, help="of fitting the mask decoder to ellipses")
+    parser.add_argument("--steps", type=int, default=100, help="of fitting the mask decoder to ellipses")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
