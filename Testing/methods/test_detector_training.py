@@ -182,7 +182,7 @@ def test_training_begins_with_the_weights_of_a_file(cases: list[Case], tmp_path:
 
 
 def test_a_loss_that_is_no_number_ends_the_training(cases: list[Case], tmp_path: Path) -> None:
-    wild = replace(CONFIG, optimiser="AdamW", learning_rate=1e30, warm_up_epochs=0.0)
+    wild = replace(CONFIG, box_weight=1e39)
     with pytest.raises(BrainSegSAMError, match="'fold_0' is no number any more"):
         train_detector(cases, wild, template(tmp_path / "model"), work=tmp_path / "work")
     assert not (tmp_path / "model").exists()
@@ -265,7 +265,7 @@ def test_settings_that_cannot_be_used(change: dict[str, Any], complaint: str) ->
 
 @pytest.mark.parametrize("architecture", ["yolo99n", {"family": "yolo99"}, {"family": "yolo11", "width": 5.0}])
 def test_networks_that_cannot_be_built(cases: list[Case], tmp_path: Path, architecture: Any) -> None:
-    with pytest.raises(BrainSegSAMError, match="(?i)yolo"):
+    with pytest.raises(BrainSegSAMError, match=r"(?i)yolo"):
         train_detector(
             cases, replace(CONFIG, architecture=architecture), template(tmp_path / "model"), work=tmp_path / "work"
         )

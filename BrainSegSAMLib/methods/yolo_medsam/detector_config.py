@@ -179,7 +179,7 @@ class DetectorTrainingConfig:
             value = getattr(self, name)
             fits = value >= smallest and (largest is None or value <= largest)
             require(fits, name, value, f"{smallest} or more" if largest is None else f"{smallest} to {largest}")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and at most 1")
         require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,
                 "above 0 where patience is, because stopping early needs patients to look at")  # fmt: skip
         lower, upper = self.lower_percentile, self.upper_percentile
