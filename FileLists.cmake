@@ -159,6 +159,7 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
+  Resources/Models/recipes/glioma-yolo-tiny.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )

@@ -9,6 +9,7 @@ plotted or printed.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import random
 import zlib
@@ -159,6 +160,11 @@ class _OurWay(_Trainer):  # type: ignore[misc]
         if self.job.start is not None:
             begin_with(network, read_published(self.job.start), self.job.start)
         return network
+
+    def build_dataset(self, *arguments: Any, **named: Any) -> Any:
+        """The pictures of a part; the bar that Ultralytics draws whatever it is told goes nowhere."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().build_dataset(*arguments, **named)
 
     def validate(self) -> tuple[dict[str, float], float | None]:
         """Score the part "val", where it is wanted, and keep the best weights."""
