@@ -250,6 +250,7 @@ def _train(training: _Training, fold: int | None, epochs: int, progress: Progres
         validated="val" in split,
         patience=config.patience,
         start=Path(config.start_from) if config.start_from else None,
+        intensity_change=config.intensity_change,
         mosaic_free_epochs=config.mosaic_free_epochs,
         workers=config.workers,
         device=training.device,
