@@ -34,7 +34,7 @@ NetworkConfig = TrainingConfig | TrackerTrainingConfig | DetectorTrainingConfig 
 PARTS: Final = (PRIOR_FOLDER, TRACKER_FOLDER)
 """What an SSNet model is made of: keys of its recipe, and folders in the model."""
 
-_CONFIGS: Final = {
+_CONFIGS: Final[dict[str, type[NetworkConfig]]] = {
     NNUNET: TrainingConfig,
     TRACKER: TrackerTrainingConfig,
     YOLO: DetectorTrainingConfig,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from .scores import CaseScore
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Score = TypeVar("Score")
 
 MARKER: Final = "prepared.json"
 """File of a work folder that says whose it is."""
@@ -117,18 +119,18 @@ def set_aside(cases: Sequence[Case], *, share: float, seed: int, fold: int) -> l
 def cross_validate(
     folds: Sequence[int],
     train: Callable[[int | None, int], Fitted],
-    score: Callable[[int, Weights], list[CaseScore]],
+    score: Callable[[int, Weights], list[Score]],
     *,
     iterations: int,
     final: bool,
     progress: Progress,
-) -> tuple[Weights, list[CaseScore]]:
+) -> tuple[Weights, list[Score]]:
     """Train and score the network of every fold, then, where asked for, one of all cases.
 
     Args:
         folds: their numbers, in the order in which they are trained.
         train: fold, or None for all cases; iterations at most → the network.
-        score: fold, weights → Dice of its left-out cases.
+        score: fold, weights → the scores of its left-out cases, of any kind.
         iterations: of each network.
         final: whether the network of all cases is trained, and then kept; else the first fold's is kept.
         progress: advanced for the iterations that the final network leaves out.
@@ -136,7 +138,7 @@ def cross_validate(
     Returns:
         The weights to keep, and all scores.
     """
-    scores: list[CaseScore] = []
+    scores: list[Score] = []
     fitted: list[Fitted] = []
     for fold in folds:
         fitted.append(train(fold, iterations))

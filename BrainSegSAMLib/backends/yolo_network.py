@@ -25,13 +25,14 @@ def build(architecture: YoloArchitecture) -> torch.nn.Module:
         DependencyError: where ultralytics is not installed.
     """
     ultralytics()
-    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+    from ultralytics.nn import tasks
 
+    parts: Any = tasks  # without annotations of its own
     # The plan of any size: what is named replaces the plan's own sizes.
-    plan = yaml_model_load(f"{architecture.family}n.yaml")
+    plan = parts.yaml_model_load(f"{architecture.family}n.yaml")
     plan["scales"] = {"own": [architecture.depth, architecture.width, architecture.max_channels]}
     plan["scale"] = "own"
-    network: torch.nn.Module = DetectionModel(plan, ch=CHANNELS, nc=architecture.classes, verbose=False)
+    network: torch.nn.Module = parts.DetectionModel(plan, ch=CHANNELS, nc=architecture.classes, verbose=False)
     return network
 
 

@@ -9,6 +9,7 @@ plotted or printed.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import random
 import zlib
@@ -53,6 +54,7 @@ class YoloTraining:
         validated: whether the part "val" of the data is scored after each epoch and decides which weights are kept.
         patience: epochs without a better score after which training stops; 0 never stops early.
         start: one of Ultralytics' own files to begin with, or None.
+        intensity_change: how far gain and gamma of each channel of a picture are changed at most.
         mosaic_free_epochs: at the end, in which pictures are no longer put together from four.
         workers: processes that load pictures; on a CPU this process does it alone.
         device: torch device name.
@@ -70,7 +72,8 @@ class YoloTraining:
     validated: bool = False
     patience: int = 0
     start: Path | None = None
-    mosaic_free_epochs: int = 10
+    intensity_change: float = 0.0
+    mosaic_free_epochs: int = 0
     workers: int = 0
     device: str = "cpu"
     precision: str = "fp32"
@@ -159,6 +162,23 @@ class _OurWay(_Trainer):  # type: ignore[misc]
         if self.job.start is not None:
             begin_with(network, read_published(self.job.start), self.job.start)
         return network
+
+    def build_dataset(self, *arguments: Any, **named: Any) -> Any:
+        """The pictures of a part; the bar that Ultralytics draws whatever it is told goes nowhere."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().build_dataset(*arguments, **named)
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Pictures from 0 to 1 on the device, with each channel's gain and gamma changed."""
+        import torch
+
+        batch = super().preprocess_batch(batch)
+        pictures = batch["img"]
+        share = self.job.intensity_change
+        drawn = 1 + share * (2 * torch.rand((2, *pictures.shape[:2], 1, 1)) - 1)
+        gain, gamma = drawn.to(pictures.device)
+        batch["img"] = (pictures**gamma * gain).clamp(0, 1)
+        return batch
 
     def validate(self) -> tuple[dict[str, float], float | None]:
         """Score the part "val", where it is wanted, and keep the best weights."""

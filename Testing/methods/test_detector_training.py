@@ -85,7 +85,9 @@ def template(folder: Path) -> Model:
     )
 
 
-def test_from_a_recipe_to_a_model_folder_that_detects(source: Path, tmp_path: Path) -> None:
+def test_from_a_recipe_to_a_model_folder_that_detects(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     recipe = {
         "method": "yolo",
         "model": {
@@ -103,6 +105,7 @@ def test_from_a_recipe_to_a_model_folder_that_detects(source: Path, tmp_path: Pa
     job = command.TrainJob(path, source, tmp_path / "model", device="cpu")
     made = command.run(job, progress=Progress(lambda update: lines.append(update.message)))
     assert any("AGPL-3.0" in line for line in lines)
+    assert capfd.readouterr() == ("", ""), "nothing is printed below the command line"
     model = load_model(tmp_path / "model")
     assert (model.method, model.sha256) == ("yolo_detector", made.sha256)
     assert model.preprocessing == {"orientation": "LPS"}
@@ -182,7 +185,7 @@ def test_training_begins_with_the_weights_of_a_file(cases: list[Case], tmp_path:
 
 
 def test_a_loss_that_is_no_number_ends_the_training(cases: list[Case], tmp_path: Path) -> None:
-    wild = replace(CONFIG, optimiser="AdamW", learning_rate=1e30, warm_up_epochs=0.0)
+    wild = replace(CONFIG, box_weight=1e39)
     with pytest.raises(BrainSegSAMError, match="'fold_0' is no number any more"):
         train_detector(cases, wild, template(tmp_path / "model"), work=tmp_path / "work")
     assert not (tmp_path / "model").exists()

@@ -106,8 +106,9 @@ class DetectorTrainingConfig:
         scale: slices are magnified by 1 ± this at most.
         flip_columns: share of the pictures that are mirrored left to right.
         flip_rows: share that are mirrored top to bottom.
-        brightness: gain of all channels is changed by at most this share. Hue and saturation are never changed:
-            channels are modalities.
+        brightness: gain of all channels together is changed by at most this share. Hue and saturation are never
+            changed: channels are modalities.
+        intensity_change: how far gain and gamma of each channel by itself are changed at most.
         box_weight: of the loss of the boxes' place.
         class_weight: of the loss of "this is a lesion".
         distance_weight: of the loss of the distribution of their sides' distances.
@@ -161,6 +162,7 @@ class DetectorTrainingConfig:
     flip_columns: float = 0.5
     flip_rows: float = 0.0
     brightness: float = 0.4
+    intensity_change: float = 0.1
     box_weight: float = 7.5
     class_weight: float = 0.5
     distance_weight: float = 1.5
@@ -179,7 +181,7 @@ class DetectorTrainingConfig:
             value = getattr(self, name)
             fits = value >= smallest and (largest is None or value <= largest)
             require(fits, name, value, f"{smallest} or more" if largest is None else f"{smallest} to {largest}")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and at most 1")
         require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,
                 "above 0 where patience is, because stopping early needs patients to look at")  # fmt: skip
         lower, upper = self.lower_percentile, self.upper_percentile
@@ -252,8 +254,8 @@ _RANGES: Final[dict[str, tuple[float, float | None]]] = {
     "epochs": (1, None), "batch_size": (1, None), "nominal_batch": (1, None), "last_learning_rate_factor": (0, 1),
     "momentum": (0, 0.999), "weight_decay": (0, None), "warm_up_epochs": (0, None), "mosaic": (0, 1),
     "mosaic_free_epochs": (0, None), "mix_up": (0, 1), "rotation_degrees": (0, 180), "translation": (0, 1),
-    "scale": (0, 0.99), "flip_columns": (0, 1), "flip_rows": (0, 1), "brightness": (0, 1), "box_weight": (0, None),
-    "class_weight": (0, None), "distance_weight": (0, None), "validation_share": (0, 0.9), "patience": (0, None),
-    "workers": (0, None),
+    "scale": (0, 0.99), "flip_columns": (0, 1), "flip_rows": (0, 1), "brightness": (0, 1),
+    "intensity_change": (0, 0.9), "box_weight": (0, None), "class_weight": (0, None), "distance_weight": (0, None),
+    "validation_share": (0, 0.9), "patience": (0, None), "workers": (0, None),
 }  # fmt: skip
 """Setting → smallest and largest value; None: without limit."""

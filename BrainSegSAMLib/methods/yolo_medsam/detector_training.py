@@ -235,9 +235,8 @@ def _train(training: _Training, fold: int | None, epochs: int, progress: Progres
     """The network of a fold, or of all cases."""
     config = training.config
     name = "final" if fold is None else f"fold_{fold}"
-    split = {"train": with_background(training.slices, config.background_share)}
-    if fold is not None:
-        split = dict(training.splits[fold])
+    everybody: Split = {"train": with_background(training.slices, config.background_share)}
+    split = everybody if fold is None else training.splits[fold]
     data = write_split(training.dataset, name, split, training.template.scheme.names)
     job = YoloTraining(
         name=name,
@@ -249,6 +248,7 @@ def _train(training: _Training, fold: int | None, epochs: int, progress: Progres
         validated="val" in split,
         patience=config.patience,
         start=Path(config.start_from) if config.start_from else None,
+        intensity_change=config.intensity_change,
         mosaic_free_epochs=config.mosaic_free_epochs,
         workers=config.workers,
         device=training.device,
