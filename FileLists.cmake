@@ -157,6 +157,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
 
 set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/ssnet/README.md
+  BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png

@@ -4,9 +4,9 @@ python Testing/Benchmarks/yolo_medsam_accuracy.py --detector-work WORK --segment
     [--cases FOLDER] [--folds 0 1 …] [--output FILE]
 
 Each case goes through the networks that have not seen it: the work folders are those that `brainsegsam train` made of
-the recipes, and all trainings left out the same cases in each fold. `--before-work` is the training that the decoder was
-fine-tuned from. Baselines without a network stand beside them. Dice is that of whole volumes, of the detector's regions;
-average precision is counted over the left-out cases of each fold, and its mean is over folds.
+the recipes, and all trainings left out the same cases in each fold. `--before-work` is the training that the decoder
+was fine-tuned from. Baselines without a network stand beside them. Dice is that of whole volumes, of the detector's
+regions; average precision is counted over the left-out cases of each fold, and its mean is over folds.
 """
 
 from __future__ import annotations
