@@ -23,7 +23,7 @@ def filled(box: Box, picture: NDArray[np.uint8]) -> BoolArray:
     Returns:
         bool (rows, columns).
     """
-    rows, columns = np.indices(picture.shape, sparse=True)
+    rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
     column0, row0, column1, row1 = box
     inside: BoolArray = (rows >= row0) & (rows <= row1) & (columns >= column0) & (columns <= column1)
     return inside
@@ -31,7 +31,7 @@ def filled(box: Box, picture: NDArray[np.uint8]) -> BoolArray:
 
 def ellipse(box: Box, picture: NDArray[np.uint8]) -> BoolArray:
     """The ellipse that touches the box's four sides; arguments as for `filled`."""
-    rows, columns = np.indices(picture.shape, sparse=True)
+    rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
     column0, row0, column1, row1 = box
     across = (columns - (column0 + column1) / 2) / ((column1 - column0) / 2)
     down = (rows - (row0 + row1) / 2) / ((row1 - row0) / 2)

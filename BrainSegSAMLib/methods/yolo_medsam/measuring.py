@@ -80,7 +80,7 @@ def measure(
     scores: dict[tuple[str, str, int], float] = {}
     grey = slices_first(picture[-1], plane)
     for name, rule in BASELINES.items():
-        drawn = ((item, rule(item.box, grey[item.index])) for item in boxes)
+        drawn: Iterable[tuple[SliceBox, BoolArray]] = ((item, rule(item.box, grey[item.index])) for item in boxes)
         scores |= {(name, *key): value for key, value in _scores(drawn, sources, truth, plane)}
     for name, segmenter in segmenters.items():
         shown = segmenter_inputs(segmenter.model, detector.model, YoloMedSAMSettings())
