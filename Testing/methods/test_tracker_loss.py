@@ -57,7 +57,7 @@ def test_only_the_best_candidate_learns_its_mask() -> None:
     # candidates have IoU 1 (right everywhere) and 0 (nothing above 0)
     assert float(loss.iou.detach()) == pytest.approx((0.5 + 0.25) / 2)
     assert float(loss.object_score.detach()) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
-    parts = loss.parts()
+    parts = {name: float(value.detach()) for name, value in loss.parts().items()}
     expected = 20 * parts["focal"] + parts["dice"] + parts["iou"] + parts["object_score"]
     assert parts["total"] == pytest.approx(expected, rel=1e-5)
 
