@@ -57,7 +57,7 @@ from .slices import background_slices, known_boxes, slices_of
 WEIGHTS_FILE: Final = "detector.pt"
 TITLE: Final = "Boxes on slices that were not learned from"
 CASE_TITLE: Final = "Boxes on slices that were not learned from, by case"
-_COLUMNS: Final = ("precision", "recall", "mAP50", "mAP50-95", "boxes found")
+COLUMNS: Final = ("precision", "recall", "mAP50", "mAP50-95", "boxes found")
 _NOTE: Final = (
     "Every slice that shows the head; one box for each connected piece of a region. Precision and recall at the "
     "confidence where F1 is highest, IoU 0.5. 'Boxes found' is the share of the known boxes with which a box of a "
@@ -94,7 +94,7 @@ class _Score:
         name: of the case or fold.
         fold: whose network found the boxes.
         together: whether it is of all cases.
-        values: as `_COLUMNS`.
+        values: as `COLUMNS`.
     """
 
     name: str
@@ -283,7 +283,7 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     scores = [_Score(i, fold, False, _values([pair], training.detection)) for i, pair in sorted(pairs.items())]
     scores.append(_Score(f"fold {fold}", fold, True, _values(list(pairs.values()), training.detection)))
     for score in scores:
-        found = ", ".join(f"{name} {value:.3f}" for name, value in zip(_COLUMNS, score.values, strict=True))
+        found = ", ".join(f"{name} {value:.3f}" for name, value in zip(COLUMNS, score.values, strict=True))
         progress.log(f"fold {fold}: {score.name}: {found}")
     write_json([asdict(score) for score in scores], kept)
     return scores
@@ -318,7 +318,7 @@ def _table(scores: Sequence[_Score]) -> dict[str, Any]:
     rows: list[list[Any]] = [[s.name, s.fold, *(round(value, 4) for value in s.values)] for s in ordered]
     means = np.mean([score.values for score in scores], axis=0)
     rows.append(["mean", None, *(round(float(value), 4) for value in means)])
-    return {"columns": ["case", "fold", *_COLUMNS], "rows": rows, "note": _NOTE}
+    return {"columns": ["case", "fold", *COLUMNS], "rows": rows, "note": _NOTE}
 
 
 def _write(training: _Training, weights: Weights, scores: Sequence[_Score], progress: Progress) -> Model:
