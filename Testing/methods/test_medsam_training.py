@@ -208,6 +208,26 @@ def test_only_the_mask_decoder_is_fine_tuned(volumes: list[TrainingVolume], star
     assert all(name.startswith("mask_decoder.") for name in changed)
 
 
+def test_a_frozen_encoder_that_encodes_anew_keeps_nothing_for_gradients(
+    volumes: list[TrainingVolume], start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = decoder_config(start, views=0)
+    learner = Learner(job_of(volumes, tmp_path, start=start), config, medsam_training.architecture_of(config))
+    asked: list[bool] = []
+    original = learner.forward.encode_images
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        asked.append(torch.is_grad_enabled())
+        return original(images)
+
+    monkeypatch.setattr(learner.forward, "encode_images", encode)
+    learner.losses(learner.batch(0, None), encoded=False)["total"].backward()
+    assert asked == [False]
+    gradients = {name for name, value in learner.network.named_parameters() if value.grad is not None}
+    assert "mask_decoder.mask_tokens.weight" in gradients
+    assert all(name.startswith("mask_decoder.") for name in gradients)
+
+
 def test_kept_image_features_give_the_losses_of_features_computed_anew(
     volumes: list[TrainingVolume], start: Path, tmp_path: Path
 ) -> None:
