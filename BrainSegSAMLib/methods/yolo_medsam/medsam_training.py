@@ -294,7 +294,7 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
         set_weights(network, stored, weights_path(training.work, _name(fold)), training.architecture)
         segmenter = SamSegmenter(network.to(training.device), training.architecture, precision=config.precision)
         volumes = [training.volumes[case_id] for case_id in training.splits[fold]]
-        with by_network(segmenter, config.plane, head_only=config.head_only) as segment:
+        with by_network(segmenter, config.plane, head_only=config.head_only, progress=progress) as segment:
             return score_volumes(
                 segment, volumes, training.regions, plane=config.plane, fold=fold, progress=progress
             )
