@@ -46,6 +46,7 @@ class Published:
         weights_file: name of the weights in a model folder.
         twins: network → another of the family whose parameters are the same; a file is of the latter if its name begins
             with the latter's.
+        resizable: whether the weights fit pictures of any size.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Published:
     build: Callable[[Any], torch.nn.Module]
     weights_file: str
     twins: Mapping[str, str] = field(default_factory=dict)
+    resizable: bool = True
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,12 @@ def import_checkpoint(
     weights = read_weights(source, trust=trust)
     kind, name = _named(network, kinds) if network else _recognised(weights, source, kinds)
     architecture: Any = kind.architecture.official()[name]
-    if image_size is not None:
+    if image_size not in (None, architecture.image_size):
+        if not kind.resizable:
+            raise ModelError(
+                f"The weights of '{name}' fit pictures of {architecture.image_size} pixels alone, not of {image_size}; "
+                "leave out the image size."
+            )
         architecture = replace(architecture, image_size=image_size)
     set_weights(kind.build(architecture), weights, source, architecture)
     progress.advance()

@@ -83,7 +83,7 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "own.pth", replace(SMALL, embed_dim=32))
     with pytest.raises(ModelError, match=r"not a checkpoint of a published size of SAM 2, SAM 2\.1, MedSAM2, SAM"):
         imported(source, tmp_path / "a")
-    with pytest.raises(ModelError, match="expected; give the file that fits"):
+    with pytest.raises(ModelError, match="fit pictures of 64 pixels alone, not of 128; leave out the image size"):
         import_checkpoint(checkpoint(source), tmp_path / "a", kinds=[SEGMENTERS], image_size=128)
     other = Sam2Architecture(
         image_size=64, embed_dim=16, stages=(1, 1, 2, 1), global_att_blocks=(3,), window_spec=(8, 4, 4, 2), d_model=32,
