@@ -80,7 +80,8 @@ def read_network(model: Model, kind: Published) -> Described:
     """What a model folder says of its network; the weights are not read.
 
     Raises:
-        ModelError: a model of another method, without an architecture, or not with one weights file.
+        ModelError: a model of another method, without an architecture, not with one weights file, or with a window that
+            is none.
     """
     if model.method != kind.method:
         raise ModelError(
@@ -91,13 +92,15 @@ def read_network(model: Model, kind: Published) -> Described:
     described = model.settings.get("architecture")
     if not isinstance(described, dict):
         raise ModelError(f"The {kind.noun} '{model.name}' does not say its architecture; import or train it again.")
-    windowing = {**_WINDOWING, **model.settings.get("windowing", {})}
-    return Described(
-        kind.architecture.from_dict(described),
-        model.path_of(model.weights[0].path),
-        float(windowing["lower"]),
-        float(windowing["upper"]),
-    )
+    windowing = model.settings.get("windowing", _WINDOWING)
+    try:
+        chosen = {**_WINDOWING, **windowing}
+        lower, upper = float(chosen["lower"]), float(chosen["upper"])
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The {kind.noun} '{model.name}' has the windowing {windowing}; 'lower' and 'upper' must be percentiles."
+        ) from error
+    return Described(kind.architecture.from_dict(described), model.path_of(model.weights[0].path), lower, upper)
 
 
 def import_checkpoint(

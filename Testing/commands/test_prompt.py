@@ -233,6 +233,24 @@ def test_the_whole_way_through_a_sam_network(run: Callable[..., int], image: Pat
     np.testing.assert_array_equal(result_of(tmp_path)[0], found)
 
 
+def test_cancelling_writes_nothing(
+    run: Callable[..., int], image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Impatient(cli.Progress):
+        def advance(self, units: int = 1, *, message: str = "") -> None:
+            self.cancel()
+            super().advance(units, message=message)
+
+        def part(self, name: str, *, until: float) -> cli.Progress:
+            return self
+
+    monkeypatch.setattr(cli, "Progress", Impatient)
+    assert run("--image", image, "--box", *(f"5,11,{k},19,25,{k}" for k in range(2, 14))) == 130
+    assert "cancelled" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_the_segmenter_of_a_composed_model_takes_boxes(
     run: Callable[..., int], image: Path, tmp_path: Path, random_model: Path, random_segmenter: Path
 ) -> None:

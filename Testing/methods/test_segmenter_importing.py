@@ -126,6 +126,8 @@ def test_what_a_folder_lacks_is_said(tmp_path: Path) -> None:
         (replace(model, method="nnunet"), "is of the method 'nnunet'; a segmenter is of 'sam'"),
         (replace(model, weights=()), "must list one weights file, but lists 0"),
         (replace(model, settings={}), "does not say its architecture"),
+        (replace(model, settings={**model.settings, "windowing": 3}), "has the windowing 3; 'lower'"),
+        (replace(model, settings={**model.settings, "windowing": {"lower": "low"}}), "must be percentiles"),
     ):
         with pytest.raises(ModelError, match=complaint):
             load_segmenter(changed, device="cpu", trust=False)
