@@ -44,8 +44,8 @@ class Published:
         architecture: the family's class.
         build: makes a network of an architecture.
         weights_file: name of the weights in a model folder.
-        twins: network → another of the family whose parameters are the same; a file is of the latter if its name begins
-            with the latter's.
+        twins: network → another of the family whose parameters are the same; a file is of the latter if its name holds
+            the latter's.
         resizable: whether the weights fit pictures of any size.
     """
 
@@ -155,7 +155,7 @@ def import_checkpoint(
         raise ModelError(f"Such a network sees one to three modalities, not {len(modalities)}.")
     progress.stage("Importing the checkpoint", total=2)
     weights = read_weights(source, trust=trust)
-    kind, name = _named(network, kinds) if network else _recognised(weights, source, kinds)
+    kind, name = _named(network, kinds) if network else _recognised(weights, source, kinds, progress)
     architecture: Any = kind.architecture.official()[name]
     if image_size not in (None, architecture.image_size):
         if not kind.resizable:
@@ -230,15 +230,20 @@ def install_checkpoint(
 
 
 def _recognised(
-    weights: Mapping[str, torch.Tensor], source: Path, kinds: Sequence[Published]
+    weights: Mapping[str, torch.Tensor], source: Path, kinds: Sequence[Published], progress: Progress
 ) -> tuple[Published, str]:
     """Whose network it is, and which of them."""
     shapes = shapes_of(weights)
     for kind in kinds:
         name = kind.architecture.recognise(shapes)
         if name is not None:
-            twin = kind.twins.get(name, "")
-            return kind, twin if twin and source.name.lower().startswith(twin) else name
+            twin = kind.twins.get(name)
+            if twin and twin in source.name.lower():
+                return kind, twin
+            if twin:
+                # The wrong one of the two would be shown other pictures than it was trained on, and nobody could tell.
+                progress.log(f"'{source.name}' is taken for '{name}'; if it is '{twin}', say so when you import it.")
+            return kind, name
     names = [name for kind in kinds for name in kind.names]
     raise ModelError(
         f"'{source}' is not a checkpoint of a published size of {', '.join(names[:-1])} or {names[-1]} (it names its "
