@@ -16,6 +16,8 @@ from .errors import InputError
 from .geometry import Geometry
 from .image import Image, Segmentation
 from .labels import LabelScheme
+from .methods.yolo_medsam.composing import METHOD as COMPOSED
+from .methods.yolo_medsam.composing import SEGMENTER_FOLDER
 from .methods.yolo_medsam.marking import find_marked
 from .methods.yolo_medsam.segmenter import METHOD, load_segmenter
 from .models.catalogue import find_model
@@ -38,7 +40,8 @@ class PromptJob:
     Attributes:
         images: one volume, or one for each of the model's modalities, in their order; the result has the grid of the
             first.
-        model: name in the catalogue, or model folder, of a segmenter.
+        model: name in the catalogue, or model folder, of a segmenter, or of a `yolo_medsam` model, whose segmenter is
+            used.
         output: label map (.nii.gz, .nii, .nrrd, .mha) or segmentation (.seg.nrrd); the record lies beside it as .json.
         boxes: on any slices of any planes.
         separate: each box is an object of its own; else all boxes are of one.
@@ -111,7 +114,12 @@ def run(job: PromptJob, *, progress: Progress | None = None) -> PromptResult:
         "precision": segmenter.network.precision,
         "boxes": [list(box) for box in job.boxes],
         "prompts": [prompt.as_dict() for prompt in prompts],
-        "notes": [*caution(model), *notes, *(f"{prompt.where} found nothing." for prompt in found.missed)],
+        "notes": [
+            *caution(model),
+            *notes,
+            *(f"In the box {_shown(box)} nothing was found."
+              for box, prompt in zip(job.boxes, prompts, strict=True) if prompt in found.missed),
+        ],
     }
     segmentation = segmentation_of(found.owner, order, LabelScheme.plain(names), image)
     segmentation = write_result(segmentation, record, output=job.output, record_path=record_path, started=started)
@@ -129,7 +137,7 @@ def placed(box: VoxelBox, stored: Geometry, number: int) -> Prompt:
     Raises:
         InputError: a box that leaves the grid, is inverted, or lies on no slice or on several; or as `check_prompt`.
     """
-    shown = ",".join(str(value) for value in box)
+    shown = _shown(box)
     low, high = np.array(box[:3]), np.array(box[3:])
     if (low > high).any():
         raise InputError(f"The box {shown} is inverted; give i0,j0,k0,i1,j1,k1 with the smaller index first.")
@@ -152,8 +160,15 @@ def placed(box: VoxelBox, stored: Geometry, number: int) -> Prompt:
     return prompt
 
 
+def _shown(box: VoxelBox) -> str:
+    """A box as the command line has it."""
+    return ",".join(str(value) for value in box)
+
+
 def _segmenter_model(name: str) -> Model:
     model = load_model(find_model(name))
+    if model.method == COMPOSED:
+        model = load_model(model.folder / SEGMENTER_FOLDER)
     if model.method != METHOD:
         raise InputError(
             f"The model '{model.name}' is of the method '{model.method}', which takes no boxes; choose a segmenter "
@@ -170,7 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", required=True, nargs="+", type=Path, help="a volume, or one for each of the model's modalities"
     )
-    parser.add_argument("--model", required=True, help="a segmenter: name in the catalogue, or a model folder")
+    parser.add_argument("--model", required=True, help="a segmenter, or a model that holds one: name, or a folder")
     parser.add_argument("--output", required=True, type=Path, help="label map or .seg.nrrd to write")
     parser.add_argument(
         "--box", required=True, nargs="+", action="extend", metavar="I0,J0,K0,I1,J1,K1",
@@ -204,7 +219,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
 
 
 def _box(text: str) -> VoxelBox:
-    """A box as the command line has it."""
+    """What `_shown` shows."""
     try:
         i0, j0, k0, i1, j1, k1 = (int(part) for part in text.split(","))
     except ValueError as error:

@@ -119,10 +119,11 @@ def check_box(box: Box, shape: tuple[int, int], *, where: str) -> None:
         InputError: where it holds NaN or infinity, is inverted, has no area, or reaches beyond the outermost pixels.
     """
     column0, row0, column1, row1 = box
+    shown = ", ".join(f"{side:g}" for side in box)
     if not (np.isfinite(box).all() and column0 < column1 and row0 < row1):
-        raise InputError(f"{where} has the box {box}; give column0, row0, column1, row1 with 0 before 1.")
+        raise InputError(f"{where} has the box ({shown}); give column0, row0, column1, row1 with 0 before 1.")
     if column0 < -0.5 or row0 < -0.5 or column1 > shape[1] - 0.5 or row1 > shape[0] - 0.5:
-        raise InputError(f"{where} has the box {box}, which leaves the slice of {shape} (rows, columns).")
+        raise InputError(f"{where} has the box ({shown}), which leaves the slice of {shape} (rows, columns).")
 
 
 def check_points(points: Iterable[Iterable[float]], shape: tuple[int, int], *, where: str) -> None:

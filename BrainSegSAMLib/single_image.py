@@ -41,10 +41,8 @@ def read_image(paths: Sequence[Path], model: Model) -> tuple[Image, list[str]]:
     elif len(paths) == 1:
         names = (volume_stem(paths[0]) or "image",)
     else:
-        raise InputError(
-            f"{len(paths)} images are given; the model '{model.name}' takes one, or {len(wanted)}: "
-            f"{', '.join(wanted)}, in this order."
-        )
+        more = f", or {len(wanted)}: {', '.join(wanted)}, in this order" if len(wanted) > 1 else ""
+        raise InputError(f"{len(paths)} images are given; the model '{model.name}' takes one{more}.")
     case = Case(volume_stem(paths[0]) or "image", dict(zip(names, paths, strict=True)))
     image, actions = load_image(case, names)
     if len(wanted) > 1 and len(names) == 1:

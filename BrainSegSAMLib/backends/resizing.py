@@ -69,7 +69,8 @@ def bilinear_matrix(before: int, *steps: tuple[int, int]) -> torch.Tensor:
     """
     import torch
 
-    matrix = torch.eye(before)[None]
-    for after, kept in steps:
-        matrix = torch.nn.functional.interpolate(matrix, size=after, mode="linear", align_corners=False)[..., :kept]
-    return matrix[0].T.contiguous()
+    with torch.inference_mode(False):  # what is made once may be used with gradients later
+        matrix = torch.eye(before)[None]
+        for after, kept in steps:
+            matrix = torch.nn.functional.interpolate(matrix, size=after, mode="linear", align_corners=False)[..., :kept]
+        return matrix[0].T.contiguous()

@@ -65,6 +65,9 @@ class Marks:
                 f"Points must be (object, point, 2) and labels (object, point), not {self.points.shape} and "
                 f"{self.labels.shape}."
             )
+        # SAM has other labels, for corners of boxes and for none, which would make other prompts of points.
+        if self.labels is not None and not np.isin(self.labels, (0, 1)).all():
+            raise InputError("The label of a point is 1 (inside the object) or 0 (outside).")
 
     @property
     def count(self) -> int:

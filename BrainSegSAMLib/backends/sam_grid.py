@@ -56,7 +56,7 @@ def content_size(slice_shape: tuple[int, ...], architecture: SamArchitecture) ->
     if architecture.pictures != "sam":
         return size, size
     scale = size / max(slice_shape)
-    return int(slice_shape[0] * scale + 0.5), int(slice_shape[1] * scale + 0.5)
+    return max(1, int(slice_shape[0] * scale + 0.5)), max(1, int(slice_shape[1] * scale + 0.5))
 
 
 def to_square(places: NDArray[np.float64], slice_shape: tuple[int, int], architecture: SamArchitecture) -> torch.Tensor:

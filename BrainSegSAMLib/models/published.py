@@ -44,8 +44,9 @@ class Published:
         architecture: the family's class.
         build: makes a network of an architecture.
         weights_file: name of the weights in a model folder.
-        twins: network → another of the family whose parameters are the same; a file is of the latter if its name begins
-            with the latter's.
+        twins: network → another of the family whose parameters are the same; a file is of the latter if its name holds
+            the latter's.
+        resizable: whether the weights fit pictures of any size.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Published:
     build: Callable[[Any], torch.nn.Module]
     weights_file: str
     twins: Mapping[str, str] = field(default_factory=dict)
+    resizable: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def read_network(model: Model, kind: Published) -> Described:
     """What a model folder says of its network; the weights are not read.
 
     Raises:
-        ModelError: a model of another method, without an architecture, or not with one weights file.
+        ModelError: a model of another method, without an architecture, not with one weights file, or with a window that
+            is none.
     """
     if model.method != kind.method:
         raise ModelError(
@@ -89,13 +92,15 @@ def read_network(model: Model, kind: Published) -> Described:
     described = model.settings.get("architecture")
     if not isinstance(described, dict):
         raise ModelError(f"The {kind.noun} '{model.name}' does not say its architecture; import or train it again.")
-    windowing = {**_WINDOWING, **model.settings.get("windowing", {})}
-    return Described(
-        kind.architecture.from_dict(described),
-        model.path_of(model.weights[0].path),
-        float(windowing["lower"]),
-        float(windowing["upper"]),
-    )
+    windowing = model.settings.get("windowing", _WINDOWING)
+    try:
+        chosen = {**_WINDOWING, **windowing}
+        lower, upper = float(chosen["lower"]), float(chosen["upper"])
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The {kind.noun} '{model.name}' has the windowing {windowing}; 'lower' and 'upper' must be percentiles."
+        ) from error
+    return Described(kind.architecture.from_dict(described), model.path_of(model.weights[0].path), lower, upper)
 
 
 def import_checkpoint(
@@ -150,9 +155,14 @@ def import_checkpoint(
         raise ModelError(f"Such a network sees one to three modalities, not {len(modalities)}.")
     progress.stage("Importing the checkpoint", total=2)
     weights = read_weights(source, trust=trust)
-    kind, name = _named(network, kinds) if network else _recognised(weights, source, kinds)
+    kind, name = _named(network, kinds) if network else _recognised(weights, source, kinds, progress)
     architecture: Any = kind.architecture.official()[name]
-    if image_size is not None:
+    if image_size not in (None, architecture.image_size):
+        if not kind.resizable:
+            raise ModelError(
+                f"The weights of '{name}' fit pictures of {architecture.image_size} pixels alone, not of {image_size}; "
+                "leave out the image size."
+            )
         architecture = replace(architecture, image_size=image_size)
     set_weights(kind.build(architecture), weights, source, architecture)
     progress.advance()
@@ -220,15 +230,20 @@ def install_checkpoint(
 
 
 def _recognised(
-    weights: Mapping[str, torch.Tensor], source: Path, kinds: Sequence[Published]
+    weights: Mapping[str, torch.Tensor], source: Path, kinds: Sequence[Published], progress: Progress
 ) -> tuple[Published, str]:
     """Whose network it is, and which of them."""
     shapes = shapes_of(weights)
     for kind in kinds:
         name = kind.architecture.recognise(shapes)
         if name is not None:
-            twin = kind.twins.get(name, "")
-            return kind, twin if twin and source.name.lower().startswith(twin) else name
+            twin = kind.twins.get(name)
+            if twin and twin in source.name.lower():
+                return kind, twin
+            if twin:
+                # The wrong one of the two would be shown other pictures than it was trained on, and nobody could tell.
+                progress.log(f"'{source.name}' is taken for '{name}'; if it is '{twin}', say so when you import it.")
+            return kind, name
     names = [name for kind in kinds for name in kind.names]
     raise ModelError(
         f"'{source}' is not a checkpoint of a published size of {', '.join(names[:-1])} or {names[-1]} (it names its "

@@ -198,28 +198,28 @@ def volume(
         }  # fmt: skip
 
 
-def peak_memory(architecture: str, precision: str) -> dict[str, Any]:
+def peak_memory(architecture: SamArchitecture, precision: str) -> dict[str, Any]:
     """Peak resident memory of a process of its own, beyond what it has with the model loaded and the frames made."""
     program = (
         "import json, sys; from Testing.Benchmarks import prompting;"
         "print(json.dumps(prompting.memory_child(*json.loads(sys.argv[1]))))"
     )
     root = Path(__file__).resolve().parents[2]
-    arguments = json.dumps([architecture, precision, torch.get_num_threads()])
+    arguments = json.dumps([architecture.as_dict(), precision, torch.get_num_threads()])
     done = subprocess.run(
         [sys.executable, "-c", program, arguments], cwd=root, check=True, capture_output=True, text=True
     )
     return {"precision": precision, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def memory_child(architecture: str, precision: str, threads: int) -> dict[str, float]:
+def memory_child(architecture: dict[str, Any], precision: str, threads: int) -> dict[str, float]:
     """What `peak_memory` runs: megabytes before, and at the peak beyond that; precision "" is the reference."""
     import resource
 
     import psutil
 
     torch.set_num_threads(threads)
-    described = OFFICIAL[architecture]
+    described = SamArchitecture.from_dict(architecture)
     network = make_network(described, steps=0)
     frames, boxes = make_frames(3)[1:2], make_boxes(1, 1)
     before = psutil.Process().memory_info().rss / 1e6
@@ -260,12 +260,12 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each part's rows as they come."""
-    architecture = OFFICIAL[options.architecture]
+    architecture = replace(OFFICIAL[options.architecture], pictures="medsam")  # as the reference has them
     if options.image_size:
         architecture = replace(architecture, image_size=options.image_size)
     if "memory" in options.parts:
         for precision in ("", *options.precisions):
-            yield "memory", peak_memory(options.architecture, precision)
+            yield "memory", peak_memory(architecture, precision)
     network = make_network(architecture, steps=options.steps)
     if "further" in options.parts:
         for precision in options.precisions:

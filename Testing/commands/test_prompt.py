@@ -20,9 +20,11 @@ from BrainSegSAMLib.backends.sam import Marks
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.itk import image_of
+from BrainSegSAMLib.methods.yolo_medsam.composing import compose
 from BrainSegSAMLib.methods.yolo_medsam.marking import find_marked
 from BrainSegSAMLib.methods.yolo_medsam.segmenter import Segmenter
-from BrainSegSAMLib.prompts import Prompt
+from BrainSegSAMLib.prompt import placed
+from BrainSegSAMLib.prompts import Prompt, slices_first
 from BrainSegSAMLib.segmentation_files import read_segmentation
 
 GRID = Geometry.axis_aligned((20, 36, 40), (2.0, 1.0, 1.0), (-20.0, 8.0, 11.0))
@@ -174,8 +176,11 @@ def test_nothing_found_is_said(
     assert run("--image", image, "--box", "2,2,3,6,6,3") == 0
     found, record = result_of(tmp_path)
     assert not found.any()
-    assert record["notes"] == ["The prompt of object 1 on axial slice 3 found nothing."]
-    assert "found nothing" in capsys.readouterr().out
+    assert record["notes"] == ["In the box 2,2,3,6,6,3 nothing was found."]
+    assert "nothing was found" in capsys.readouterr().out
+    # Of several boxes on a slice, the one that is meant is named.
+    assert run("--image", image, "--box", voxel_box(LESIONS[0], 0, 10), "2,2,10,4,4,10") == 0
+    assert result_of(tmp_path)[1]["notes"] == ["In the box 2,2,10,4,4,10 nothing was found."]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +212,8 @@ def test_other_models_and_outputs_are_refused(
     box = ("--image", image, "--box", "5,11,10,19,25,10")
     assert run(*box, "--model", random_tracker) == 2
     assert "takes no boxes" in capsys.readouterr().err
+    assert run("--image", image, image, *box[2:]) == 2
+    assert "takes one." in capsys.readouterr().err
     assert run(*box, output="out/found.txt") == 2
     assert ".seg.nrrd or one of" in capsys.readouterr().err
     assert run(*box, output=image.name) == 2
@@ -224,6 +231,48 @@ def test_the_whole_way_through_a_sam_network(run: Callable[..., int], image: Pat
     assert not found[outside].any()
     assert run("--image", image, "--box", *boxes, "--separate") == 0
     np.testing.assert_array_equal(result_of(tmp_path)[0], found)
+
+
+def test_cancelling_writes_nothing(
+    run: Callable[..., int], image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Impatient(cli.Progress):
+        def advance(self, units: int = 1, *, message: str = "") -> None:
+            self.cancel()
+            super().advance(units, message=message)
+
+        def part(self, name: str, *, until: float) -> cli.Progress:
+            return self
+
+    monkeypatch.setattr(cli, "Progress", Impatient)
+    assert run("--image", image, "--box", *(f"5,11,{k},19,25,{k}" for k in range(2, 14))) == 130
+    assert "cancelled" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_segmenter_of_a_composed_model_takes_boxes(
+    run: Callable[..., int], image: Path, tmp_path: Path, random_model: Path, random_segmenter: Path
+) -> None:
+    compose(random_model, random_segmenter, tmp_path / "boxed")
+    assert run("--image", image, "--box", "5,11,10,19,25,10", "--model", tmp_path / "boxed") == 0
+    assert result_of(tmp_path)[1]["model"]["name"] == "random-segmenter"
+
+
+def test_a_box_of_an_oblique_volume_is_the_same_voxels() -> None:
+    """Axes that are turned by 20 degrees, permuted and flipped, with three spacings."""
+    turn = np.deg2rad(20)
+    turned = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    grid = Geometry((7, 9, 11), (0.7, 3.0, 1.1), (5.0, -40.0, 13.0), turned @ np.eye(3)[:, [1, 2, 0]] * [1, -1, -1])
+    prompt = placed((1, 2, 3, 4, 2, 9), grid, 1)
+    marked = np.zeros((11, 9, 7), bool)  # z, y, x of the grid as stored
+    marked[3:10, 2, 1:5] = True
+    order = grid.reoriented("LPS")[1]
+    assert prompt.box is not None
+    column0, row0, column1, row1 = (int(side + 0.5) for side in prompt.box)
+    shown = np.zeros_like(order.apply(marked))
+    slices_first(shown, prompt.plane)[prompt.index, row0:row1, column0:column1] = True
+    np.testing.assert_array_equal(order.undo(shown), marked)
 
 
 def test_points_and_boxes_of_all_planes_are_found_together() -> None:

@@ -26,6 +26,7 @@ from BrainSegSAMLib.methods.yolo_medsam.segmenter import SEGMENTERS, load_segmen
 from BrainSegSAMLib.models.catalogue import FOLDER_VARIABLE, load_catalogue
 from BrainSegSAMLib.models.published import SUFFIXES, import_checkpoint
 from BrainSegSAMLib.models.store import Model, load_model
+from BrainSegSAMLib.progress import Progress
 
 SMALL = SamArchitecture(
     image_size=64, embed_dim=16, depth=2, num_heads=2, global_att_blocks=(1,), window_size=3, width=16,
@@ -59,6 +60,7 @@ def test_each_file_becomes_the_network_that_it_is(tmp_path: Path) -> None:
         (large, "vit_l", "sam"),
         (checkpoint(tmp_path / "medsam_vit_b.pth"), "medsam", "medsam"),
         (checkpoint(tmp_path / "MedSAM_model_best.pth", inside="model"), "medsam", "medsam"),
+        (checkpoint(tmp_path / "our_medsam.pth"), "medsam", "medsam"),
     ):
         model = imported(source, tmp_path / "models" / source.stem.lower())
         assert (model.method, model.modalities, model.orientation) == ("sam", ("any",), "LPS")
@@ -70,7 +72,11 @@ def test_each_file_becomes_the_network_that_it_is(tmp_path: Path) -> None:
 
 def test_the_network_can_be_named(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "fine_tuned.pth")
-    assert imported(source, tmp_path / "a").settings["architecture"]["pictures"] == "sam"
+    said: list[str] = []
+    progress = Progress(lambda update: said.append(update.message))
+    unnamed = import_checkpoint(source, tmp_path / "a", kinds=[SEGMENTERS], progress=progress)
+    assert unnamed.settings["architecture"]["pictures"] == "sam"
+    assert any("taken for 'vit_b'" in line and "'medsam'" in line for line in said)
     assert imported(source, tmp_path / "b", "medsam").settings["architecture"]["pictures"] == "medsam"
     with pytest.raises(ModelError, match="holds the weights of 'vit_b', but 'vit_l' is expected"):
         imported(source, tmp_path / "c", "vit_l")
@@ -83,7 +89,7 @@ def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "own.pth", replace(SMALL, embed_dim=32))
     with pytest.raises(ModelError, match=r"not a checkpoint of a published size of SAM 2, SAM 2\.1, MedSAM2, SAM"):
         imported(source, tmp_path / "a")
-    with pytest.raises(ModelError, match="expected; give the file that fits"):
+    with pytest.raises(ModelError, match="fit pictures of 64 pixels alone, not of 128; leave out the image size"):
         import_checkpoint(checkpoint(source), tmp_path / "a", kinds=[SEGMENTERS], image_size=128)
     other = Sam2Architecture(
         image_size=64, embed_dim=16, stages=(1, 1, 2, 1), global_att_blocks=(3,), window_spec=(8, 4, 4, 2), d_model=32,
@@ -126,6 +132,8 @@ def test_what_a_folder_lacks_is_said(tmp_path: Path) -> None:
         (replace(model, method="nnunet"), "is of the method 'nnunet'; a segmenter is of 'sam'"),
         (replace(model, weights=()), "must list one weights file, but lists 0"),
         (replace(model, settings={}), "does not say its architecture"),
+        (replace(model, settings={**model.settings, "windowing": 3}), "has the windowing 3; 'lower'"),
+        (replace(model, settings={**model.settings, "windowing": {"lower": "low"}}), "must be percentiles"),
     ):
         with pytest.raises(ModelError, match=complaint):
             load_segmenter(changed, device="cpu", trust=False)

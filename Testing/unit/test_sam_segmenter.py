@@ -178,6 +178,21 @@ def test_resizing_by_matrices_is_resizing() -> None:
     torch.testing.assert_close(to_slice(logits, (ROWS, COLUMNS), SMALL), back, atol=1e-5, rtol=1e-5)
 
 
+def test_gradients_flow_back_from_slices_though_masks_were_made_before() -> None:
+    """Matrices that a prediction made, and left behind, serve training too."""
+    logits = torch.randn(1, 32, 32, requires_grad=True)
+    with torch.inference_mode():
+        to_slice(logits.detach(), (41, 43), SMALL)
+    to_slice(logits, (41, 43), SMALL).sum().backward()
+    assert logits.grad is not None
+
+
+def test_a_sliver_of_a_slice_is_not_lost() -> None:
+    architecture = replace(SMALL, pictures="sam")
+    assert prepare(smooth_noise(2, 700)[:1], architecture).abs().max() > 0
+    assert to_slice(torch.zeros(1, 32, 32), (2, 700), architecture).shape == (1, 2, 700)
+
+
 # ---- boxes as masks -------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +297,7 @@ def test_gradients_flow_through_the_decoder(network: Any) -> None:
     ("index", "marks", "complaint"),
     [
         (6, Marks(BOXES), "slice 6, but there are slices 0 to 5"),
-        (0, Marks(np.array([[5.0, 5, 30, 50]])), "leaves the slice"),
+        (0, Marks(np.array([[5.0, 5, 30, 50]])), r"the box \(5, 5, 30, 50\), which leaves the slice"),
         (0, Marks(np.array([[30.0, 5, 5, 30]])), "0 before 1"),
         (0, Marks(np.array([[5.0, 5, 5, 30]])), "0 before 1"),
         (0, Marks(np.array([[5.0, 5, np.nan, 30]])), "0 before 1"),
@@ -300,7 +315,7 @@ def test_marks_that_do_not_fit_are_refused_before_anything_is_encoded(
 @pytest.mark.parametrize(
     "given",
     [(), (np.zeros((0, 4)),), (BOXES[:, :3],), (None, POINTS), (None, None, LABELS), (None, POINTS, LABELS[:1]),
-     (BOXES, POINTS, LABELS)],
+     (None, POINTS, LABELS + 1), (BOXES, POINTS, LABELS)],
 )  # fmt: skip
 def test_marks_that_contradict_themselves_are_refused(given: tuple[Any, ...]) -> None:
     with pytest.raises(InputError):

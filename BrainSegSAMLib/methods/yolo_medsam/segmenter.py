@@ -33,6 +33,7 @@ SEGMENTERS: Final = Published(
     build=build,
     weights_file="sam.pt",
     twins={"vit_b": "medsam"},
+    resizable=False,
 )
 """Model folders of segmenters, and the published checkpoints that become one."""
 
