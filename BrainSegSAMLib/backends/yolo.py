@@ -139,7 +139,7 @@ class _Fit:
     def of(cls, shape: Sequence[int], image_size: int) -> _Fit:
         rows, columns = shape
         factor = image_size / max(rows, columns)
-        resized = round(rows * factor), round(columns * factor)
+        resized = max(1, round(rows * factor)), max(1, round(columns * factor))
         lacking = [(image_size - side) % STRIDE for side in resized]
         above, left = (side // 2 for side in lacking)
         return cls((rows, columns), resized, (above, lacking[0] - above, left, lacking[1] - left))
