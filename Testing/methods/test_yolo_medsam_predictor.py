@@ -207,6 +207,13 @@ def test_settings_that_cannot_be_used_are_refused(values: dict[str, Any], says: 
         YoloMedSAMSettings.from_dict(values)
 
 
+def test_settings_that_would_change_nothing_are_refused() -> None:
+    YoloMedSAMSettings(confidence=0.4).check_used(by_detector=True)
+    YoloMedSAMSettings(margin_mm=5.0).check_used(by_detector=False)
+    with pytest.raises(InputError, match="margin_mm changes nothing where a detector finds the boxes"):
+        YoloMedSAMSettings(margin_mm=5.0).check_used(by_detector=True)
+
+
 def test_a_composed_model_runs_from_its_folder(
     random_model: Path, random_segmenter: Path, random_tracker: Path, tmp_path: Path, write_case: Callable[..., Path]
 ) -> None:
@@ -221,6 +228,10 @@ def test_a_composed_model_runs_from_its_folder(
     assert made.training["composed_of"]["segmenter"]["name"] == load_model(random_segmenter).name
     with pytest.raises(ModelError, match="boxes come from a detector"):
         compose(random_tracker, random_segmenter, tmp_path / "tracked")
+    with pytest.raises(InputError, match="confidence changes nothing where a prior finds the boxes"):
+        compose(random_model, random_segmenter, tmp_path / "sure", settings={"confidence": 0.4})
+    with pytest.raises(InputError, match="minimum_slices changes nothing"):
+        load_predictor(tmp_path / "boxed", overrides={"minimum_slices": 3})
     edited = json.loads((tmp_path / "boxed" / "model.json").read_text())
     edited["regions"] = edited["regions"][::-1]
     shutil.copytree(tmp_path / "boxed", tmp_path / "edited")

@@ -86,6 +86,7 @@ def describe(
             f"'{source.name}' is of the method '{source.method}'; boxes come from a detector, which is of "
             f"'{DETECTOR_METHOD}', or from a model that segments by itself."
         )
+    chosen.check_used(by_detector=source.method == DETECTOR_METHOD)
     parts = _parts(source, segmenter)
     shown = segmenter_inputs(segmenter, source, chosen)
     licences = dict.fromkeys(part.licence for part in parts.values())

@@ -154,6 +154,7 @@ def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, obje
     for_prior = {name: value for name, value in overrides.items() if has_prior and name not in NAMES}
     own = {name: value for name, value in overrides.items() if name not in for_prior}
     settings = YoloMedSAMSettings.from_dict({**model.settings, **own})
+    settings.check_used(by_detector=not has_prior)
     source: BoxSource
     if has_prior:
         prior = load_predictor(folder / PRIOR_FOLDER, device=device, trust=trust, overrides=for_prior)
