@@ -145,7 +145,9 @@ class Given:
         self._masks = masks
 
     def predict(self, image: Image, *, progress: Progress | None = None) -> Segmentation:
-        return Segmentation(image.geometry, self.model.scheme, painted(self.model.scheme, self._masks), image.name)
+        record = {"settings": {"mirroring": True}, "notes": ["Look at lesion 2."]}
+        found = painted(self.model.scheme, self._masks)
+        return Segmentation(image.geometry, self.model.scheme, found, image.name, record)
 
 
 def test_a_priors_lesions_are_drawn_anew_and_its_small_ones_kept() -> None:
@@ -168,6 +170,8 @@ def test_a_priors_lesions_are_drawn_anew_and_its_small_ones_kept() -> None:
     assert dice(found.mask("Core"), core) > 0.9
     assert not found.mask("Active").any()
     assert found.mask("Whole")[small].all()
+    assert found.record["boxes_from"]["settings"] == {"mirroring": True}
+    assert found.record["notes"] == ["Look at lesion 2."], "what a prior has to say is not lost"
     larger = replace(settings, margin_mm=4.0)
     wide = YoloMedSAMPredictor(
         model("yolo_medsam", NESTED), larger, source=PriorBoxes(prior, larger), segmenter=segmenter, device="cpu"

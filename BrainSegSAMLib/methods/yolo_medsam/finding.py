@@ -111,7 +111,7 @@ class PriorBoxes:
             pieces, _ = label_components(large)
             for boxes in boxes_by_component(pieces, settings.plane, kind=kind).values():
                 tracks.append(Track(tuple(_larger(box, margin, shape) for box in boxes), kind, 1.0))
-        return Found(tracks, kept, _origin(self._prior.model))
+        return Found(tracks, kept, {**_origin(self._prior.model), **segmented.record})
 
 
 def _origin(model: Model) -> dict[str, Any]:

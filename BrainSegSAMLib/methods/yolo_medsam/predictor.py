@@ -97,7 +97,7 @@ class YoloMedSAMPredictor:
         names = self._model.scheme.names
         notes = list(source.get("notes", ()))
         if not tracks:
-            notes.append("No box was found, so there was nothing to segment.")
+            notes.append("No box was found, so nothing was drawn.")
         return {
             "model": self._model.name,
             "model_version": self._model.version,
