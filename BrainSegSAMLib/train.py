@@ -28,6 +28,7 @@ from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, desc
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.ssnet.tracker_training import train_tracker
 from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
+from .methods.yolo_medsam.detector_training import COLUMNS as DETECTION_COLUMNS
 from .methods.yolo_medsam.detector_training import train_detector
 from .methods.yolo_medsam.medsam_training import train_medsam
 from .methods.yolo_medsam.sam_config import SamTrainingConfig
@@ -300,7 +301,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):
-            measure = "Dice " if name in model.scheme.names else ""  # a column is a region, or a measure itself
+            measure = "" if name in DETECTION_COLUMNS else "Dice "  # other columns are regions
             score = f"{measure}{value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
             yield f"  {name}: {score}"
     yield f"The model lies in {model.folder}."

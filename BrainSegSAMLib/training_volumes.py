@@ -152,7 +152,9 @@ def make_volume(
     if settings.brain:
         brain = ndimage.binary_fill_holes((pictures > 0).any(axis=0))
         objects += objects_of(BRAIN, brain, geometry, minimum_mm3=settings.minimum_object_mm3)
-    heads = {plane: head_crop(pictures, plane) for plane in settings.planes}
+    # What is labelled is seen, even where the pictures are black.
+    shown = np.maximum(pictures, np.logical_or.reduce(list(truth.values())))
+    heads = {plane: head_crop(shown, plane) for plane in settings.planes}
     return TrainingVolume(image.name, pictures, tuple(objects), truth, geometry.spacing_zyx_mm, heads)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from BrainSegSAMLib.backends.sam_architecture import SamArchitecture
+from BrainSegSAMLib.backends.sam_grid import prepare
 from BrainSegSAMLib.boxes import box_around
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
@@ -97,8 +98,36 @@ def test_picture_and_objects_fit_each_other_on_the_square(pictures: str) -> None
         picture, masks = on_square(item, [0, 1], config, architecture, rng)
         assert picture.shape == (3, 64, 64)
         both = masks.any(0)
-        bright = picture[0] > (picture[0][both].mean() + picture[0][~both].median()) / 2
+        around = picture[0][~both].median().clamp(min=0.0)  # SAM's padding is 0, brighter than the tissue here
+        bright = picture[0] > (picture[0][both].mean() + around) / 2
         assert (bright & both).sum() / (bright | both).sum() > 0.75
+
+
+def test_changes_of_a_slice_do_not_depend_on_its_objects() -> None:
+    """Features of a changed slice are kept once for all objects, so one that is pushed out of sight moves nothing."""
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels[:, 0:3, 0:3] = 1
+    labels[:, 12:18, 18:24] = 2
+    grey = np.random.default_rng(0).uniform(50, 60, SHAPE) + 100 * (labels > 0)
+    image = Image(Geometry.axis_aligned(SHAPE), {"a": grey.astype(np.float32)}, "v")
+    config = replace(CONFIG, augmentation_probability=1.0, largest_zoom=1.5, translation=0.1)
+    item = training_slices(make_volume(image, labels, ["a"], SCHEME, config.volumes), config, weight=1.0)[5]
+    unseen = 0
+    for seed in range(12):
+        drawn = [on_square(item, [n], config, SMALL, np.random.default_rng(seed)) for n in range(2)]
+        assert drawn[0][0].equal(drawn[1][0])
+        _, both = on_square(item, [0, 1], config, SMALL, np.random.default_rng(seed), masks_only=True)
+        assert both.equal(torch.cat([drawn[0][1], drawn[1][1]]))
+        unseen += int(not both[0].any())
+    assert 0 < unseen < 12
+
+
+@pytest.mark.parametrize("pictures", ["window", "medsam", "sam"])
+def test_an_unchanged_picture_is_that_of_prediction(pictures: str) -> None:
+    architecture = replace(SMALL, pictures=pictures)
+    item = training_slices(volume(), CONFIG, weight=1.0)[2]
+    picture, _ = on_square(item, [0], CONFIG, architecture, None)
+    assert picture.equal(prepare(item.frame[None], architecture)[0])
 
 
 # ---- boxes ----------------------------------------------------------------------------------------------------------

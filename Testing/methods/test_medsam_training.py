@@ -26,6 +26,7 @@ from BrainSegSAMLib.boxes import box_around
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import Cancelled, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.image import Image
 from BrainSegSAMLib.intensity import as_frames
 from BrainSegSAMLib.itk import image_of, simpleitk
 from BrainSegSAMLib.labels import LabelScheme
@@ -34,10 +35,11 @@ from BrainSegSAMLib.methods.yolo_medsam.medsam_training import train_medsam
 from BrainSegSAMLib.methods.yolo_medsam.sam_config import SamTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.sam_fitting import Learner, SamFit
 from BrainSegSAMLib.methods.yolo_medsam.sam_validation import TITLE, by_network, score_volumes, true_boxes
+from BrainSegSAMLib.methods.yolo_medsam.samples import training_slices
 from BrainSegSAMLib.models.store import Model, load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from BrainSegSAMLib.scores import dice
-from BrainSegSAMLib.training_volumes import TrainingVolume, load_volumes
+from BrainSegSAMLib.training_volumes import TrainingVolume, load_volumes, make_volume
 
 SHAPE = (14, 48, 48)
 ARCHITECTURE = {
@@ -206,6 +208,26 @@ def test_only_the_mask_decoder_is_fine_tuned(volumes: list[TrainingVolume], star
     assert all(name.startswith("mask_decoder.") for name in changed)
 
 
+def test_a_frozen_encoder_that_encodes_anew_keeps_nothing_for_gradients(
+    volumes: list[TrainingVolume], start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = decoder_config(start, views=0)
+    learner = Learner(job_of(volumes, tmp_path, start=start), config, medsam_training.architecture_of(config))
+    asked: list[bool] = []
+    original = learner.forward.encode_images
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        asked.append(torch.is_grad_enabled())
+        return original(images)
+
+    monkeypatch.setattr(learner.forward, "encode_images", encode)
+    learner.losses(learner.batch(0, None), encoded=False)["total"].backward()
+    assert asked == [False]
+    gradients = {name for name, value in learner.network.named_parameters() if value.grad is not None}
+    assert "mask_decoder.mask_tokens.weight" in gradients
+    assert all(name.startswith("mask_decoder.") for name in gradients)
+
+
 def test_kept_image_features_give_the_losses_of_features_computed_anew(
     volumes: list[TrainingVolume], start: Path, tmp_path: Path
 ) -> None:
@@ -302,9 +324,15 @@ def test_no_network_begins_with_weights_that_have_seen_its_left_out_cases(
     smaller = replace(tuned, start_from=str(work), architecture={**ARCHITECTURE, "depth": 1, "global_att_blocks": [0]})
     with pytest.raises(InputError, match="another architecture"):
         train_medsam(cases, smaller, template(tmp_path / "second"), work=tmp_path / "work")
-    (work / "fold_1" / "weights.pt").unlink()
-    with pytest.raises(InputError, match="no network 'fold_1'"):
+    (work / "final" / "weights.pt").unlink()
+    with pytest.raises(InputError, match="no network 'final'"):
         train_medsam(cases, replace(tuned, start_from=str(work)), template(tmp_path / "second"), work=tmp_path / "work")
+    assert not (tmp_path / "work").exists(), "said before anything is trained"
+    (tmp_path / "nnunet.work").mkdir()
+    (tmp_path / "nnunet.work" / "prepared.json").write_text("{}")
+    foreign = replace(tuned, start_from=str(tmp_path / "nnunet.work"))
+    with pytest.raises(InputError, match="holds no training of SAM"):
+        train_medsam(cases, foreign, template(tmp_path / "second"), work=tmp_path / "work")
 
 
 def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(
@@ -341,6 +369,39 @@ def test_training_stops_when_whole_volumes_get_no_better(
     assert [item.iterations for item in done] == [2]
 
 
+def test_validation_looks_with_the_encoder_that_was_learned(
+    volumes: list[TrainingVolume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one volume alone decides: its features at one look are not those at the next."""
+    encoded: list[str] = []
+    original = SamSegmenter.encode
+
+    def encode(self: SamSegmenter, *given: Any, **named: Any) -> Any:
+        encoded.append(hash_of_weights(self.forward.network.image_encoder.state_dict()))
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(SamSegmenter, "encode", encode)
+    config = replace(CONFIG, patience=5, validate_every=1)
+    job = job_of(volumes[:2], tmp_path, validation=volumes[2:3])
+    sam_fitting.fit(job, config, medsam_training.architecture_of(config), progress=Progress())
+    assert len(set(encoded)) == len(encoded) == 2
+
+
+def test_labels_on_black_are_learned_and_scored_where_the_head_alone_is_shown() -> None:
+    grey, labels = np.zeros(SHAPE, dtype=np.float32), np.zeros(SHAPE, dtype=np.uint8)
+    grey[:, 20:40, 20:40] = np.random.default_rng(0).uniform(100, 200, (SHAPE[0], 20, 20))
+    labels[3:6, 2:8, 2:8] = 1
+    image = Image(Geometry.axis_aligned(SHAPE), {"flair": grey}, "v")
+    config = replace(CONFIG, head_only=True)
+    volume = make_volume(image, labels, ["flair"], SCHEME, config.volumes)
+    for item in training_slices(volume, config, weight=1.0):
+        assert item.masks([0]).sum() == 36
+    architecture = medsam_training.architecture_of(config)
+    segmenter = SamSegmenter(build(architecture), architecture)
+    with by_network(segmenter, "axial", head_only=True) as segment:
+        score_volumes(segment, [volume], {0: "whole"}, plane="axial", fold=0, progress=Progress())
+
+
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +415,9 @@ def test_training_stops_when_whole_volumes_get_no_better(
         ({"region_weights": [0, 0]}, "nothing to learn"),
         ({"region_weights": [1, -1]}, "is negative"),
         ({"box_jitter": -1}, "box_jitter is -1; it must be 0 to 200"),
+        ({"region_weights": [1, float("nan")]}, "is negative"),
         ({"patience": 2, "validation_share": 0}, "stopping early needs patients"),
+        ({"patience": 2, "validate_every": 3}, "validate_every is 3; it must be at most iterations"),
         ({"epochs": 5}, "There is no setting epochs for training SAM on boxes"),
     ],
 )

@@ -58,7 +58,7 @@ from .slices import background_slices, known_boxes, slices_of
 WEIGHTS_FILE: Final = "detector.pt"
 TITLE: Final = "Boxes on slices that were not learned from"
 CASE_TITLE: Final = "Boxes on slices that were not learned from, by case"
-_COLUMNS: Final = ("precision", "recall", "mAP50", "mAP50-95", "boxes found")
+COLUMNS: Final = ("precision", "recall", "mAP50", "mAP50-95", "boxes found")
 _NOTE: Final = (
     "One box for each connected piece of a region of {mm3:g} mm³ or more, on each slice that shows {pixels} or more of "
     "its pixels; slices that show smaller pieces alone do not count. Precision and recall at the confidence where F1 "
@@ -96,7 +96,7 @@ class _Score:
         name: of the case or fold.
         fold: whose network found the boxes.
         together: whether it is of all cases.
-        values: as `_COLUMNS`; None where nothing was to be found.
+        values: as `COLUMNS`; None where nothing was to be found.
     """
 
     name: str
@@ -286,7 +286,7 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     scores = [_Score(i, fold, False, _values([pair], training.detection)) for i, pair in sorted(pairs.items())]
     scores.append(_Score(f"fold {fold}", fold, True, _values(list(pairs.values()), training.detection)))
     for score in scores:
-        named = zip(_COLUMNS, score.values, strict=True)
+        named = zip(COLUMNS, score.values, strict=True)
         found = ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
         progress.log(f"fold {fold}: {score.name}: {found or 'nothing was to be found'}")
     write_json({"way": way, "scores": [asdict(score) for score in scores]}, path)
@@ -310,7 +310,7 @@ def _values(
     pairs: Sequence[tuple[list[SliceBox], list[SliceBox]]], settings: DetectionSettings
 ) -> tuple[float | None, ...]:
     if not any(known for _, known in pairs):
-        return (None,) * len(_COLUMNS)
+        return (None,) * len(COLUMNS)
     score = score_boxes(pairs)
     linked: Pairs = [
         ([box for track in link((i for i in found if i.confidence >= settings.confidence), settings.link)
@@ -325,10 +325,10 @@ def _table(scores: Sequence[_Score], config: DetectorTrainingConfig) -> dict[str
     ordered = sorted(scores, key=lambda score: (score.name, score.fold))
     rows: list[list[Any]] = [[s.name, s.fold, *(_rounded(value) for value in s.values)] for s in ordered]
     scored = [s.values for s in scores if None not in s.values]
-    means = np.mean(np.array(scored, dtype=float), axis=0).tolist() if scored else [None] * len(_COLUMNS)
+    means = np.mean(np.array(scored, dtype=float), axis=0).tolist() if scored else [None] * len(COLUMNS)
     rows.append(["mean", None, *(_rounded(value) for value in means)])
     note = _NOTE.format(mm3=config.minimum_object_mm3, pixels=config.minimum_pixels)
-    return {"columns": ["case", "fold", *_COLUMNS], "rows": rows, "note": note}
+    return {"columns": ["case", "fold", *COLUMNS], "rows": rows, "note": note}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -87,11 +87,11 @@ def cached_embeddings(
     """
     made_by = {"weights": weights, "shape": list(shape)}
     header = folder / _HEADER_FILE
-    if header.exists() and read_json(header) != made_by:
-        progress.log(f"The image features in {folder} were made by other weights; they are computed anew.")
-        shutil.rmtree(folder)
-    write_json(made_by, header)
     try:
+        if header.exists() and read_json(header) != made_by:
+            progress.log(f"The image features in {folder} were made by other weights; they are computed anew.")
+            shutil.rmtree(folder)
+        write_json(made_by, header)
         known = _known(folder, shape)
         missing = list({key: number for number, key in enumerate(keys) if key not in known}.values())
         if missing:

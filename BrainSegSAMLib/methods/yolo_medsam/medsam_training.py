@@ -148,6 +148,9 @@ def train_medsam(
     splits = split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
     starts = _find_starts(config, architecture, splits)
     by_id = {case.case_id: case for case in cases}
+    names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.final else [])
+    for name in names:
+        starts.of(name)
     claim(work, cases, splits, {**config.as_dict(), "start_sha256": starts.sha256}, template)
     volumes = load_volumes(
         cases,
@@ -159,8 +162,7 @@ def train_medsam(
         progress=progress,
     )
     training = _Training(by_id, volumes, splits, config, architecture, starts, template, work, device)
-    networks = len(config.chosen_folds) + (1 if config.final else 0)
-    progress.stage("Training", total=networks * config.iterations, until=1.0)
+    progress.stage("Training", total=len(names) * config.iterations, until=1.0)
     weights, scores = cross_validate(
         config.chosen_folds,
         lambda fold, iterations: _train(training, fold, iterations, progress),
@@ -227,7 +229,10 @@ def _find_starts(
 
 def _of_work_folder(path: Path, architecture: SamArchitecture, splits: Sequence[Sequence[str]]) -> _Starts:
     made_of = read_json(path / MARKER)
-    if _architecture(made_of["config"]["architecture"]) != architecture:
+    described = made_of.get("config", {}).get("architecture")
+    if described is None:
+        raise InputError(f"The work folder {path} holds no training of SAM; start from another one.")
+    if _architecture(described) != architecture:
         raise InputError(f"The networks in the work folder {path} have another architecture than this training.")
     if made_of["held_out"] != as_json(splits):
         raise InputError(
@@ -240,6 +245,10 @@ def _of_work_folder(path: Path, architecture: SamArchitecture, splits: Sequence[
 # ---- training -----------------------------------------------------------------------------------------------------
 
 
+def _name(fold: int | None) -> str:
+    return "final" if fold is None else f"fold_{fold}"
+
+
 def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
     """The network of a fold, or of all cases."""
     config = training.config
@@ -250,7 +259,7 @@ def _train(training: _Training, fold: int | None, iterations: int, progress: Pro
         aside = set_aside(learn_from, share=config.validation_share, seed=config.seed, fold=fold)
     ids = [case.case_id for case in learn_from if case.case_id not in aside]
     synthetic = [synthetic_id(seed) for seed in config.synthetic_seeds]
-    name = "final" if fold is None else f"fold_{fold}"
+    name = _name(fold)
     job = SamFit(
         name=name,
         volumes=[training.volumes[i] for i in (*ids, *synthetic)],
@@ -282,10 +291,10 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     def score() -> list[CaseScore]:
         network = build(training.architecture)
         stored = rounded(weights, half=config.half_precision_weights)
-        set_weights(network, stored, weights_path(training.work, f"fold_{fold}"), training.architecture)
+        set_weights(network, stored, weights_path(training.work, _name(fold)), training.architecture)
         segmenter = SamSegmenter(network.to(training.device), training.architecture, precision=config.precision)
         volumes = [training.volumes[case_id] for case_id in training.splits[fold]]
-        with by_network(segmenter, config.plane, head_only=config.head_only) as segment:
+        with by_network(segmenter, config.plane, head_only=config.head_only, progress=progress) as segment:
             return score_volumes(
                 segment, volumes, training.regions, plane=config.plane, fold=fold, progress=progress
             )

@@ -183,6 +183,8 @@ class SamTrainingConfig:
         require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
         require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,
                 "above 0 where patience is, because stopping early needs patients to look at")  # fmt: skip
+        require(self.patience == 0 or self.validate_every <= self.iterations, "validate_every", self.validate_every,
+                f"at most iterations ({self.iterations}) where patience is above 0")  # fmt: skip
         lower, upper = self.lower_percentile, self.upper_percentile
         require(0 <= lower < upper <= 100, "lower_percentile", lower, f"from 0 to below upper_percentile ({upper})")
         require(self.trained == DECODER or self.views == 0, "views", self.views,
@@ -190,7 +192,7 @@ class SamTrainingConfig:
         require(self.trained == ALL or bool(self.start_from), "start_from", "empty",
                 "given where the decoder alone is trained, because random image features teach it nothing")  # fmt: skip
         check_folds(self.folds, self.train_folds, self.held_out)
-        if any(weight < 0 for weight in self.region_weights):
+        if not all(weight >= 0 for weight in self.region_weights):
             raise InputError("A weight in region_weights is negative; use 0 or more.")
         if self.region_weights and not any((*self.region_weights, self.made_up_weight, self.brain_weight)):
             raise InputError("All region_weights are 0, so there is nothing to learn; give one region a weight.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,7 @@ from ...progress import Progress
 from ...scores import mean_dice
 from ...training_volumes import TrainingVolume
 from .embeddings import Embeddings, cached_embeddings
-from .sam_config import DECODER, SamTrainingConfig
+from .sam_config import ALL, DECODER, SamTrainingConfig
 from .sam_validation import Segment, by_network, score_volumes
 from .samples import TrainingSlice, draw_pieces, draw_slices, jittered_boxes, on_square, training_slices
 
@@ -105,10 +105,9 @@ def fit(job: SamFit, config: SamTrainingConfig, architecture: SamArchitecture, *
     frozen = learner.frozen()
     before = hash_of_weights(frozen)
     features = learner.cache(progress) if config.views else None
-    frozen_encoder = config.trained == DECODER
-    with by_network(
-        learner.segmenter, config.plane, head_only=config.head_only, keep=frozen_encoder
-    ) as segment:
+    with ExitStack() as block:
+        # An encoder that does not change sees the volumes that decide when to stop once.
+        segment = block.enter_context(learner.segmenting(progress)) if config.trained == DECODER else None
         task = learner.task(features, segment)
         fitted = fitting.fit(task, config.schedule(job.iterations), folder=job.folder, progress=progress)
     assert hash_of_weights(learner.frozen()) == before, "frozen weights have changed"
@@ -150,12 +149,22 @@ class Learner:
         state: Weights = self.network.state_dict()
         return {name: value for name, value in state.items() if not name.startswith(self.prefix)}
 
-    def task(self, features: Embeddings | None, segment: Segment) -> Task[Batch]:
+    def segmenting(self, progress: Progress) -> AbstractContextManager[Segment]:
+        """A block in which the volumes that decide when to stop are segmented, each encoded once."""
+        return by_network(
+            self.segmenter,
+            self.config.plane,
+            head_only=self.config.head_only,
+            volumes=max(1, len(self.job.validation)) if self.config.trained == DECODER else 1,
+            progress=progress,
+        )
+
+    def task(self, features: Embeddings | None, segment: Segment | None) -> Task[Batch]:
         """What is learned.
 
         Args:
             features: of `slices` in all their views; None: they are encoded anew.
-            segment: with this network, for validation.
+            segment: with this network, for validation; None: as `segmenting`, anew at each look.
         """
         return Task(
             name=self.job.name,
@@ -199,10 +208,11 @@ class Learner:
         return on_square(item, pieces, self.config, self.architecture, rng, masks_only=masks_only)
 
     def _key(self, row: int) -> bytes:
-        """What one view of a slice is made of."""
+        """What one view of a slice is made of, and how precisely it is encoded."""
         number, view = divmod(row, self.config.views)
         item = self.slices[number]
         described: list[Any] = [item.frame.shape, self.architecture.pictures, self.architecture.image_size]
+        described.append(self.job.precision)
         if view:
             config = self.config
             described += [config.changes, config.single_modality_probability, config.seed]
@@ -250,19 +260,22 @@ class Learner:
             batch: as `batch` makes it.
             encoded: whether its pictures are image features already.
         """
+        import torch
         from torch.nn.functional import interpolate
 
         from .loss import mask_loss
 
         device, size = self.job.device, self.architecture.image_size
         pictures = batch.pictures.to(device)
-        features = pictures if encoded else self.forward.encode_images(pictures)
+        with torch.set_grad_enabled(self.config.trained == ALL):  # else the encoder takes less memory
+            features = pictures if encoded else self.forward.encode_images(pictures)
         logits = self.forward.decode(features[batch.owners.to(device)], batch.boxes.to(device))
         logits = interpolate(logits[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
         return mask_loss(logits, batch.targets.to(device).float())
 
-    def _validate(self, weights: Weights, segment: Segment, progress: Progress) -> float:
-        with _holding(self.module, weights):
+    def _validate(self, weights: Weights, segment: Segment | None, progress: Progress) -> float:
+        with _holding(self.module, weights), ExitStack() as block:
+            segment = segment or block.enter_context(self.segmenting(progress))
             scores = score_volumes(
                 segment, self.job.validation, self.job.regions, plane=self.config.plane, fold=0, progress=progress
             )

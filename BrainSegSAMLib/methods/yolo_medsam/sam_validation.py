@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from ...backends.sam import Marks, SamSegmenter
 from ...backends.sam_forward import SamForward
-from ...backends.slice_features import SliceFeatures
+from ...backends.slice_features import DEFAULT_BUDGET_BYTES, SliceFeatures
 from ...boxes import SliceBox, boxes_of
 from ...components import label_components
+from ...intensity import as_frames
 from ...progress import Progress
 from ...prompts import Box, slice_shape, slices_first
 from ...scores import CaseScore, dice
 from ...training_volumes import BoolArray, TrainingVolume
-from .slices import Slices, slices_of
+from .slices import Slices
 
 TITLE = "Cross-validation, masks from true boxes"
 NOTE = (
@@ -52,7 +53,12 @@ def joined(masks: Iterable[tuple[int, BoolArray]], shape_zyx: tuple[int, int, in
 
 @contextmanager
 def by_network(
-    segmenter: SamSegmenter, plane: str, *, head_only: bool = False, keep: bool = False
+    segmenter: SamSegmenter,
+    plane: str,
+    *,
+    head_only: bool = False,
+    volumes: int = 1,
+    progress: Progress | None = None,
 ) -> Iterator[Segment]:
     """Segmenting with a network; image features are freed when the block ends.
 
@@ -60,25 +66,36 @@ def by_network(
         segmenter: the network.
         plane: whose slices are segmented.
         head_only: show it the head alone.
-        keep: image features of all volumes for later calls, because the encoder does not change; else of the last
-            volume alone, for its other regions.
+        volumes: how many of them keep their image features for later calls; they share the memory budget. So the
+            encoder must stay as it is while the block lasts.
+        progress: may cancel between passes of the encoder.
     """
+    budget = DEFAULT_BUDGET_BYTES // volumes
     with ExitStack() as kept:
         known: dict[str, tuple[Slices, SliceFeatures[SamForward]]] = {}
 
         def segment(volume: TrainingVolume, boxes: Boxes) -> Iterable[tuple[int, BoolArray]]:
             if volume.case_id not in known:
-                if not keep:
+                if len(known) >= volumes:
                     kept.close()
                     known.clear()
-                slices = slices_of(volume.pictures, plane, head_only=head_only)
-                known[volume.case_id] = slices, kept.enter_context(segmenter.encode(slices.frames))
+                slices = _shown(volume, plane, head_only)
+                features = segmenter.encode(slices.frames, memory_budget_bytes=budget, progress=progress)
+                known[volume.case_id] = slices, kept.enter_context(features)
             slices, features = known[volume.case_id]
             shape = slice_shape(volume.shape_zyx, plane)
             for index, logits in segmenter.find(features, _marks(boxes, slices)):
                 yield index, slices.on_slice(logits > 0, shape)
 
         yield segment
+
+
+def _shown(volume: TrainingVolume, plane: str, head_only: bool) -> Slices:
+    frames = as_frames(volume.pictures, plane)
+    if not head_only:
+        return Slices(frames)
+    rows, columns = volume.heads[plane]
+    return Slices(frames[:, :, rows, columns], (rows.start, columns.start))
 
 
 def _marks(boxes: Boxes, slices: Slices) -> dict[int, Marks]:

@@ -148,22 +148,20 @@ def on_square(
         return picture(frames)[0], on_grid(masks, size)
     if rng.random() < config.single_modality_probability:
         frames = frames[:, [int(rng.integers(3))] * 3]
-    everything = np.ones((1, 1, *masks.shape[1:]), dtype=bool)  # always in sight, so all changes are made
-    images, shown = augmented(
-        frames, np.concatenate([everything, masks[:, None]]), config.changes, picture, rng
-    )
-    return images[0], shown[1:, 0]
+    # As one object that begins with everything, so it is always in sight and all changes are made.
+    together = np.concatenate([np.ones((1, *masks.shape[1:]), dtype=bool), masks])[None]
+    images, shown = augmented(frames, together, config.changes, picture, rng)
+    return images[0], shown[0, 1:]
 
 
 def _as_square(
     frame: NDArray[np.uint8], masks: NDArray[np.bool_], architecture: SamArchitecture
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(1, 3, rows, columns) and (object, rows, columns), padded where the network does not stretch slices."""
+    """(1, 3, rows, columns), and (object, rows, columns) padded as `prepare` will pad what it does not stretch."""
     if architecture.pictures == "sam":
         rows, columns = frame.shape[1:]
         side = max(rows, columns)
-        space = ((0, 0), (0, side - rows), (0, side - columns))
-        frame, masks = np.pad(frame, space), np.pad(masks, space)
+        masks = np.pad(masks, ((0, 0), (0, side - rows), (0, side - columns)))
     return frame[None], masks
 
 
