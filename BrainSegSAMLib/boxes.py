@@ -103,6 +103,24 @@ def box_around(mask: BoolArray) -> Box:
 def boxes_of(
     components_zyx: NDArray[np.int32], plane: str, *, kind: int = 0, minimum_pixels: int = 1
 ) -> list[SliceBox]:
+    """The boxes of all components of a volume, see `boxes_by_component`.
+
+    Args:
+        components_zyx: int32 (z, y, x), axes LPS.
+        plane: a key of `prompts.PLANES`.
+        kind: what the components are.
+        minimum_pixels: a component that shows with fewer pixels on a slice has no box there.
+
+    Returns:
+        In the order of the slices, on each in the order of the components.
+    """
+    of_each = boxes_by_component(components_zyx, plane, kind=kind, minimum_pixels=minimum_pixels)
+    return sorted((item for _, boxes in sorted(of_each.items()) for item in boxes), key=lambda item: item.index)
+
+
+def boxes_by_component(
+    components_zyx: NDArray[np.int32], plane: str, *, kind: int = 0, minimum_pixels: int = 1
+) -> dict[int, list[SliceBox]]:
     """The boxes of each component of a volume on each slice that shows it.
 
     What is one piece in 3-D has one box on a slice, even where the slice cuts it into several.
@@ -114,17 +132,17 @@ def boxes_of(
         minimum_pixels: a component that shows with fewer pixels on a slice has no box there.
 
     Returns:
-        In the order of the slices, on each in the order of the components.
+        Number of the component → its boxes, in the order of the slices.
     """
     from scipy import ndimage
 
-    found = []
+    found: dict[int, list[SliceBox]] = {}
     for index, numbers in enumerate(slices_first(components_zyx, plane)):
         for position, sides in enumerate(ndimage.find_objects(numbers)):
             if sides is not None and np.count_nonzero(numbers[sides] == position + 1) >= minimum_pixels:
                 rows, columns = sides
                 edges = (columns.start - 0.5, rows.start - 0.5, columns.stop - 0.5, rows.stop - 0.5)
-                found.append(SliceBox(index, edges, kind))
+                found.setdefault(position + 1, []).append(SliceBox(index, edges, kind))
     return found
 
 

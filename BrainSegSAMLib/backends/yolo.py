@@ -6,10 +6,11 @@ AGPL-3.0 (see `yolo_package.LICENCE`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,13 +76,30 @@ class YoloDetector:
         for first in range(0, len(frames), batch_size):
             batch = np.ascontiguousarray(frames[first : first + batch_size])
             fit = _Fit.of(batch.shape[2:], image_size)
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.precision == "bf16"):
+            with torch.inference_mode(), self._computing(device.type):
                 answer = self.network(fit.apply(torch.from_numpy(batch).to(device)))
             for number, rows in enumerate(self._strongest(answer, confidence, overlap)):
                 found += fit.boxes(rows, first + number)
             if progress is not None:
                 progress.advance(len(batch))
         return found
+
+    @contextmanager
+    def _computing(self, device: str) -> Iterator[None]:
+        """In the network's precision, but its last layer always in single: bfloat16 cannot tell pixel 600 from 602."""
+        import torch
+
+        def whole(_: object, inputs: tuple[list[Tensor]]) -> tuple[list[Tensor]]:
+            torch.set_autocast_enabled(device, False)
+            return ([features.float() for features in inputs[0]],)
+
+        layers: Any = self.network.model
+        hook = layers[-1].register_forward_pre_hook(whole)
+        try:
+            with torch.autocast(device, torch.bfloat16, self.precision == "bf16"):
+                yield
+        finally:
+            hook.remove()
 
     def _strongest(self, answer: object, confidence: float, overlap: float) -> list[Tensor]:
         """The boxes that stay, of each slice: (box, 6) with corners, confidence and class."""
@@ -139,7 +157,7 @@ class _Fit:
     def of(cls, shape: Sequence[int], image_size: int) -> _Fit:
         rows, columns = shape
         factor = image_size / max(rows, columns)
-        resized = round(rows * factor), round(columns * factor)
+        resized = max(1, round(rows * factor)), max(1, round(columns * factor))
         lacking = [(image_size - side) % STRIDE for side in resized]
         above, left = (side // 2 for side in lacking)
         return cls((rows, columns), resized, (above, lacking[0] - above, left, lacking[1] - left))

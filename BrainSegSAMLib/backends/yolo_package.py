@@ -33,7 +33,8 @@ def ultralytics() -> Any:
     Raises:
         DependencyError: where it is not installed; the message gives the command and the licence.
     """
-    if "ultralytics" not in sys.modules:
+    ours = "ultralytics" not in sys.modules
+    if ours:
         _prepare()
     try:
         package = importlib.import_module("ultralytics")
@@ -42,9 +43,10 @@ def ultralytics() -> Any:
             f"Detectors need the Python package '{error.name}'; install it with: {install_command()}. Note that "
             f"{LICENCE}"
         ) from error
-    settings = package.settings
-    # Loggers of other firms, synchronisation, hub: all of its switches.
-    settings.update({name: False for name, value in settings.items() if isinstance(value, bool) and value})
+    if ours:  # else its settings lie in the user's home, and are not ours to change
+        settings = package.settings
+        # Loggers of other firms, synchronisation, hub: all of its switches.
+        settings.update({name: False for name, value in settings.items() if isinstance(value, bool) and value})
     return package
 
 

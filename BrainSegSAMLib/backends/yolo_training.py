@@ -109,7 +109,7 @@ def train(job: YoloTraining, architecture: YoloArchitecture, *, progress: Progre
         Cancelled: when the progress was cancelled.
     """
     ultralytics()
-    with _generators_kept():
+    with _process_kept():
         try:
             trainer = _trainer(job, architecture, progress)
             done: YoloTrained = trainer.finished() or trainer.run()
@@ -320,14 +320,16 @@ def _copied(network: Any) -> Weights:
 
 
 @contextlib.contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Give the global generators back as they were."""
+def _process_kept() -> Iterator[None]:
+    """Give the global generators, and the threads that Ultralytics takes on a CPU, back as they were."""
     import torch
 
     own, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
+    threads = torch.get_num_threads()
     with torch.random.fork_rng():
         try:
             yield
         finally:
             random.setstate(own)
             np.random.set_state(numpys)  # noqa: NPY002
+            torch.set_num_threads(threads)

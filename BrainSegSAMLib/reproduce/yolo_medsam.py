@@ -31,6 +31,7 @@ from ..methods.yolo_medsam.measuring import FOUND_BOXES, TRUE_BOXES, Measured, m
 from ..methods.yolo_medsam.segmenter import METHOD as SEGMENTER
 from ..methods.yolo_medsam.segmenter import Segmenter, load_segmenter
 from ..models.catalogue import find_model
+from ..models.published import ANY_MODALITY
 from ..models.store import Model, load_model
 from ..progress import Progress
 from ..runs import RECORD_VERSION, versions
@@ -40,6 +41,8 @@ TABLE_1: Final = {"YOLOv5s": (0.91669, None, 0.86116, 0.63171), "YOLOv5l": (0.93
 """Precision, recall (not given), mAP50, mAP50-95. Source: Zhou & Yu, Table 1."""
 TABLE_2: Final = {"SAM": 0.692, "MedSAM": 0.723, "MedSAM, fine-tuned": 0.889}
 """Dice; the paper does not say of what boxes, nor how it is averaged. Source: Zhou & Yu, Table 2."""
+
+_SPLIT_BY: Final = {"folds": "patients", "patient": "patients", "slice": "slices"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Result:
         detection: of all cases together.
         recall: share of the known boxes that the linked ones find.
         seen: part → ids of the cases that it has learned from: its numbers there say nothing.
-        tables: detector → the table of its own training.
+        tables: detector, and how its training was split → the table of that training.
     """
 
     regions: tuple[str, ...]
@@ -109,13 +112,15 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> Result:
     if wrong:
         raise InputError(f"What is compared must be detectors and segmenters; {', '.join(wrong)} is neither.")
     own = load_model(model.folder / SEGMENTER_FOLDER)
+    described = load_model(model.folder / DETECTOR_FOLDER)
+    _check_names([described, own, *others])
     of_segmenters = {part.name: part for part in (*(other for other in others if other.method == SEGMENTER), own)}
-    modalities = {name: None for part in (model, *of_segmenters.values()) for name in part.modalities if name != "any"}
+    modalities = {name: None for part in (model, *of_segmenters.values()) for name in part.modalities}
+    modalities.pop(ANY_MODALITY, None)
     cases = labelled_cases(job.source, list(modalities))
     check_output(job.output)
     device = resolve_device(job.device)
     progress.stage("Loading the models", until=0.02)
-    described = load_model(model.folder / DETECTOR_FOLDER)
     detector = load_detector(described, device=device, trust=job.trust, precision=job.precision)
     segmenters: dict[str, Segmenter] = {
         name: load_segmenter(part, device=device, trust=job.trust, precision=job.precision)
@@ -138,10 +143,23 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> Result:
         score_boxes([(one.found, one.known) for one in measured.values()]),
         share_found([(one.linked, one.known) for one in measured.values()]),
         {name: sorted(set(part.training.get("cases", ())) & set(measured)) for name, part in parts.items()},
-        {one.name: one.results[DETECTOR_TABLE] for one in (described, *others) if DETECTOR_TABLE in one.results},
-    )
+        {_with_split(part): part.results[DETECTOR_TABLE] for part in (described, *others)
+         if DETECTOR_TABLE in part.results},
+    )  # fmt: skip
     write_json(_record(job, model, device, result), job.output)
     return result
+
+
+def _check_names(models: Sequence[Model]) -> None:
+    hashes: dict[str, str] = {}
+    for one in models:
+        if hashes.setdefault(one.name, one.sha256) != one.sha256:
+            raise InputError(f"Two of the models are called '{one.name}'; rename one, so that tables tell them apart.")
+
+
+def _with_split(detector: Model) -> str:
+    split = detector.training.get("settings", {}).get("split")
+    return f"{detector.name}, split by {_SPLIT_BY[split]}" if split in _SPLIT_BY else detector.name
 
 
 def _record(job: ReproduceJob, model: Model, device: str, result: Result) -> dict[str, Any]:
@@ -218,15 +236,19 @@ def _numbers(texts: Sequence[str]) -> dict[int, int]:
 
 
 def _table_1(result: Result) -> Iterator[str]:
-    yield f"{'Table 1: boxes, slice by slice':<44}{'P':>9}{'R':>9}{'mAP50':>9}{'mAP50-95':>10}"
-    for name, values in TABLE_1.items():
-        yield f"{'paper, split by slices: ' + name:<44}" + _cells(values)
     score = result.detection
-    here = (score.precision, score.recall, score.map50, score.map50_95)
-    yield f"{f'measured, {len(result.cases)} cases':<44}" + _cells(here)
+    rows: dict[str, Sequence[float | None]] = {
+        **{f"paper, split by slices: {name}": values for name, values in TABLE_1.items()},
+        f"measured, {len(result.cases)} cases": (score.precision, score.recall, score.map50, score.map50_95),
+        **{f"left out in training: {name}": table["rows"][-1][2:6] for name, table in result.tables.items()},
+    }
+    wide = max(44, *(len(name) + 1 for name in rows))
+    yield f"{'Table 1: boxes, slice by slice':<{wide}}{'P':>9}{'R':>9}{'mAP50':>9}{'mAP50-95':>10}"
+    for name, values in rows.items():
+        yield f"{name:<{wide}}" + _cells(values)
+    yield "Measured: one box for each connected piece of a region on each slice, however small."
     for name, table in result.tables.items():
-        mean = table["rows"][-1][2:6]
-        yield f"{name + ': on what its training left out':<44}" + _cells(mean)
+        yield f"Left out in training, {name}: {table.get('note', '')}"
     yield f"Linked boxes find {result.recall:.3f} of the known boxes (IoU 0.5 or more)."
 
 

@@ -103,7 +103,7 @@ def detector_of(fold: int, work: Path, recipe: Recipe) -> Detector:
     assert isinstance(config, DetectorTrainingConfig)
     architecture = config.network(len(template.scheme.regions))
     network = _loaded(build_yolo(architecture), work, fold, half=config.half_precision_weights)
-    detection = config.detection()
+    detection = config.detection(template.settings.get("detection"))
     return Detector(
         template, YoloDetector(network, architecture), detection, config.lower_percentile, config.upper_percentile
     )

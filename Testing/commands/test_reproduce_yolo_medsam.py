@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,11 +44,11 @@ def composed(tmp_path: Path, random_segmenter: Path, monkeypatch: pytest.MonkeyP
     folder = tmp_path / "detector"
     folder.mkdir()
     (folder / "weights.pt").write_bytes(b"stand-in")
-    table = {"columns": ["case", "fold", "P", "R", "mAP50", "mAP50-95", "found"], "note": "",
+    table = {"columns": ["case", "fold", "P", "R", "mAP50", "mAP50-95", "found"], "note": "Large ones only.",
              "rows": [["mean", None, 0.5, 0.4, 0.3, 0.2, 0.1]]}  # fmt: skip
     write_model(
         Model(folder, "boxer", "Boxer", "yolo_detector", ("flair",), LabelScheme.plain({"lesion": 1}), "MIT",
-              results={DETECTOR_TABLE: table}, training={"cases": ["b", "c"]}),
+              results={DETECTOR_TABLE: table}, training={"cases": ["b", "c"], "settings": {"split": "slice"}}),
         files=["weights.pt"],
     )  # fmt: skip
     made = compose(folder, random_segmenter, tmp_path / "both")
@@ -76,7 +77,10 @@ def test_the_papers_tables_stand_beside_what_is_measured(
     output = tmp_path / "numbers.json"
     assert reproduce(composed, source, output, "--label-values", "4=1") == 0
     shown = capsys.readouterr().out
-    for expected in ("0.861", "0.889", "measured, 2 cases", "boxer has learned from b", "0.500    0.400    0.300"):
+    left_out = r"left out in training: boxer, split by slices +0\.500    0\.400    0\.300"
+    assert re.search(left_out, shown)
+    assert "Left out in training, boxer, split by slices: Large ones only." in shown
+    for expected in ("0.861", "0.889", "measured, 2 cases", "boxer has learned from b"):
         assert expected in shown
     numbers = json.loads(output.read_text())
     assert numbers["detection"]["map50"] == pytest.approx(0.995, abs=0.01), "COCO's 101 points end at the last box"
@@ -99,8 +103,12 @@ def test_segmenters_are_compared_and_other_models_refused(
     output = tmp_path / "numbers.json"
     assert reproduce(composed, source, output, "--label-values", "4=1", "--compare", str(other.folder)) == 0
     assert "measured: lesion, before" in capsys.readouterr().out
+    shutil.copytree(random_segmenter, tmp_path / "alike")
+    namesake = replace(load_model(tmp_path / "alike"), modalities=("flair",))
+    write_model(namesake)
     for more, says in (
         (["--compare", str(random_model)], "is neither"),
+        (["--compare", str(namesake.folder)], "Two of the models are called 'random-segmenter'"),
         (["--label-values", "4"], "pairs of numbers as 4=3"),
         (["--label-values", "7=1"], "holds the label 4"),
         (["--labels", "1"], "takes neither --labels"),

@@ -18,6 +18,7 @@ if importlib.util.find_spec("ultralytics") is None:
 from BrainSegSAMLib import train as command
 from BrainSegSAMLib.backends.weights import read_weights
 from BrainSegSAMLib.backends.yolo_network import build
+from BrainSegSAMLib.boxes import SliceBox, box_around
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
@@ -165,6 +166,31 @@ def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(cases: list
     assert not list(tmp_path.rglob("settings.json")), "Ultralytics' settings lie elsewhere"
     again = train_detector(cases, config, template(tmp_path / "again"), work=tmp_path / "work_whole")
     assert again.weights[0].sha256 == whole.weights[0].sha256
+
+
+def test_scores_are_those_of_the_models_own_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a case without a lesion has none: a mean that counted it as 0 or 1 would say something about it."""
+
+    def find(detector: Any, pictures: Any, settings: Any, **_: Any) -> list[SliceBox]:
+        bright = pictures[0] > 150
+        shown = np.flatnonzero(bright.sum(axis=(1, 2)) > 50).tolist()
+        return [SliceBox(index, box_around(bright[index]), 0, 0.5) for index in shown]
+
+    monkeypatch.setattr(detector_training, "find_boxes", find)
+    cases = find_cases(write_cases(tmp_path / "cases", "xyz", empty="x"), modalities=["flair"])
+    config = replace(CONFIG, epochs=1, train_folds=(0,), final=False, held_out=(("x", "y"), ("z",)))
+    found = []
+    for confidence in (0.4, 0.6):
+        asked = replace(template(tmp_path / f"at_{confidence}"), settings={"detection": {"confidence": confidence}})
+        model = train_detector(cases, config, asked, work=tmp_path / "work")
+        assert model.settings["detection"]["confidence"] == confidence
+        empty, shown, mean = model.results[CASE_TITLE]["rows"]
+        assert empty == ["x", 0, None, None, None, None, None]
+        assert shown[2:] == mean[2:]
+        found.append(mean[-1])
+    assert found == [1.0, 0.0]
 
 
 def test_training_begins_with_the_weights_of_a_file(cases: list[Case], tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ is known: the lesion is an ellipsoid along the grid's axes.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +19,11 @@ import pytest
 from numpy.typing import NDArray
 
 from BrainSegSAMLib.boxes import SliceBox, box_around
-from BrainSegSAMLib.errors import Cancelled, InputError
+from BrainSegSAMLib.errors import Cancelled, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Image, Segmentation
 from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.methods.contract import Predictor
 from BrainSegSAMLib.methods.yolo_medsam.config import YoloMedSAMSettings
 from BrainSegSAMLib.methods.yolo_medsam.detector import Detector
@@ -75,7 +78,6 @@ def test_what_is_in_the_boxes_is_the_lesion() -> None:
     (lesion,) = found.record["lesions"]
     assert lesion["region"] == "lesion"
     assert lesion["slices"] == [5, 15]
-    assert found.record["volume_mm3"]["lesion"] == pytest.approx(found.volume_ml("lesion") * 1000, abs=1e-3)
     asked = predictor._segmenter.network.asked  # type: ignore[attr-defined]
     assert asked == list(range(5, 16)), "slices without a box are not looked at"
 
@@ -143,7 +145,9 @@ class Given:
         self._masks = masks
 
     def predict(self, image: Image, *, progress: Progress | None = None) -> Segmentation:
-        return Segmentation(image.geometry, self.model.scheme, painted(self.model.scheme, self._masks), image.name)
+        record = {"settings": {"mirroring": True}, "notes": ["Look at lesion 2."]}
+        found = painted(self.model.scheme, self._masks)
+        return Segmentation(image.geometry, self.model.scheme, found, image.name, record)
 
 
 def test_a_priors_lesions_are_drawn_anew_and_its_small_ones_kept() -> None:
@@ -166,6 +170,8 @@ def test_a_priors_lesions_are_drawn_anew_and_its_small_ones_kept() -> None:
     assert dice(found.mask("Core"), core) > 0.9
     assert not found.mask("Active").any()
     assert found.mask("Whole")[small].all()
+    assert found.record["boxes_from"]["settings"] == {"mirroring": True}
+    assert found.record["notes"] == ["Look at lesion 2."], "what a prior has to say is not lost"
     larger = replace(settings, margin_mm=4.0)
     wide = YoloMedSAMPredictor(
         model("yolo_medsam", NESTED), larger, source=PriorBoxes(prior, larger), segmenter=segmenter, device="cpu"
@@ -205,8 +211,15 @@ def test_settings_that_cannot_be_used_are_refused(values: dict[str, Any], says: 
         YoloMedSAMSettings.from_dict(values)
 
 
+def test_settings_that_would_change_nothing_are_refused() -> None:
+    YoloMedSAMSettings(confidence=0.4).check_used(by_detector=True)
+    YoloMedSAMSettings(margin_mm=5.0).check_used(by_detector=False)
+    with pytest.raises(InputError, match="margin_mm changes nothing where a detector finds the boxes"):
+        YoloMedSAMSettings(margin_mm=5.0).check_used(by_detector=True)
+
+
 def test_a_composed_model_runs_from_its_folder(
-    random_model: Path, random_segmenter: Path, tmp_path: Path, write_case: Callable[..., Path]
+    random_model: Path, random_segmenter: Path, random_tracker: Path, tmp_path: Path, write_case: Callable[..., Path]
 ) -> None:
     from BrainSegSAMLib import cli
     from BrainSegSAMLib.methods.yolo_medsam.composing import compose
@@ -217,6 +230,18 @@ def test_a_composed_model_runs_from_its_folder(
         "yolo_medsam", load_model(random_model).modalities, load_model(random_model).scheme
     )
     assert made.training["composed_of"]["segmenter"]["name"] == load_model(random_segmenter).name
+    with pytest.raises(ModelError, match="boxes come from a detector"):
+        compose(random_tracker, random_segmenter, tmp_path / "tracked")
+    with pytest.raises(InputError, match="confidence changes nothing where a prior finds the boxes"):
+        compose(random_model, random_segmenter, tmp_path / "sure", settings={"confidence": 0.4})
+    with pytest.raises(InputError, match="minimum_slices changes nothing"):
+        load_predictor(tmp_path / "boxed", overrides={"minimum_slices": 3})
+    edited = json.loads((tmp_path / "boxed" / "model.json").read_text())
+    edited["regions"] = edited["regions"][::-1]
+    shutil.copytree(tmp_path / "boxed", tmp_path / "edited")
+    (tmp_path / "edited" / "model.json").write_text(json.dumps(edited))
+    with pytest.raises(ModelError, match=r"does not fit .* compose it again"):
+        load_predictor(tmp_path / "edited")
     grid = Geometry.axis_aligned((12, 32, 32), (2.0, 2.0, 2.0))
     write_case(tmp_path / "cases" / "a", grid, modalities=made.modalities)
     arguments = ["predict", "--model", str(tmp_path / "boxed"), "--input", str(tmp_path / "cases"), "--output"]

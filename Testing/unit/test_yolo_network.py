@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if importlib.util.find_spec("ultralytics") is None:
 
 from BrainSegSAMLib.backends import yolo_package
 from BrainSegSAMLib.backends.checkpoints import save_checkpoint
-from BrainSegSAMLib.backends.yolo import load
+from BrainSegSAMLib.backends.yolo import YoloDetector, load
 from BrainSegSAMLib.backends.yolo_architecture import OFFICIAL, YoloArchitecture, named
 from BrainSegSAMLib.backends.yolo_network import begin_with, build, read_published
 from BrainSegSAMLib.errors import DependencyError, InputError, ModelError
@@ -113,6 +114,18 @@ def test_boxes_stay_inside_the_slice_and_none_is_an_empty_list(network: Any, tmp
         assert -0.5 <= row0 < row1 <= 39.5
     assert detector.detect(frames, image_size=64, confidence=0.9999, overlap=0.5) == []
     assert detector.detect(frames[:0], image_size=64, confidence=0.5, overlap=0.5) == []
+    thin = np.zeros((1, 3, 1, 200), dtype=np.uint8)
+    assert detector.detect(thin, image_size=64, confidence=0.9999, overlap=0.5) == []
+
+
+def test_boxes_are_not_rounded_to_bfloat16(network: Any) -> None:
+    """Which has 8 bits: from pixel 256 on, it knows every second one."""
+    frames = np.random.default_rng(2).integers(0, 255, (1, 3, 640, 640), dtype=np.uint8)
+    found = YoloDetector(network, SMALL, "bf16").detect(frames, image_size=640, confidence=0.05, overlap=0.9)
+    corners = np.array([item.box[2:] for item in found]) + 0.5
+    between = corners[(corners > 256) & (corners < 640)]
+    assert len(between) > 10
+    assert np.count_nonzero(between % 2) > 0.9 * len(between)
 
 
 def test_files_of_ultralytics_are_read_without_running_them(network: Any, published: Path, tmp_path: Path) -> None:
@@ -150,6 +163,13 @@ def test_without_the_package_a_sentence_names_command_and_licence(monkeypatch: p
     monkeypatch.setitem(sys.modules, "ultralytics", None)
     with pytest.raises(DependencyError, match=r"pip install \"ultralytics.*AGPL-3.0"):
         yolo_package.ultralytics()
+
+
+def test_settings_of_a_package_that_somebody_else_imported_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = SimpleNamespace(settings={"sync": True})
+    monkeypatch.setitem(sys.modules, "ultralytics", theirs)
+    assert yolo_package.ultralytics() is theirs
+    assert theirs.settings == {"sync": True}
 
 
 def test_nothing_is_looked_up_or_left_behind(tmp_path: Path) -> None:

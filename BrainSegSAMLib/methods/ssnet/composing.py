@@ -10,6 +10,7 @@ from ...errors import ModelError
 from ...labels import DEFAULT_COLOURS_RGB, LabelScheme, Region
 from ...models.composed import check_free, origins, write_composed
 from ...models.store import Model, check_name, load_model
+from .. import OTHER_METHODS
 from .config import SSNetSettings
 from .tracker import METHOD as TRACKER_METHOD
 from .tracker import tracker_inputs
@@ -77,7 +78,7 @@ def describe(
     chosen = SSNetSettings.from_dict(settings or {})
     if tracker.method != TRACKER_METHOD:
         raise ModelError(f"'{tracker.name}' is of the method '{tracker.method}'; a tracker is of '{TRACKER_METHOD}'.")
-    if prior.method in (METHOD, TRACKER_METHOD):
+    if prior.method in (METHOD, *OTHER_METHODS):
         raise ModelError(f"'{prior.name}' is of the method '{prior.method}'; the prior must be a model that segments.")
     shown = [modality for group in tracker_inputs(tracker, prior, chosen.inputs) for modality in group]
     licences = dict.fromkeys((prior.licence, tracker.licence))

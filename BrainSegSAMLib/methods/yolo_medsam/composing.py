@@ -11,6 +11,7 @@ from ...intensity import MAX_CHANNELS
 from ...models.composed import check_free, origins, write_composed
 from ...models.published import ANY_MODALITY
 from ...models.store import Model, check_name, load_model
+from .. import OTHER_METHODS
 from .config import YoloMedSAMSettings
 from .detector import METHOD as DETECTOR_METHOD
 from .segmenter import METHOD as SEGMENTER_METHOD
@@ -80,11 +81,12 @@ def describe(
             f"'{segmenter.name}' is of the method '{segmenter.method}'; what draws masks in boxes is of "
             f"'{SEGMENTER_METHOD}'."
         )
-    if source.method in (METHOD, SEGMENTER_METHOD):
+    if source.method != DETECTOR_METHOD and source.method in (METHOD, *OTHER_METHODS):
         raise ModelError(
             f"'{source.name}' is of the method '{source.method}'; boxes come from a detector, which is of "
             f"'{DETECTOR_METHOD}', or from a model that segments by itself."
         )
+    chosen.check_used(by_detector=source.method == DETECTOR_METHOD)
     parts = _parts(source, segmenter)
     shown = segmenter_inputs(segmenter, source, chosen)
     licences = dict.fromkeys(part.licence for part in parts.values())

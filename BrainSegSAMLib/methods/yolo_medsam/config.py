@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from ...backends.devices import PRECISIONS
+from ...errors import InputError
 from ...intensity import MAX_CHANNELS
 from ...prompts import PLANES
 from ...settings import read_settings, require
@@ -56,6 +57,20 @@ class YoloMedSAMSettings:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(len(self.inputs) <= MAX_CHANNELS, "inputs", self.inputs, f"at most {MAX_CHANNELS} modalities")
 
+    def check_used(self, *, by_detector: bool) -> None:
+        """Refuse settings that would change nothing, so that nobody believes they did.
+
+        Args:
+            by_detector: whether a detector finds the boxes, and not a prior.
+
+        Raises:
+            InputError: naming the first of them.
+        """
+        names, source = (_OF_A_PRIOR, "a detector") if by_detector else (_OF_A_DETECTOR, "a prior")
+        for name in names:
+            if getattr(self, name) != getattr(type(self), name):
+                raise InputError(f"The setting {name} changes nothing where {source} finds the boxes; leave it out.")
+
     def as_dict(self) -> dict[str, Any]:
         """For `model.json` and records; `from_dict` reads it back."""
         return {**asdict(self), "inputs": list(self.inputs)}
@@ -69,5 +84,8 @@ class YoloMedSAMSettings:
         """
         return read_settings(cls, values, purpose="boxes and their masks")
 
+
+_OF_A_DETECTOR: Final = ("confidence", "minimum_slices")
+_OF_A_PRIOR: Final = ("plane", "margin_mm", "minimum_lesion_mm3")
 
 NAMES: Final = frozenset(one.name for one in fields(YoloMedSAMSettings))

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...boxes import SliceBox, iou
+from ...boxes import SliceBox, by_slice, iou
 
 THRESHOLDS: Final = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """Of IoU; mAP50 is at the first, mAP50-95 the mean over all."""
@@ -95,9 +95,9 @@ def share_found(cases: Pairs, *, minimum_iou: float = THRESHOLDS[0]) -> float:
     """
     hits = total = 0
     for found, known in cases:
-        for index in {item.index for item in known}:
-            there = [item for item in known if item.index == index]
-            shared = _shared([item for item in found if item.index == index], there)
+        found_on = by_slice(found)
+        for index, there in by_slice(known).items():
+            shared = _shared(found_on.get(index, []), there)
             hits += int(np.count_nonzero((shared >= minimum_iou).any(axis=0)))
             total += len(there)
     return hits / total if total else 1.0
@@ -113,11 +113,12 @@ def _judge(
     known_kinds: list[int] = []
     for found, known in cases:
         known_kinds += [item.kind for item in known]
-        for index in sorted({item.index for item in found}):
-            surest_first = sorted((i for i in found if i.index == index), key=lambda item: -item.confidence)
+        known_on = by_slice(known)
+        for index, there in sorted(by_slice(found).items()):
+            surest_first = sorted(there, key=lambda item: -item.confidence)
             confidences += [item.confidence for item in surest_first]
             kinds += [item.kind for item in surest_first]
-            right.append(_claims(_shared(surest_first, [item for item in known if item.index == index])))
+            right.append(_claims(_shared(surest_first, known_on.get(index, []))))
     return np.concatenate(right), np.array(confidences), np.array(kinds), np.array(known_kinds)
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ...backends.yolo import YoloDetector, load
 from ...backends.yolo_architecture import YoloArchitecture
 from ...boxes import SliceBox, Track, link
-from ...errors import InputError, ModelError
+from ...errors import ModelError
 from ...image import Image
-from ...intensity import LOWER_PERCENTILE, MAX_CHANNELS, UPPER_PERCENTILE, windowed
+from ...intensity import LOWER_PERCENTILE, MAX_CHANNELS, UPPER_PERCENTILE, picture_of
 from ...models.store import Model
 from ...progress import Progress
 from .detector_config import DetectionSettings
@@ -45,12 +45,9 @@ class Detector:
         """The model's modalities of an image as the network sees them: uint8 (3, z, y, x).
 
         Raises:
-            InputError: as `intensity.windowed`, with the image's name.
+            InputError: as `intensity.picture_of`.
         """
-        try:
-            return windowed(image.channels, self.model.modalities, lower=self.lower, upper=self.upper)
-        except InputError as error:
-            raise InputError(f"{image.name}: {error}") from error
+        return picture_of(image, self.model.modalities, lower=self.lower, upper=self.upper)
 
     def find(self, pictures: NDArray[np.uint8], *, progress: Progress | None = None) -> tuple[Track, ...]:
         """The lesions of a volume.

@@ -27,7 +27,8 @@ class DetectionSettings:
         image_size: to which the longer side of a slice is resized, in pixels.
         head_only: whether slices are cropped to the head first.
         confidence: of a box, at least.
-        overlap: IoU above which only the surer one of two boxes of a kind stays.
+        overlap: IoU above which only the surer one of two boxes of a kind stays; networks of YOLO26 see to that
+            themselves.
         link: when boxes of neighbouring slices are of one lesion.
 
     Raises:
@@ -66,7 +67,7 @@ class DetectionSettings:
 
 @dataclass(frozen=True)
 class DetectorTrainingConfig:
-    """Settings of one training of a detector; the defaults are the paper's, with whole patients left out.
+    """Settings of one training of a detector: by default the paper's, but random weights and whole patients left out.
 
     Attributes:
         architecture: a name of `backends.yolo_architecture.OFFICIAL`, or the numbers of another network of its
@@ -79,7 +80,7 @@ class DetectorTrainingConfig:
         upper_percentile: likewise.
         minimum_object_mm3: smaller connected pieces of a region have no boxes.
         minimum_pixels: a piece that shows with fewer pixels on a slice has no box there, and a slice without any box
-            that shows one is left out of the training.
+            that shows one is left out of training and scores.
         background_share: of the slices that show the head but nothing of any region, how many are learned from.
         split: "folds": cross-validation, patients left out in turn. "patient": one network, patients dealt 6:2:2 to
             training, validation and test. "slice": the same with slices, as in the paper, which lets it know the
@@ -115,7 +116,8 @@ class DetectorTrainingConfig:
         precision: "fp32", "bf16", or "auto": bf16 where the processor has it.
         validation_share: share of a fold's training patients that are set aside to choose the best epoch.
         patience: epochs without a better score of these patients after which training stops; 0: nobody is set aside,
-            and the last weights are kept.
+            and the last weights are kept. With the splits "patient" and "slice" there is a part for validation whatever
+            the patience, and the best weights are kept.
         workers: processes that load pictures; on a CPU there are none.
         half_precision_weights: store the weights as 16-bit numbers. What is scored are the rounded weights.
         seed: of everything that is drawn.
@@ -194,9 +196,17 @@ class DetectorTrainingConfig:
         """The folds that are trained."""
         return self.train_folds or tuple(range(self.folds))
 
-    def detection(self) -> DetectionSettings:
-        """How the detector shall look at volumes."""
-        return DetectionSettings(plane=self.plane, image_size=self.image_size, head_only=self.head_only)
+    def detection(self, chosen: Mapping[str, Any] | None = None) -> DetectionSettings:
+        """How the detector shall look at volumes: as in training.
+
+        Args:
+            chosen: further settings, e.g. "detection" of a recipe's model.
+
+        Raises:
+            InputError: for a name that is no setting, or a value that cannot be used.
+        """
+        as_trained = {"plane": self.plane, "image_size": self.image_size, "head_only": self.head_only}
+        return DetectionSettings.from_dict({**(chosen or {}), **as_trained})
 
     def network(self, classes: int) -> YoloArchitecture:
         """The network that the settings ask for.

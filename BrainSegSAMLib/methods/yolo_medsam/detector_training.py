@@ -26,6 +26,7 @@ from ...models.store import Model
 from ...progress import Progress
 from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes
 from ...trainings import (
+    as_json,
     check_template,
     claim,
     cross_validate,
@@ -59,9 +60,10 @@ TITLE: Final = "Boxes on slices that were not learned from"
 CASE_TITLE: Final = "Boxes on slices that were not learned from, by case"
 COLUMNS: Final = ("precision", "recall", "mAP50", "mAP50-95", "boxes found")
 _NOTE: Final = (
-    "Every slice that shows the head; one box for each connected piece of a region. Precision and recall at the "
-    "confidence where F1 is highest, IoU 0.5. 'Boxes found' is the share of the known boxes with which a box of a "
-    "linked track has an IoU of 0.5, at the model's own confidence."
+    "One box for each connected piece of a region of {mm3:g} mm³ or more, on each slice that shows {pixels} or more of "
+    "its pixels; slices that show smaller pieces alone do not count. Precision and recall at the confidence where F1 "
+    "is highest, IoU 0.5. 'Boxes found' is the share of the known boxes with which a box of a linked track has an IoU "
+    "of 0.5, at the model's own confidence."
 )
 
 
@@ -94,13 +96,13 @@ class _Score:
         name: of the case or fold.
         fold: whose network found the boxes.
         together: whether it is of all cases.
-        values: as `COLUMNS`.
+        values: as `COLUMNS`; None where nothing was to be found.
     """
 
     name: str
     fold: int
     together: bool
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]
 
 
 def train_detector(
@@ -137,8 +139,7 @@ def train_detector(
     progress = progress or Progress()
     check_template(template, ())
     architecture = config.network(len(template.scheme.regions))
-    given = template.settings.get("detection", {})
-    detection = DetectionSettings.from_dict({**config.detection().as_dict(), **given})
+    detection = config.detection(template.settings.get("detection"))
     if config.start_from and not Path(config.start_from).is_file():
         raise InputError(f"The setting start_from names '{config.start_from}', but there is no such file.")
     by_id = {case.case_id: case for case in cases}
@@ -268,10 +269,12 @@ def _train(training: _Training, fold: int | None, epochs: int, progress: Progres
 
 
 def _score(training: _Training, fold: int, weights: Weights, progress: Progress) -> list[_Score]:
-    """Scores of the slices left out, kept so that a resumed training does not score twice."""
-    kept = training.work / f"scores_{fold}.json"
-    if kept.exists():
-        return [_Score(row["name"], row["fold"], row["together"], tuple(row["values"])) for row in read_json(kept)]
+    """Scores of the slices left out, kept so that a resumed training does not score twice in the same way."""
+    path = training.work / f"scores_{fold}.json"
+    way = as_json({"detection": training.detection.as_dict(), "half": training.config.half_precision_weights})
+    known = read_json(path) if path.exists() else {}
+    if isinstance(known, dict) and known.get("way") == way:
+        return [_Score(one["name"], one["fold"], one["together"], tuple(one["values"])) for one in known["scores"]]
     network = build(training.architecture)
     stored = rounded(weights, half=training.config.half_precision_weights)
     set_weights(network, stored, weights_path(training.work, f"fold_{fold}"), training.architecture)
@@ -283,9 +286,10 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     scores = [_Score(i, fold, False, _values([pair], training.detection)) for i, pair in sorted(pairs.items())]
     scores.append(_Score(f"fold {fold}", fold, True, _values(list(pairs.values()), training.detection)))
     for score in scores:
-        found = ", ".join(f"{name} {value:.3f}" for name, value in zip(COLUMNS, score.values, strict=True))
-        progress.log(f"fold {fold}: {score.name}: {found}")
-    write_json([asdict(score) for score in scores], kept)
+        named = zip(COLUMNS, score.values, strict=True)
+        found = ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
+        progress.log(f"fold {fold}: {score.name}: {found or 'nothing was to be found'}")
+    write_json({"way": way, "scores": [asdict(score) for score in scores]}, path)
     return scores
 
 
@@ -302,7 +306,11 @@ def _found_and_known(
     return [item for item in found if item.index in indices], [item for item in known if item.index in indices]
 
 
-def _values(pairs: Sequence[tuple[list[SliceBox], list[SliceBox]]], settings: DetectionSettings) -> tuple[float, ...]:
+def _values(
+    pairs: Sequence[tuple[list[SliceBox], list[SliceBox]]], settings: DetectionSettings
+) -> tuple[float | None, ...]:
+    if not any(known for _, known in pairs):
+        return (None,) * len(COLUMNS)
     score = score_boxes(pairs)
     linked: Pairs = [
         ([box for track in link((i for i in found if i.confidence >= settings.confidence), settings.link)
@@ -312,13 +320,19 @@ def _values(pairs: Sequence[tuple[list[SliceBox], list[SliceBox]]], settings: De
     return score.precision, score.recall, score.map50, score.map50_95, share_found(linked)
 
 
-def _table(scores: Sequence[_Score]) -> dict[str, Any]:
-    """One row a score, means in the last row."""
+def _table(scores: Sequence[_Score], config: DetectorTrainingConfig) -> dict[str, Any]:
+    """One row a score, means of those where something was to be found in the last row."""
     ordered = sorted(scores, key=lambda score: (score.name, score.fold))
-    rows: list[list[Any]] = [[s.name, s.fold, *(round(value, 4) for value in s.values)] for s in ordered]
-    means = np.mean([score.values for score in scores], axis=0)
-    rows.append(["mean", None, *(round(float(value), 4) for value in means)])
-    return {"columns": ["case", "fold", *COLUMNS], "rows": rows, "note": _NOTE}
+    rows: list[list[Any]] = [[s.name, s.fold, *(_rounded(value) for value in s.values)] for s in ordered]
+    scored = [s.values for s in scores if None not in s.values]
+    means = np.mean(np.array(scored, dtype=float), axis=0).tolist() if scored else [None] * len(COLUMNS)
+    rows.append(["mean", None, *(_rounded(value) for value in means)])
+    note = _NOTE.format(mm3=config.minimum_object_mm3, pixels=config.minimum_pixels)
+    return {"columns": ["case", "fold", *COLUMNS], "rows": rows, "note": note}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _write(training: _Training, weights: Weights, scores: Sequence[_Score], progress: Progress) -> Model:
@@ -339,8 +353,8 @@ def _write(training: _Training, weights: Weights, scores: Sequence[_Score], prog
         },
         results={
             **template.results,
-            CASE_TITLE: _table([score for score in scores if not score.together]),
-            TITLE: _table([score for score in scores if score.together]),
+            CASE_TITLE: _table([score for score in scores if not score.together], config),
+            TITLE: _table([score for score in scores if score.together], config),
         },
         training=training_record(template, config.as_dict(), cases=learned, synthetic=()),
     )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...boxes import SliceBox, Track, boxes_of
+from ...boxes import SliceBox, Track, boxes_by_component
 from ...components import label_components, remove_small
 from ...geometry import AxisOrder, Geometry
 from ...image import Image
@@ -108,11 +108,10 @@ class PriorBoxes:
             upright = order.apply(mask)
             large = remove_small(upright, geometry.spacing_zyx_mm, min_volume_mm3=settings.minimum_lesion_mm3)
             kept.append(upright & ~large)
-            pieces, count = label_components(large)
-            for number in range(1, count + 1):
-                boxes = boxes_of((pieces == number).astype(np.int32), settings.plane, kind=kind)
+            pieces, _ = label_components(large)
+            for boxes in boxes_by_component(pieces, settings.plane, kind=kind).values():
                 tracks.append(Track(tuple(_larger(box, margin, shape) for box in boxes), kind, 1.0))
-        return Found(tracks, kept, _origin(self._prior.model))
+        return Found(tracks, kept, {**_origin(self._prior.model), **segmented.record})
 
 
 def _origin(model: Model) -> dict[str, Any]:

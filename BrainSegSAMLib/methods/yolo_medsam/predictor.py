@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...boxes import Track
-from ...geometry import AxisOrder, Geometry
+from ...errors import ModelError
+from ...geometry import AxisOrder
 from ...image import Image, Segmentation
 from ...labels import LabelScheme
 from ...models.store import Model, load_model
@@ -65,7 +66,7 @@ class YoloMedSAMPredictor:
         masks = [np.array(mask) for mask in found.kept]
         self._draw(image, order, found.tracks, masks, progress)
         label_map = np.ascontiguousarray(order.undo(painted(self._model.scheme, masks)))
-        record = self._record(geometry, found.tracks, found.record, masks)
+        record = self._record(found.tracks, found.record)
         record["seconds"] = round(time.perf_counter() - started, 3)
         return Segmentation(image.geometry, self._model.scheme, label_map, image.name, record)
 
@@ -92,13 +93,11 @@ class YoloMedSAMPredictor:
             slices[item.kind][item.index] |= mask
             progress.advance()
 
-    def _record(
-        self, geometry: Geometry, tracks: Sequence[Track], source: Mapping[str, Any], masks: Sequence[BoolArray]
-    ) -> dict[str, Any]:
+    def _record(self, tracks: Sequence[Track], source: Mapping[str, Any]) -> dict[str, Any]:
         names = self._model.scheme.names
         notes = list(source.get("notes", ()))
         if not tracks:
-            notes.append("No box was found, so there was nothing to segment.")
+            notes.append("No box was found, so nothing was drawn.")
         return {
             "model": self._model.name,
             "model_version": self._model.version,
@@ -118,10 +117,6 @@ class YoloMedSAMPredictor:
                  "slices": list(track.slices), "box": [round(side, 1) for side in track.box]}
                 for number, track in enumerate(tracks, start=1)
             ],
-            "volume_mm3": {
-                name: round(int(np.count_nonzero(mask)) * geometry.voxel_volume_mm3, 3)
-                for name, mask in zip(names, masks, strict=True)
-            },
             "notes": notes,
         }  # fmt: skip
 
@@ -148,21 +143,40 @@ def load(model: Model, *, device: str, trust: bool, overrides: Mapping[str, obje
     """Load a model folder of the method "yolo_medsam"; called by `methods.load_predictor`.
 
     Settings that the method does not have are handed to the prior, where there is one.
+
+    Raises:
+        ModelError: where a part cannot be used, or what finds the boxes has other regions or modalities than the model.
+        InputError: for settings that cannot be used.
+        DependencyError: where a package that a part needs is not installed.
     """
     folder = model.folder
     has_prior = (folder / PRIOR_FOLDER).is_dir()
     for_prior = {name: value for name, value in overrides.items() if has_prior and name not in NAMES}
     own = {name: value for name, value in overrides.items() if name not in for_prior}
     settings = YoloMedSAMSettings.from_dict({**model.settings, **own})
+    settings.check_used(by_detector=not has_prior)
     source: BoxSource
     if has_prior:
         prior = load_predictor(folder / PRIOR_FOLDER, device=device, trust=trust, overrides=for_prior)
+        _check_fits(prior.model, model)
         source = PriorBoxes(prior, settings)
     else:
         described = load_model(folder / DETECTOR_FOLDER)
+        _check_fits(described, model)
         detector = load_detector(described, device=device, trust=trust, precision=settings.precision)
         source = DetectedBoxes(detector, settings)
     segmenter = load_segmenter(
-        load_model(model.folder / SEGMENTER_FOLDER), device=device, trust=trust, precision=settings.precision
+        load_model(folder / SEGMENTER_FOLDER), device=device, trust=trust, precision=settings.precision
     )
     return YoloMedSAMPredictor(model, settings, source=source, segmenter=segmenter, device=device)
+
+
+def _check_fits(source: Model, model: Model) -> None:
+    """Refuse a model.json that has been edited so that boxes of one region would become another."""
+    own, other = ([(region.name, region.labels) for region in one.scheme.regions] for one in (source, model))
+    lacking = [name for name in source.modalities if name not in model.modalities]
+    if own != other or lacking:
+        raise ModelError(
+            f"The model '{model.name}' does not fit '{source.name}' within it, which finds "
+            f"{', '.join(source.scheme.names)} in {', '.join(source.modalities)}; compose it again."
+        )
