@@ -16,30 +16,48 @@ set(BrainSegSAM_MODULE_RESOURCES
 set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/__init__.py
   BrainSegSAMLib/__main__.py
+  BrainSegSAMLib/augmentation.py
   BrainSegSAMLib/backends/__init__.py
+  BrainSegSAMLib/backends/architecture.py
+  BrainSegSAMLib/backends/attention.py
   BrainSegSAMLib/backends/checkpoints.py
   BrainSegSAMLib/backends/devices.py
   BrainSegSAMLib/backends/nnunet.py
   BrainSegSAMLib/backends/nnunet_child.py
   BrainSegSAMLib/backends/nnunet_training.py
+  BrainSegSAMLib/backends/resizing.py
+  BrainSegSAMLib/backends/sam.py
   BrainSegSAMLib/backends/sam2.py
   BrainSegSAMLib/backends/sam2_architecture.py
-  BrainSegSAMLib/backends/sam2_features.py
   BrainSegSAMLib/backends/sam2_forward.py
   BrainSegSAMLib/backends/sam2_network.py
   BrainSegSAMLib/backends/sam2_package.py
   BrainSegSAMLib/backends/sam2_session.py
   BrainSegSAMLib/backends/sam2_training.py
+  BrainSegSAMLib/backends/sam_architecture.py
+  BrainSegSAMLib/backends/sam_forward.py
+  BrainSegSAMLib/backends/sam_grid.py
+  BrainSegSAMLib/backends/sam_network.py
+  BrainSegSAMLib/backends/slice_features.py
+  BrainSegSAMLib/backends/weights.py
+  BrainSegSAMLib/backends/yolo.py
+  BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_network.py
+  BrainSegSAMLib/backends/yolo_package.py
+  BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
+  BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
+  BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/files.py
+  BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
@@ -58,13 +76,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/nnunet/predictor.py
   BrainSegSAMLib/methods/nnunet/training.py
   BrainSegSAMLib/methods/nnunet/validation.py
-  BrainSegSAMLib/methods/ssnet/augmentation.py
   BrainSegSAMLib/methods/ssnet/clips.py
   BrainSegSAMLib/methods/ssnet/composing.py
   BrainSegSAMLib/methods/ssnet/config.py
   BrainSegSAMLib/methods/ssnet/encoded.py
   BrainSegSAMLib/methods/ssnet/ensemble.py
-  BrainSegSAMLib/methods/ssnet/importing.py
   BrainSegSAMLib/methods/ssnet/lesions.py
   BrainSegSAMLib/methods/ssnet/likeness.py
   BrainSegSAMLib/methods/ssnet/loss.py
@@ -78,11 +94,34 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/ssnet/tracker_validation.py
   BrainSegSAMLib/methods/ssnet/tracking.py
   BrainSegSAMLib/methods/ssnet/zoom.py
+  BrainSegSAMLib/methods/yolo_medsam/baselines.py
+  BrainSegSAMLib/methods/yolo_medsam/composing.py
+  BrainSegSAMLib/methods/yolo_medsam/config.py
+  BrainSegSAMLib/methods/yolo_medsam/dataset.py
+  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
+  BrainSegSAMLib/methods/yolo_medsam/detector.py
+  BrainSegSAMLib/methods/yolo_medsam/detector_config.py
+  BrainSegSAMLib/methods/yolo_medsam/detector_training.py
+  BrainSegSAMLib/methods/yolo_medsam/embeddings.py
+  BrainSegSAMLib/methods/yolo_medsam/finding.py
+  BrainSegSAMLib/methods/yolo_medsam/loss.py
+  BrainSegSAMLib/methods/yolo_medsam/marking.py
+  BrainSegSAMLib/methods/yolo_medsam/measuring.py
+  BrainSegSAMLib/methods/yolo_medsam/medsam_training.py
+  BrainSegSAMLib/methods/yolo_medsam/predictor.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_config.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_fitting.py
+  BrainSegSAMLib/methods/yolo_medsam/sam_validation.py
+  BrainSegSAMLib/methods/yolo_medsam/samples.py
+  BrainSegSAMLib/methods/yolo_medsam/segmenter.py
+  BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
   BrainSegSAMLib/models/catalogue.py
+  BrainSegSAMLib/models/composed.py
   BrainSegSAMLib/models/download.py
+  BrainSegSAMLib/models/published.py
   BrainSegSAMLib/models/schema.py
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
@@ -95,21 +134,30 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
+  BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
-  BrainSegSAMLib/reproduce.py
+  BrainSegSAMLib/reproduce/__init__.py
+  BrainSegSAMLib/reproduce/files.py
+  BrainSegSAMLib/reproduce/ssnet.py
+  BrainSegSAMLib/reproduce/yolo_medsam.py
   BrainSegSAMLib/resample.py
   BrainSegSAMLib/resources.py
   BrainSegSAMLib/runs.py
+  BrainSegSAMLib/scores.py
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
+  BrainSegSAMLib/single_image.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
+  BrainSegSAMLib/training_volumes.py
+  BrainSegSAMLib/trainings.py
   BrainSegSAMLib/volumes.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/ssnet/README.md
+  BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
   Resources/Icons/BrainSegSAM.png
@@ -123,9 +171,12 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/glioma-sam2-tiny/model.json
   Resources/Models/glioma-sam2-tiny/tracker.pt
+  Resources/Models/recipes/glioma-medsam-tiny.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
+  Resources/Models/recipes/glioma-sam-tiny.json
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
+  Resources/Models/recipes/glioma-yolo-tiny.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )

@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_predict(commands)
     _add_track(commands)
+    _add_prompt(commands)
     _add_train(commands)
     _add_models(commands)
     _add_reproduce(commands)
@@ -201,6 +202,30 @@ def _add_track(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _track(options: argparse.Namespace, console: Console, progress: Progress) -> int:
     from .track import run_from_options
+
+    for line in run_from_options(options, progress):
+        console.say(line)
+    return DONE
+
+
+# ---- prompt ---------------------------------------------------------------------------------------------------------
+
+
+def _add_prompt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .prompt import add_arguments
+
+    parser = commands.add_parser(
+        "prompt",
+        help="segment what is boxed on slices of a volume",
+        description="Segment what boxes mark on slices of a volume, with SAM or MedSAM.",
+    )
+    add_arguments(parser)
+    _add_common(parser)
+    parser.set_defaults(action=_prompt)
+
+
+def _prompt(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .prompt import run_from_options
 
     for line in run_from_options(options, progress):
         console.say(line)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .image import Image
 from .prompts import slices_first
 
 LOWER_PERCENTILE: Final = 0.5
@@ -89,6 +90,24 @@ def windowed(
     pictures = [window(channels[name], lower=lower, upper=upper, name=f"The modality {name}") for name in modalities]
     pictures += [pictures[-1]] * (MAX_CHANNELS - len(pictures))
     return np.stack(pictures)
+
+
+def picture_of(
+    image: Image,
+    modalities: Sequence[str],
+    *,
+    lower: float = LOWER_PERCENTILE,
+    upper: float = UPPER_PERCENTILE,
+) -> NDArray[np.uint8]:
+    """One to three modalities of an image as a picture: uint8 (3, z, y, x).
+
+    Raises:
+        InputError: as `windowed`, with the image's name.
+    """
+    try:
+        return windowed(image.channels, modalities, lower=lower, upper=upper)
+    except InputError as error:
+        raise InputError(f"{image.name}: {error}") from error
 
 
 def as_frames(picture_zyx: NDArray[np.uint8], plane: str) -> NDArray[np.uint8]:

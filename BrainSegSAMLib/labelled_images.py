@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cases import Case, load_image
+from .cases import Case, find_cases, load_image
 from .errors import GeometryError, InputError
 from .image import Image
 from .labels import LabelScheme
@@ -26,6 +27,24 @@ class LabelledImage:
 
     image: Image
     labels: NDArray[np.uint8]
+
+
+def labelled_cases(source: Path, modalities: Sequence[str]) -> list[Case]:
+    """The cases of a folder, all of which must have every modality and a reference.
+
+    Raises:
+        InputError: naming the first case that cannot be used.
+    """
+    cases = find_cases(source, modalities=modalities)
+    for case in cases:
+        if case.problem:
+            raise InputError(case.problem)
+        if case.reference is None:
+            raise InputError(
+                f"Case '{case.case_id}' has no reference segmentation, or several; "
+                "name one file of the case '…seg', or list it in a CSV manifest under 'reference'."
+            )
+    return cases
 
 
 def load_labelled(

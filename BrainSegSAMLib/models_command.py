@@ -7,15 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .console import STYLES, parse_setting
-from .errors import ModelError
+from .errors import InputError, ModelError
 from .methods.nnunet.importing import FROM_READER, Origin, import_nnunet, install_nnunet
-from .methods.ssnet.composing import compose
-from .methods.ssnet.importing import SUFFIXES, import_tracker, install_tracker
-from .methods.ssnet.tracker import METHOD as TRACKER
+from .methods.ssnet.composing import compose as compose_ssnet
+from .methods.ssnet.tracker import TRACKERS
+from .methods.yolo_medsam.composing import compose as compose_yolo_medsam
+from .methods.yolo_medsam.segmenter import SEGMENTERS
 from .models.catalogue import find_entry, find_model, installed_models, load_catalogue, models_folder, remove_model
+from .models.published import SUFFIXES, import_checkpoint, install_checkpoint
 from .models.store import Model, load_model
 from .progress import Progress
 
+_PUBLISHED = (TRACKERS, SEGMENTERS)
 _ORIENTATIONS = {"reader": FROM_READER, "stored": None, "LPS": "LPS", "RAS": "RAS"}
 
 
@@ -26,11 +29,12 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     info = actions.add_parser("info", help="everything about one model")
     info.add_argument("name", help="name, or model folder")
     importing = actions.add_parser(
-        "import", help="make a model of a trained nnU-Net v2 (results folder, zip), or a tracker of a SAM 2 checkpoint"
+        "import", help="make a model of a trained nnU-Net v2 (results folder, zip), or of a checkpoint of SAM or SAM 2"
     )
     importing.add_argument(
         "source", type=Path,
-        help="nnU-Net results folder, or zip made by nnU-Net's export; or SAM 2, SAM 2.1 or MedSAM2 checkpoint (.pt)",
+        help="nnU-Net results folder, or zip made by nnU-Net's export; or a checkpoint (.pt, .pth, .safetensors) of "
+        "SAM, MedSAM, SAM 2, SAM 2.1 or MedSAM2",
     )
     importing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
     importing.add_argument("--title", default="", help="name shown to users")
@@ -47,18 +51,31 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("--folds", nargs="+", help="folds to take; all where left out")
     importing.add_argument("--checkpoint", default="checkpoint_final.pth", help="file name of the checkpoints")
     importing.add_argument(
+        "--network", choices=[name for kind in _PUBLISHED for name in kind.architecture.official()],
+        help="of a checkpoint: which network it is, or was fine-tuned from; recognised where left out, but MedSAM and "
+        "MedSAM2 by the file's name alone",
+    )
+    importing.add_argument(
         "--image-size", type=int, metavar="PIXELS",
         help="of a SAM 2 checkpoint: side of the network's input; 1024 where left out, 512 for MedSAM2",
     )
     importing.add_argument("--trust", action="store_true", help="load checkpoints that need arbitrary unpickling")
-    composing = actions.add_parser("compose", help="make an SSNet model of one that segments and a tracker")
-    composing.add_argument("--prior", required=True, help="model whose lesions are tracked: name, or model folder")
-    composing.add_argument("--tracker", required=True, help="tracker: name, or model folder")
+    composing = actions.add_parser(
+        "compose",
+        help="make one model of two: of one that segments and a tracker (SSNet), or of what finds boxes and a "
+        "segmenter (yolo_medsam)",
+    )
+    first = composing.add_mutually_exclusive_group(required=True)
+    first.add_argument("--prior", help="model that segments, whose lesions are tracked or boxed: name, or model folder")
+    first.add_argument("--detector", help="model that finds boxes: name, or model folder")
+    second = composing.add_mutually_exclusive_group(required=True)
+    second.add_argument("--tracker", help="model that tracks the prior's lesions: name, or model folder")
+    second.add_argument("--segmenter", help="model that draws what is in the boxes: name, or model folder")
     composing.add_argument("--name", required=True, help="name of the new model: lower-case letters, digits, . _ -")
     composing.add_argument("--title", default="", help="name shown to users")
     composing.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE",
-        help="a setting of SSNet, e.g. answer=ensemble or ensemble=union; the value is JSON",
+        help="a setting of the method, e.g. answer=ensemble of SSNet or confidence=0.4 of boxes; the value is JSON",
     )
     download = actions.add_parser("download", help="download a model of the catalogue")
     download.add_argument("name")
@@ -73,7 +90,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterabl
 
     Raises:
         ModelError, InputError, DownloadError, OutputError, Cancelled: as the functions of `models`,
-            `methods.nnunet.importing` and `methods.ssnet.composing`.
+            `methods.nnunet.importing` and of the `composing` of methods.
     """
     action: str = options.models_action
     if action == "list":
@@ -134,9 +151,11 @@ def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
     destination = models_folder() / options.name
     if options.source.suffix.lower() in SUFFIXES:
         return describe_model(
-            import_tracker(
+            import_checkpoint(
                 options.source,
                 destination,
+                kinds=_PUBLISHED,
+                network=options.network,
                 image_size=options.image_size,
                 modalities=options.modalities,
                 title=options.title,
@@ -162,9 +181,12 @@ def _import(options: argparse.Namespace, progress: Progress) -> list[str]:
 
 
 def _compose(options: argparse.Namespace) -> list[str]:
+    if options.detector and options.tracker:
+        raise InputError("A tracker follows the lesions of a prior, so give --prior in place of --detector.")
+    compose = compose_ssnet if options.tracker else compose_yolo_medsam
     model = compose(
-        find_model(options.prior),
-        find_model(options.tracker),
+        find_model(options.prior or options.detector),
+        find_model(options.tracker or options.segmenter),
         models_folder() / options.name,
         title=options.title,
         settings=dict(parse_setting(text) for text in options.set),
@@ -176,8 +198,9 @@ def _download(name: str, progress: Progress) -> Model:
     entry = find_entry(name)
     if entry.file is None:
         raise ModelError(f"The model '{name}' comes with BrainSegSAM; there is nothing to download.")
-    install = install_tracker if entry.method == TRACKER else install_nnunet
-    return install(entry, progress=progress)
+    if entry.method in {kind.method for kind in _PUBLISHED}:
+        return install_checkpoint(entry, kinds=_PUBLISHED, progress=progress)
+    return install_nnunet(entry, progress=progress)
 
 
 def _table(rows: Iterable[Iterable[object]]) -> list[str]:

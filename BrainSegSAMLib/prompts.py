@@ -7,6 +7,7 @@ to superior, coronal ones from anterior to posterior, sagittal ones from right t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +69,17 @@ class Prompt:
         """The prompt in words, for messages."""
         return f"The prompt of object {self.object_id} on {self.plane} slice {self.index}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON records: a mask by its number of pixels, points as (column, row, label)."""
+        row: dict[str, Any] = {"object": self.object_id, "plane": self.plane, "slice": self.index}
+        if self.mask is not None:
+            row["mask_pixels"] = int(np.count_nonzero(self.mask))
+        if self.box is not None:
+            row["box"] = list(self.box)
+        if self.points:
+            row["points"] = [[*point, label] for point, label in zip(self.points, self.point_labels, strict=True)]
+        return row
+
 
 def check_prompt(prompt: Prompt, geometry: Geometry) -> None:
     """Refuse a prompt that cannot be meant for a volume.
@@ -92,7 +104,46 @@ def check_prompt(prompt: Prompt, geometry: Geometry) -> None:
     elif prompt.box is not None:
         _check_box(prompt, prompt.box, shape)
     else:
-        _check_points(prompt, shape)
+        check_points(prompt.points, shape, where=prompt.where)
+
+
+def check_box(box: Box, shape: tuple[int, int], *, where: str) -> None:
+    """Refuse a box that is none, or that leaves its slice.
+
+    Args:
+        box: (column0, row0, column1, row1) in pixels.
+        shape: (rows, columns) of the slice.
+        where: whose box it is, for messages.
+
+    Raises:
+        InputError: where it holds NaN or infinity, is inverted, has no area, or reaches beyond the outermost pixels.
+    """
+    column0, row0, column1, row1 = box
+    shown = ", ".join(f"{side:g}" for side in box)
+    if not (np.isfinite(box).all() and column0 < column1 and row0 < row1):
+        raise InputError(f"{where} has the box ({shown}); give column0, row0, column1, row1 with 0 before 1.")
+    if column0 < -0.5 or row0 < -0.5 or column1 > shape[1] - 0.5 or row1 > shape[0] - 0.5:
+        raise InputError(f"{where} has the box ({shown}), which leaves the slice of {shape} (rows, columns).")
+
+
+def check_points(points: Iterable[Iterable[float]], shape: tuple[int, int], *, where: str) -> None:
+    """Refuse points outside their slice.
+
+    Args:
+        points: (column, row) each, in pixels.
+        shape: (rows, columns) of the slice.
+        where: whose points they are, for messages.
+
+    Raises:
+        InputError: where one lies outside the outermost pixels, or holds NaN.
+    """
+    for column, row in points:
+        # Written so that NaN is refused too.
+        if not (-0.5 <= column <= shape[1] - 0.5 and -0.5 <= row <= shape[0] - 0.5):
+            raise InputError(
+                f"{where} has the point ({column:g}, {row:g}) (column, row) outside the slice of {shape} "
+                "(rows, columns)."
+            )
 
 
 def slice_shape(shape_zyx: tuple[int, int, int], plane: str) -> tuple[int, int]:
@@ -131,20 +182,7 @@ def _check_mask(prompt: Prompt, mask: BoolArray, shape: tuple[int, int]) -> None
 
 
 def _check_box(prompt: Prompt, box: Box, shape: tuple[int, int]) -> None:
+    check_box(box, shape, where=prompt.where)
     column0, row0, column1, row1 = box
-    if not (np.isfinite(box).all() and column0 < column1 and row0 < row1):
-        raise InputError(f"{prompt.where} has the box {box}; give column0, row0, column1, row1 with 0 before 1.")
-    if column0 < -0.5 or row0 < -0.5 or column1 > shape[1] - 0.5 or row1 > shape[0] - 0.5:
-        raise InputError(f"{prompt.where} has the box {box}, which leaves the slice of {shape} (rows, columns).")
     if column1 - column0 >= shape[1] - 1 and row1 - row0 >= shape[0] - 1:
         raise InputError(f"{prompt.where} covers the whole slice, so there is no object to tell from the rest.")
-
-
-def _check_points(prompt: Prompt, shape: tuple[int, int]) -> None:
-    for column, row in prompt.points:
-        # Written so that NaN is refused too.
-        if not (-0.5 <= column <= shape[1] - 0.5 and -0.5 <= row <= shape[0] - 0.5):
-            raise InputError(
-                f"{prompt.where} has the point ({column:g}, {row:g}) (column, row) outside the slice of {shape} "
-                "(rows, columns)."
-            )

@@ -19,13 +19,29 @@ from .methods.ssnet.composing import METHOD as SSNET
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER
 from .methods.ssnet.tracker import METHOD as TRACKER
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
+from .methods.yolo_medsam.detector import METHOD as DETECTOR
+from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
+from .methods.yolo_medsam.sam_config import SamTrainingConfig
+from .methods.yolo_medsam.segmenter import METHOD as SAM
 from .models.store import Model, check_described_model
 
 NNUNET: Final = "nnunet"
-METHODS: Final = (NNUNET, TRACKER, SSNET)
+MEDSAM: Final = "medsam"
+YOLO: Final = "yolo"
+METHODS: Final = (NNUNET, TRACKER, SSNET, YOLO, MEDSAM)
+NetworkConfig = TrainingConfig | TrackerTrainingConfig | DetectorTrainingConfig | SamTrainingConfig
+"""Settings of the training of a network."""
 PARTS: Final = (PRIOR_FOLDER, TRACKER_FOLDER)
 """What an SSNet model is made of: keys of its recipe, and folders in the model."""
 
+_CONFIGS: Final[dict[str, type[NetworkConfig]]] = {
+    NNUNET: TrainingConfig,
+    TRACKER: TrackerTrainingConfig,
+    YOLO: DetectorTrainingConfig,
+    MEDSAM: SamTrainingConfig,
+}
+# Where a model's method is called otherwise than the training that makes it.
+_MODEL_METHODS: Final = {YOLO: DETECTOR, MEDSAM: SAM}
 _SECTIONS: Final = {"method", "model", "training", "label_values"}
 _NEEDED: Final = {"name", "title", "modalities", "regions", "licence"}
 _FILLED_IN: Final = {"folder", "weights", "preprocessing", "results", "scheme", "method"}
@@ -38,9 +54,9 @@ class Recipe:
 
     Attributes:
         model: fields of `Model`, as in model.json: name, title, modalities, regions, licence, settings, citations, …
-        training: settings of `TrainingConfig` or `TrackerTrainingConfig`; what is not named keeps its default.
+        training: settings of the method's `NetworkConfig`; what is not named keeps its default.
         label_values: value in the references' files → value in the regions, for those that differ.
-        method: "nnunet" or "sam2_tracker".
+        method: of the training: "nnunet", "sam2_tracker", "yolo" or "medsam".
     """
 
     model: Mapping[str, Any]
@@ -61,20 +77,20 @@ class Recipe:
             raise InputError(f"{path} is the recipe of a model composed of two others, not that of a network.")
         return recipe
 
-    def config(self, overrides: Mapping[str, Any]) -> TrainingConfig | TrackerTrainingConfig:
+    def config(self, overrides: Mapping[str, Any]) -> NetworkConfig:
         """The settings of the training, some of them replaced.
 
         Raises:
             InputError: for a name that is no setting, or a value that cannot be used.
         """
-        kind = TrackerTrainingConfig if self.method == TRACKER else TrainingConfig
-        return kind.from_dict({**self.training, **overrides})
+        return _CONFIGS[self.method].from_dict({**self.training, **overrides})
 
     def template(self, folder: Path) -> Model:
         """The model that it describes, without what training fills in."""
         values = {key: value for key, value in self.model.items() if key != "regions"}
         values |= {key: tuple(values[key]) for key in ("modalities", "citations") if key in values}
-        return Model(folder=folder, method=self.method, scheme=LabelScheme.from_list(self.model["regions"]), **values)
+        method = _MODEL_METHODS.get(self.method, self.method)
+        return Model(folder=folder, method=method, scheme=LabelScheme.from_list(self.model["regions"]), **values)
 
 
 @dataclass(frozen=True, eq=False)

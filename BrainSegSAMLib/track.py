@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.devices import resolve_device
-from .cases import Case, load_image
-from .components import as_rows, statistics
 from .console import parse_setting
-from .errors import InputError, OutputError
-from .files import atomic_path, read_json, sha256_of, write_json
+from .errors import InputError
 from .geometry import Geometry
 from .image import Image, Segmentation
 from .labels import LabelScheme
@@ -26,14 +22,12 @@ from .methods.ssnet.config import DIRECTIONS, TrackingSettings, tracking_setting
 from .methods.ssnet.prompting import PlacedPrompts, prompts_from_mask
 from .methods.ssnet.rules import prompt_extent, reach_of
 from .methods.ssnet.tracker import METHOD, load_tracker
-from .methods.ssnet.tracking import Target, Tracked, track
+from .methods.ssnet.tracking import Target, track
 from .models.catalogue import find_model
 from .models.store import Model, load_model
 from .progress import Progress
 from .prompts import PLANES, Box, Point, Prompt, check_prompt, slices_first
-from .runs import RECORD_VERSION, versions
-from .segmentation_files import LABEL_MAP_SUFFIXES, SEGMENTATION_SUFFIX, write_label_map, write_seg_nrrd
-from .volumes import volume_stem, volume_suffix
+from .single_image import begin_record, caution, check_output, read_image, segmentation_of, write_result
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,10 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
     settings = tracking_settings(job.settings)
     device = resolve_device(job.device)
     model = _tracker_model(job.model)
-    record_path = _check_output(job)
+    files = _files(job)
+    record_path = check_output(job.output, list(files.values()), command="track")
     progress.stage("Reading", until=0.05)
-    image, notes = _load(job.images, model)
+    image, notes = read_image(job.images, model)
     geometry, order = image.geometry.reoriented("LPS")
     upright = Image(geometry, {name: order.apply(array) for name, array in image.channels.items()}, image.name)
     found = _prompts(job, image.geometry)
@@ -117,24 +112,19 @@ def run(job: TrackJob, *, progress: Progress | None = None) -> TrackResult:
         progress=progress.part(image.name, until=0.98),
     )
     progress.check()
-    highest = max(label for region in found.scheme.regions for label in region.labels)
-    label_map = np.ascontiguousarray(order.undo(tracked.owner)).astype(np.uint8 if highest < 256 else np.uint16)
-    segmentation = Segmentation(image.geometry, found.scheme, label_map, image.name)
     record = {
-        **_record(job, model, settings, device, found, tracked),
+        **begin_record("track", model, files, device=device),
         "precision": tracker.precision,
-        "notes": [*_caution(model), *notes, *found.actions, *tracked.notes],
-        "regions": as_rows(statistics(segmentation)),
-        "geometry": image.geometry.as_dict(),
-        "seconds": round(time.time() - started, 3),
+        "settings": {name: getattr(settings, name) for name in TrackingSettings.__dataclass_fields__},
+        "prompts": [prompt.as_dict() for prompt in found.prompts],
+        "zoomed": list(tracked.zoomed),
+        "slices": _extents(tracked.owner, found.prompts),
+        "rules_fired": [firing.as_dict() for firing in tracked.firings],
+        "notes": [*caution(model), *notes, *found.actions, *tracked.notes],
     }
-    segmentation = replace(segmentation, record=record)
-    _write(segmentation, job.output, record_path)
+    segmentation = segmentation_of(tracked.owner, order, found.scheme, image)
+    segmentation = write_result(segmentation, record, output=job.output, record_path=record_path, started=started)
     return TrackResult(segmentation, job.output, record_path)
-
-
-def _caution(model: Model) -> tuple[str, ...]:
-    return (f"{model.title}: a demonstration. {model.intended_use}",) if model.demonstration else ()
 
 
 def _tracker_model(name: str) -> Model:
@@ -147,60 +137,7 @@ def _tracker_model(name: str) -> Model:
     return model
 
 
-def _check_output(job: TrackJob) -> Path:
-    """Where the record goes; refuses at once what cannot be written, or would overwrite other files."""
-    output = job.output
-    suffix = volume_suffix(output)
-    if suffix not in LABEL_MAP_SUFFIXES:
-        raise InputError(
-            f"{output} does not end as a result does; use {SEGMENTATION_SUFFIX} or one of "
-            f"{', '.join(LABEL_MAP_SUFFIXES)}."
-        )
-    if output.resolve() in {path.resolve() for path in (*job.images, *([job.mask] if job.mask else []))}:
-        raise InputError(f"{output} is one of the inputs and would be overwritten; give the result another name.")
-    record = output.with_name(volume_stem(output).removesuffix(".seg") + ".json")
-    if record.exists() and not _is_track_record(record):
-        # Such as the description that BIDS puts beside an image under the image's name.
-        raise InputError(
-            f"The record of {output.name} would overwrite {record}, which is not one; give the result another name."
-        )
-    with atomic_path(output.with_name(f".writable-{output.name}")) as probe:
-        probe.write_bytes(b"")
-    output.with_name(f".writable-{output.name}").unlink(missing_ok=True)
-    return record
-
-
-def _is_track_record(path: Path) -> bool:
-    try:
-        found = read_json(path)
-    except InputError:
-        return False
-    return isinstance(found, dict) and found.get("command") == "track"
-
-
 # ---- inputs -------------------------------------------------------------------------------------------------------
-
-
-def _load(paths: Sequence[Path], model: Model) -> tuple[Image, list[str]]:
-    """The image with its channels in the order in which the network sees them, and what was done to them."""
-    wanted = model.modalities
-    if len(paths) == len(wanted):
-        names = wanted
-    elif len(paths) == 1:
-        names = (volume_stem(paths[0]) or "image",)
-    else:
-        raise InputError(
-            f"{len(paths)} images are given; the tracker '{model.name}' takes one, or {len(wanted)}: "
-            f"{', '.join(wanted)}, in this order."
-        )
-    case = Case(volume_stem(paths[0]) or "image", dict(zip(names, paths, strict=True)))
-    image, actions = load_image(case, names)
-    if len(wanted) > 1 and len(names) == 1:
-        actions.append(
-            f"The tracker was trained on {', '.join(wanted)} together, but sees one image in place of all of them; "
-            "expect less of it."
-        )
-    return image, actions
 
 
 def _prompts(job: TrackJob, stored: Geometry) -> PlacedPrompts:
@@ -227,37 +164,10 @@ def _target(prompt: Prompt, geometry: Geometry, settings: TrackingSettings) -> T
 # ---- outputs ------------------------------------------------------------------------------------------------------
 
 
-def _record(
-    job: TrackJob, model: Model, settings: TrackingSettings, device: str, found: PlacedPrompts, tracked: Tracked
-) -> dict[str, Any]:
-    files: dict[str, Path] = {f"image {index}": path for index, path in enumerate(job.images)}
-    if job.mask is not None:
-        files["mask"] = job.mask
-    return {
-        "record_version": RECORD_VERSION,
-        "command": "track",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "model": {"name": model.name, "sha256": model.sha256},
-        "device": device,
-        "settings": {name: getattr(settings, name) for name in TrackingSettings.__dataclass_fields__},
-        "inputs": {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in files.items()},
-        "prompts": [_prompt_row(prompt) for prompt in found.prompts],
-        "zoomed": list(tracked.zoomed),
-        "slices": _extents(tracked.owner, found.prompts),
-        "rules_fired": [firing.as_dict() for firing in tracked.firings],
-    }
-
-
-def _prompt_row(prompt: Prompt) -> dict[str, Any]:
-    row: dict[str, Any] = {"object": prompt.object_id, "plane": prompt.plane, "slice": prompt.index}
-    if prompt.mask is not None:
-        row["mask_pixels"] = int(np.count_nonzero(prompt.mask))
-    if prompt.box is not None:
-        row["box"] = list(prompt.box)
-    if prompt.points:
-        row["points"] = [[*point, label] for point, label in zip(prompt.points, prompt.point_labels, strict=True)]
-    return row
+def _files(job: TrackJob) -> dict[str, Path]:
+    """What is read: what it is → the file."""
+    files = {f"image {index}": path for index, path in enumerate(job.images)}
+    return files if job.mask is None else {**files, "mask": job.mask}
 
 
 def _extents(owner: NDArray[np.int32], prompts: Sequence[Prompt]) -> dict[str, list[int]]:
@@ -268,18 +178,6 @@ def _extents(owner: NDArray[np.int32], prompts: Sequence[Prompt]) -> dict[str, l
         if len(slices):
             extents[str(prompt.object_id)] = [int(slices[0]), int(slices[-1])]
     return extents
-
-
-def _write(segmentation: Segmentation, output: Path, record_path: Path) -> None:
-    try:
-        record_path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{record_path} of an earlier run cannot be replaced: {error.strerror}.") from error
-    if output.name.lower().endswith(SEGMENTATION_SUFFIX):
-        write_seg_nrrd(segmentation, output)
-    else:
-        write_label_map(segmentation, output)
-    write_json({**segmentation.record, "output": {"file": output.name, "sha256": sha256_of(output)}}, record_path)
 
 
 # ---- command line -------------------------------------------------------------------------------------------------

@@ -18,14 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from .backends.devices import resolve_device
-from .cases import Case, find_cases
 from .console import parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
 from .files import check_writable, output_sentence, write_json
+from .labelled_images import labelled_cases
+from .methods.nnunet.config import TrainingConfig
 from .methods.nnunet.training import TrainingRun, train
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER, compose, describe
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.ssnet.tracker_training import train_tracker
+from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
+from .methods.yolo_medsam.detector_training import COLUMNS as DETECTION_COLUMNS
+from .methods.yolo_medsam.detector_training import train_detector
+from .methods.yolo_medsam.medsam_training import train_medsam
+from .methods.yolo_medsam.sam_config import SamTrainingConfig
 from .models.catalogue import find_model, is_installed
 from .models.store import MODEL_FILE, Model, load_model
 from .progress import Progress
@@ -151,7 +157,7 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
     config = recipe.config(job.overrides)
     template = recipe.template(job.output)
     device = resolve_device(job.device)
-    cases = labelled_cases(job.source, template)
+    cases = labelled_cases(job.source, template.modalities)
     work = job.work_folder
 
     def start(progress: Progress) -> Model:
@@ -159,30 +165,20 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
             return train_tracker(
                 cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
             )
+        if isinstance(config, DetectorTrainingConfig):
+            return train_detector(
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
+            )
+        if isinstance(config, SamTrainingConfig):
+            return train_medsam(
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
+            )
         execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
-    if isinstance(config, TrackerTrainingConfig) and job.at_once > 1:
-        raise InputError("The networks of a tracker are trained one after the other; leave --at-once at 1.")
+    if not isinstance(config, TrainingConfig) and job.at_once > 1:
+        raise InputError(f"Networks of the method {recipe.method} are trained one by one; leave --at-once at 1.")
     return _Plan(template, tuple(case.case_id for case in cases), config.as_dict(), device, start)
-
-
-def labelled_cases(source: Path, template: Model) -> list[Case]:
-    """The cases of a folder, all of which must have every modality and a reference.
-
-    Raises:
-        InputError: naming the first case that cannot be used.
-    """
-    cases = find_cases(source, modalities=template.modalities)
-    for case in cases:
-        if case.problem:
-            raise InputError(case.problem)
-        if case.reference is None:
-            raise InputError(
-                f"Case '{case.case_id}' has no reference segmentation, or several; "
-                "name one file of the case '…seg', or list it in a CSV manifest under 'reference'."
-            )
-    return cases
 
 
 # ---- a model composed of two --------------------------------------------------------------------------------------
@@ -305,6 +301,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):
-            score = f"Dice {value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
+            measure = "" if name in DETECTION_COLUMNS else "Dice "  # other columns are regions
+            score = f"{measure}{value:.3f}" if isinstance(value, (int, float)) else value or "in none of the cases"
             yield f"  {name}: {score}"
     yield f"The model lies in {model.folder}."

@@ -212,6 +212,32 @@ def random_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(model, files=["tracker.pt"]).folder
 
 
+@pytest.fixture(scope="session")
+def random_segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the method "sam": a very small SAM network with random weights."""
+    import torch
+
+    from BrainSegSAMLib.backends.sam_architecture import SamArchitecture
+    from BrainSegSAMLib.backends.sam_network import build
+    from BrainSegSAMLib.labels import LabelScheme
+    from BrainSegSAMLib.models.store import Model, write_model
+
+    architecture = SamArchitecture(
+        image_size=64, embed_dim=16, depth=2, num_heads=2, global_att_blocks=(1,), window_size=3, width=16,
+        decoder_depth=1, decoder_heads=2, decoder_mlp_dim=32, pictures="window",
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("segmenters") / "random-segmenter"
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        torch.save(build(architecture).state_dict(), folder / "sam.pt")
+    model = Model(
+        folder, "random-segmenter", "Random segmenter", "sam", ("any",), LabelScheme.plain({"Object": 1}), "MIT",
+        settings={"architecture": architecture.as_dict(), "windowing": {"lower": 0.5, "upper": 99.5}},
+    )
+    return write_model(model, files=["sam.pt"]).folder
+
+
 @pytest.fixture
 def write_case() -> Callable[..., Path]:
     """Writes a case folder: one file a modality, smooth random contents in a ball, on a given grid."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+from typing import TYPE_CHECKING, Final
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 
@@ -44,6 +48,16 @@ def resolve_precision(name: str, device: str) -> str:
     if name != "auto":
         return name
     return "bf16" if _multiplies_bfloat16(device) else "fp32"
+
+
+def mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """A block in which the device computes as `resolve_precision` has answered."""
+    import torch
+
+    context: contextlib.AbstractContextManager[None] = torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
+    )
+    return context
 
 
 def _multiplies_bfloat16(device: str) -> bool:

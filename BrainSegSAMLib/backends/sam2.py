@@ -2,8 +2,8 @@
 
 The network is sam2's own, put together by `sam2_network` from a `Sam2Architecture`. What sam2's video predictor does
 around it (frames from JPEG files, one object after the other, one direction after the other in one state) is done anew
-for volumes in `sam2_features` (each slice encoded once, for all objects and directions) and `sam2_session` (all objects
-and directions advanced together).
+for volumes in `slice_features` (each slice encoded once, for all objects and directions) and `sam2_session` (all
+objects and directions advanced together).
 
 Source: Ravi et al., SAM 2, arXiv:2408.00714; facebookresearch/sam2 (Apache-2.0), `sam2/modeling`.
 """
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from ..progress import Progress
 from .devices import resolve_device, resolve_precision
 from .sam2_architecture import Sam2Architecture
-from .sam2_features import DEFAULT_BUDGET_BYTES, SliceFeatures
 from .sam2_forward import Sam2Forward
-from .sam2_network import build, read_weights, set_weights
+from .sam2_network import build
 from .sam2_session import Seed, Session
+from .slice_features import DEFAULT_BUDGET_BYTES, SliceFeatures
+from .weights import read_weights, set_weights
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Sam2Tracker:
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
         batch_size: int = 4,
         progress: Progress | None = None,
-    ) -> SliceFeatures:
+    ) -> SliceFeatures[Sam2Forward]:
         """Image features of slices, computed when they are first asked for, once each.
 
         Args:
@@ -83,7 +84,7 @@ class Sam2Tracker:
             progress=progress,
         )
 
-    def begin(self, features: SliceFeatures, seeds: Sequence[Seed]) -> Session:
+    def begin(self, features: SliceFeatures[Sam2Forward], seeds: Sequence[Seed]) -> Session:
         """Start to follow objects; every seed becomes one track with a memory of its own.
 
         Args:

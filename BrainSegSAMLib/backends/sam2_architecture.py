@@ -1,7 +1,7 @@
 """What a SAM 2 network is made of: the official sizes, and smaller ones of our own, as plain numbers.
 
-Building the network from these numbers (`sam2.build`) gives the parameter names of the official checkpoints, so that
-their files load unchanged, and needs none of sam2's configuration files.
+Building the network from these numbers (`sam2_network.build`) gives the parameter names of the official checkpoints, so
+that their files load unchanged, and needs none of sam2's configuration files.
 
 Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, arXiv:2408.00714, 2024, and the configurations
 `sam2/configs/sam2*/*.yaml` of facebookresearch/sam2; MedSAM2 (arXiv:2504.03600) is the tiny size at 512 pixels.
@@ -10,16 +10,16 @@ Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, arXiv:2408.00
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from ..errors import ModelError
+from .architecture import Architecture
 
 _BLOCK = "image_encoder.trunk.blocks"
 
 
 @dataclass(frozen=True)
-class Sam2Architecture:
+class Sam2Architecture(Architecture):
     """The numbers that tell one SAM 2 network from another.
 
     Attributes:
@@ -38,6 +38,8 @@ class Sam2Architecture:
         version: "2.1", or "2", which lacks the temporal encoding of object pointers and the no-object memory.
     """
 
+    FAMILY: ClassVar[str] = "SAM 2"
+
     image_size: int = 1024
     embed_dim: int = 96
     num_heads: int = 1
@@ -52,11 +54,6 @@ class Sam2Architecture:
     num_maskmem: int = 7
     version: str = "2.1"
 
-    def __post_init__(self) -> None:
-        fault = _fault(self)
-        if fault is not None:
-            raise ModelError(f"This SAM 2 architecture cannot be built: {fault}.")
-
     @property
     def backbone_channel_list(self) -> tuple[int, ...]:
         """Channels of the four stages, deepest first."""
@@ -67,37 +64,32 @@ class Sam2Architecture:
         """Side of the coarsest image features that tracking uses, in tokens: a sixteenth of `image_size`."""
         return self.image_size // 16
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: tuples as lists."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    @property
+    def title(self) -> str:
+        """With the version."""
+        return f"SAM {self.version}"
+
+    def fault(self) -> str | None:
+        """Why a network of these numbers cannot be built, or None."""
+        return _fault(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Sam2Architecture:
-        """From what `as_dict` gives; what is left out takes its default.
+    def official(cls) -> Mapping[str, Sam2Architecture]:
+        """`OFFICIAL`."""
+        return OFFICIAL
 
-        Raises:
-            ModelError: an unknown field, a value of the wrong kind, or a network that cannot be built.
+    @classmethod
+    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """Which of `OFFICIAL` a checkpoint is of, from the names and shapes of its parameters; None: of none of them.
+
+        MedSAM2 differs from SAM 2.1 tiny in its image size alone, of which a checkpoint says nothing; it is taken for
+        "sam2.1_tiny".
+
+        Args:
+            shapes: parameter name → shape.
         """
-        known = {field.name: field.default for field in fields(cls)}
-        unknown = sorted(set(data) - set(known))
-        if unknown:
-            raise ModelError(f"A SAM 2 architecture has no field '{unknown[0]}'; it has: {', '.join(known)}.")
-        values = {name: _like(known[name], value, name) for name, value in data.items()}
-        return cls(**values)
-
-
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which of `OFFICIAL` a checkpoint is of, from the names and shapes of its parameters; None: of none of them.
-
-    MedSAM2 differs from SAM 2.1 tiny in its image size alone, of which a checkpoint says nothing; it is taken for
-    "sam2.1_tiny".
-
-    Args:
-        shapes: parameter name → shape.
-    """
-    found = _signature(shapes)
-    return next((name for name, architecture in OFFICIAL.items() if _expected(architecture) == found), None)
+        found = _signature(shapes)
+        return next((name for name, architecture in OFFICIAL.items() if _expected(architecture) == found), None)
 
 
 def _signature(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, ...]:
@@ -140,19 +132,6 @@ def _fault(a: Sam2Architecture) -> str | None:
     if a.d_model % 16 or a.mem_dim % 4 or a.d_model % a.mem_dim:
         return "d_model must be a multiple of 16 and of mem_dim, and mem_dim a multiple of 4"
     return None if a.version in ("2", "2.1") else f"its version is '{a.version}', but there are '2' and '2.1'"
-
-
-def _like(default: Any, value: Any, name: str) -> Any:
-    """`value` with the default's type; lists become tuples."""
-    if isinstance(default, tuple):
-        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
-            return tuple(value)
-        raise ModelError(f"The field '{name}' of a SAM 2 architecture must be a list of whole numbers, not {value!r}.")
-    if type(value) is not type(default):
-        raise ModelError(
-            f"The field '{name}' of a SAM 2 architecture must be of type {type(default).__name__}, not {value!r}."
-        )
-    return value
 
 
 _TINY = Sam2Architecture()

@@ -16,19 +16,44 @@ Source: Ravi et al., SAM 2, arXiv:2408.00714, section 4; facebookresearch/sam2 (
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .attention import attend
+from .devices import mixed_precision
+from .resizing import resized
+
 if TYPE_CHECKING:
     import torch
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet, per channel, as SAM 2 was trained."""
+PIXEL_STD = (0.229, 0.224, 0.225)
 
 Levels = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]
 """Of slices: float (slice, C/8, S/4, S/4), (slice, C/4, S/8, S/8), (slice, C, S/16, S/16) and (slice, S/16·S/16, C),
 where S is the network's image size and C its width: two levels as the mask decoder wants them, the level that tracking
 works on, and the latter's tokens after the first self-attention."""
 
-_ROWS, _SCORES = 512, 2**24  # queries that are answered at a time on a CPU, and scores that are held at most
+
+def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+    """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
+
+    Args:
+        frames: uint8 (slice, 3, rows, columns).
+        image_size: side of the square input; the aspect ratio is not kept, as in sam2.
+
+    Returns:
+        float32 (slice, 3, image_size, image_size) on the CPU.
+    """
+    import torch
+
+    pixels = resized(frames, (image_size, image_size), mode="bicubic")
+    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
+    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
 class Sam2Forward:
@@ -69,13 +94,23 @@ class Sam2Forward:
         return [(width // 8, 4 * side, 4 * side), (width // 4, 2 * side, 2 * side), (width, side, side),
                 (side * side, width)]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        device: torch.device = self.network.device
+        return device
+
+    def encode_slices(self, frames: NDArray[np.uint8]) -> Levels:
+        """Everything that depends on slices alone, from uint8 (slice, 3, rows, columns)."""
+        return self.encode_images(prepare(frames, self.network.image_size).to(self.device))
+
     def encode_images(self, images: torch.Tensor) -> Levels:
         """Everything that depends on slices alone, from network input, float32 (slice, 3, S, S)."""
         import torch
 
         conv2d, interpolate = torch.nn.functional.conv2d, torch.nn.functional.interpolate
         convolutions = self.network.image_encoder.neck.convs  # deepest level first
-        with self._mixed_precision():
+        with mixed_precision(self.device, self._precision):
             fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
             upper = interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
             low = convolutions[1](coarse) + upper
@@ -109,14 +144,14 @@ class Sam2Forward:
         memory, position = self._memory_tokens(spatial, pointers, offset, count)
         keys = memory + position
         rotated = len(spatial) * self.side**2
-        with self._mixed_precision():
+        with mixed_precision(self.device, self._precision):
             for number, layer in enumerate(self.network.memory_attention.layers):
                 if number:
                     tokens = self._self_attention(number, tokens)
                 query = self._rotate(layer.cross_attn_image.q_proj(layer.norm2(tokens)))
                 key = layer.cross_attn_image.k_proj(keys)
                 key = torch.cat([self._rotate(key[:, :rotated]), key[:, rotated:]], dim=1)
-                found = _average(query, key, memory)
+                found = attend(query, key, memory)
                 tokens = tokens + torch.nn.functional.linear(found, *self._projections[number][1])
                 tokens = tokens + layer.linear2(torch.relu(layer.linear1(layer.norm3(tokens))))
         normed: torch.Tensor = self.network.memory_attention.norm(tokens)
@@ -177,21 +212,13 @@ class Sam2Forward:
             memory = memory + (scores <= 0).float()[..., None, None] * network.no_obj_embed_spatial[..., None, None]
         return memory
 
-    def _mixed_precision(self) -> contextlib.AbstractContextManager[None]:
-        import torch
-
-        context: contextlib.AbstractContextManager[None] = torch.autocast(
-            self.network.device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"
-        )
-        return context
-
     def _self_attention(self, number: int, tokens: torch.Tensor) -> torch.Tensor:
         import torch
 
         layer = self.network.memory_attention.layers[number]
         normed = layer.norm1(tokens)
         query, key = (self._rotate(project(normed)) for project in (layer.self_attn.q_proj, layer.self_attn.k_proj))
-        return tokens + torch.nn.functional.linear(_average(query, key, normed), *self._projections[number][0])
+        return tokens + torch.nn.functional.linear(attend(query, key, normed), *self._projections[number][0])
 
     def _memory_tokens(
         self, spatial: Mapping[int, torch.Tensor], pointers: Mapping[int, torch.Tensor], offset: int, count: int
@@ -251,26 +278,3 @@ def _merged_projection(attention: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """An attention's projection of values and its output projection as one: weight and bias."""
     output, value = attention.out_proj, attention.v_proj
     return output.weight @ value.weight, output.weight @ value.bias + output.bias
-
-
-def _average(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Single-headed attention: values (track, token, V) averaged for each query (track, query, C)."""
-    import torch
-
-    if query.device.type != "cpu":
-        attention = torch.nn.functional.scaled_dot_product_attention
-        return attention(query[:, None], key[:, None], value.to(query.dtype)[:, None])[:, 0]
-    # Torch's CPU kernel wants values as wide as keys and is as slow in 16 bits as in 32; plain products are not. They
-    # go by blocks of queries, through the same two buffers again and again.
-    kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else query.dtype
-    query, key, value = (query * query.shape[-1] ** -0.5).to(kind), key.to(kind), value.to(kind)
-    rows = min(_ROWS, query.shape[1], max(64, _SCORES // key.shape[1]))
-    scores, weights = query.new_empty(rows, key.shape[1]), query.new_empty(rows, key.shape[1])
-    found = query.new_empty(*query.shape[:2], value.shape[-1])
-    for one_query, one_key, one_value, one_found in zip(query, key.transpose(1, 2), value, found, strict=True):
-        for part, target in zip(one_query.split(rows), one_found.split(rows), strict=True):
-            count = len(part)
-            torch.mm(part, one_key, out=scores[:count])
-            torch.softmax(scores[:count], dim=-1, out=weights[:count])
-            torch.mm(weights[:count], one_value, out=target)
-    return found

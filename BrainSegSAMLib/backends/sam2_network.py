@@ -1,4 +1,4 @@
-"""Builds SAM 2's network from an architecture's numbers, and gives it the weights of a file.
+"""Builds SAM 2's network from an architecture's numbers; `weights` puts those of a file into it.
 
 The parts are sam2's own classes, put together as the official configurations do, so that parameter names agree with the
 official checkpoints; no configuration file is read.
@@ -8,13 +8,10 @@ Source: Ravi et al., SAM 2, arXiv:2408.00714; facebookresearch/sam2 (Apache-2.0)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DependencyError, ModelError
-from .checkpoints import load_checkpoint
-from .sam2_architecture import Sam2Architecture, recognise
+from ..errors import DependencyError
+from .sam2_architecture import Sam2Architecture
 from .sam2_package import install_command
 
 if TYPE_CHECKING:
@@ -38,62 +35,6 @@ def build(architecture: Sam2Architecture) -> torch.nn.Module:
         ) from error
     network: torch.nn.Module = SAM2Base(**network_arguments(architecture))
     return network.eval()
-
-
-def read_weights(path: Path, *, trust: bool = False) -> dict[str, torch.Tensor]:
-    """Parameters by name from a file, as `load` describes it.
-
-    Raises:
-        ModelError: the file cannot be read, or holds something else.
-    """
-    import torch
-
-    loaded: Mapping[str, Any] = load_checkpoint(path, trust=trust)
-    inner = loaded.get("model", loaded)
-    if not isinstance(inner, Mapping) or not inner or not all(isinstance(v, torch.Tensor) for v in inner.values()):
-        held = ", ".join(str(key) for key in list(loaded)[:5]) or "nothing"
-        raise ModelError(f"'{path}' holds no weights of SAM 2, but: {held}.")
-    return {str(name): value for name, value in inner.items()}
-
-
-def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """Parameter name → shape."""
-    return {name: tuple(value.shape) for name, value in weights.items()}
-
-
-def set_weights(
-    network: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: Path, architecture: Sam2Architecture
-) -> None:
-    """Copy weights into a network after checking that names and shapes agree; `path` is named in messages.
-
-    Raises:
-        ModelError: another size, another version, or no SAM 2 at all.
-    """
-    expected, found = shapes_of(network.state_dict()), shapes_of(weights)
-    if expected != found:
-        raise ModelError(_mismatch(expected, found, path, architecture))
-    network.load_state_dict(dict(weights))
-
-
-def _mismatch(
-    expected: Mapping[str, tuple[int, ...]],
-    found: Mapping[str, tuple[int, ...]],
-    path: Path,
-    architecture: Sam2Architecture,
-) -> str:
-    known, wanted = recognise(found), recognise(expected)
-    if known is not None and known != wanted:
-        asked = f"'{wanted}'" if wanted else "the architecture of this model"
-        return f"'{path}' holds the weights of '{known}', but {asked} is expected; give the file that fits."
-    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    other = sorted(name for name in set(expected) & set(found) if expected[name] != found[name])
-    if len(missing) == len(expected):
-        return f"'{path}' holds no weights of SAM 2: it names its parameters {', '.join(extra[:3])}, …"
-    faults = [f"lacks {len(missing)} parameters, such as '{missing[0]}'"] if missing else []
-    faults += [f"has {len(extra)} that are not known, such as '{extra[0]}'"] if extra else []
-    faults += [f"'{other[0]}' has the shape {found[other[0]]} instead of {expected[other[0]]}"] if other else []
-    version = f"SAM {architecture.version} network"
-    return f"'{path}' does not fit the {version} of this model: it {'; '.join(faults)}. Give the file that fits."
 
 
 def network_arguments(architecture: Sam2Architecture) -> dict[str, Any]:

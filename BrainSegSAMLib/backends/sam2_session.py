@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .sam2_features import SliceFeatures
+from .sam2_forward import Sam2Forward
+from .slice_features import SliceFeatures
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ class _Track:
 class Session:
     """Tracks under way; made by `Sam2Tracker.begin`."""
 
-    def __init__(self, features: SliceFeatures, seeds: Sequence[Seed]) -> None:
+    def __init__(self, features: SliceFeatures[Sam2Forward], seeds: Sequence[Seed]) -> None:
         """Start one track for each seed.
 
         Args:
@@ -105,7 +106,7 @@ class Session:
             raise InputError("Tracking needs at least one prompt.")
         for seed in seeds:
             _check_seed(seed, features.count, features.slice_shape)
-        self._forward = features.forward
+        self._forward = features.encoder
         self._features = features
         # Bounds the memory, whatever the number of tracks; and a CPU's cache prefers little at a time.
         self._batch_size = max(1, _TOKENS // (self._forward.network.num_maskmem * self._forward.side**2))

@@ -17,12 +17,17 @@ from .contract import Predictor
 METHODS: dict[str, str] = {
     "nnunet": "BrainSegSAMLib.methods.nnunet.predictor",
     "ssnet": "BrainSegSAMLib.methods.ssnet.predictor",
+    "yolo_medsam": "BrainSegSAMLib.methods.yolo_medsam.predictor",
 }
 
 # Methods whose models predict nothing by themselves → what to do with such a model.
 OTHER_METHODS: dict[str, str] = {
     "sam2_tracker": "it follows what is marked on a slice. Use it with 'brainsegsam track', or make a model of it and "
     "of one that segments with 'brainsegsam models compose'.",
+    "yolo_detector": "it finds boxes. Make a model of it and of one that segments what is in them with 'brainsegsam "
+    "models compose'.",
+    "sam": "it segments what is boxed on slices. Use it with 'brainsegsam prompt', or make a model of it and of one "
+    "that finds boxes with 'brainsegsam models compose'.",
 }
 
 # Methods that track, and so need the package sam2 beside what Resources/requirements.txt lists.

@@ -25,17 +25,16 @@ from BrainSegSAMLib.backends.checkpoints import load_checkpoint, save_checkpoint
 from BrainSegSAMLib.cases import Case
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.files import read_json
-from BrainSegSAMLib.labelled_images import load_labelled
+from BrainSegSAMLib.labelled_images import labelled_cases, load_labelled
 from BrainSegSAMLib.methods import load_predictor
-from BrainSegSAMLib.methods.ssnet.clips import ORIENTATION
 from BrainSegSAMLib.methods.ssnet.composing import compose
 from BrainSegSAMLib.methods.ssnet.predictor import AGREEMENT_STAGE, SSNetPredictor
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import WEIGHTS_FILE, architecture_of
 from BrainSegSAMLib.models.store import load_model, write_model
 from BrainSegSAMLib.recipes import Recipe
-from BrainSegSAMLib.reproduce import overlap
-from BrainSegSAMLib.train import labelled_cases
+from BrainSegSAMLib.reproduce.ssnet import overlap
+from BrainSegSAMLib.training_volumes import ORIENTATION
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "Resources/Models/recipes"
@@ -71,7 +70,7 @@ def main() -> None:
                 place / "ssnet",
                 settings=settings,
             )
-            cases = {case.case_id: case for case in labelled_cases(options.cases, model)}
+            cases = {case.case_id: case for case in labelled_cases(options.cases, model.modalities)}
             predictor = load_predictor(model.folder, device=options.device)
             assert isinstance(predictor, SSNetPredictor)
             for case_id in left_out[fold]:

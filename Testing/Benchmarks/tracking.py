@@ -38,8 +38,7 @@ from scipy import ndimage
 from BrainSegSAMLib.backends.devices import PRECISIONS, resolve_precision
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker
 from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture
-from BrainSegSAMLib.backends.sam2_features import prepare
-from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
+from BrainSegSAMLib.backends.sam2_forward import Sam2Forward, prepare
 from BrainSegSAMLib.backends.sam2_network import build, network_arguments
 from BrainSegSAMLib.backends.sam2_session import Seed
 from BrainSegSAMLib.geometry import Geometry
@@ -47,12 +46,12 @@ from BrainSegSAMLib.intensity import as_frames, windowed
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
-from BrainSegSAMLib.methods.ssnet.tracker_validation import dice
 from BrainSegSAMLib.methods.ssnet.tracking import Target, track
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
 from BrainSegSAMLib.prompts import Prompt
+from BrainSegSAMLib.scores import dice
 
 PARTS = ["speed", "shares", "curve", "memory", "trained"]
 PHANTOM_SEED = 900  # of a synthetic case that the bundled tracker has not seen

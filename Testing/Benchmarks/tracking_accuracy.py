@@ -28,16 +28,17 @@ from scipy import ndimage
 
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker, load
 from BrainSegSAMLib.cases import Case
-from BrainSegSAMLib.labelled_images import load_labelled, split_patients
-from BrainSegSAMLib.methods.ssnet.clips import TrainingVolume, make_volume
+from BrainSegSAMLib.labelled_images import labelled_cases, load_labelled, split_patients
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.lesions import key_slice
 from BrainSegSAMLib.methods.ssnet.rules import touching
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import architecture_of
-from BrainSegSAMLib.methods.ssnet.tracker_validation import dice, tracked_mask
+from BrainSegSAMLib.methods.ssnet.tracker_validation import tracked_mask
 from BrainSegSAMLib.progress import Progress
-from BrainSegSAMLib.train import Recipe, labelled_cases
+from BrainSegSAMLib.recipes import Recipe
+from BrainSegSAMLib.scores import dice
+from BrainSegSAMLib.training_volumes import TrainingVolume, make_volume
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ("tracked", "without rules", "copied", "threshold")
@@ -70,7 +71,7 @@ def main() -> None:
     config, template = recipe.config({}), recipe.template(options.work)
     assert isinstance(config, TrackerTrainingConfig)
     region = options.region or template.scheme.names[0]
-    cases = {case.case_id: case for case in labelled_cases(options.cases, template)}
+    cases = {case.case_id: case for case in labelled_cases(options.cases, template.modalities)}
     splits = split_patients(list(cases.values()), folds=config.folds, seed=config.seed, held_out=config.held_out)
     rows = []
     for fold, left_out in enumerate(splits):
@@ -97,7 +98,7 @@ def rounded_weights(path: Path, *, half: bool) -> Path:
 def prepared(case: Case, recipe: Recipe, config: TrackerTrainingConfig, template: Any) -> TrainingVolume:
     """One case in memory, as training sees it."""
     labelled = load_labelled(case, template.modalities, template.scheme, recipe.label_values)
-    return make_volume(labelled.image, labelled.labels, template.modalities, template.scheme, config)
+    return make_volume(labelled.image, labelled.labels, template.modalities, template.scheme, config.volumes)
 
 
 def score(tracker: Sam2Tracker, volume: TrainingVolume, region: int, fold: int) -> list[Row]:

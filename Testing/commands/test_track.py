@@ -276,7 +276,7 @@ def write_bad_inputs(folder: Path) -> None:
         (["--image", "constant.nii.gz", "--prompt-mask", "prompt.nii.gz"], "same value 7"),
         (["--image", "nan.nii.gz", "--prompt-mask", "prompt.nii.gz"], "NaN"),
         (["--image", "nothing.nii.gz", "--prompt-mask", "prompt.nii.gz"], "does not exist"),
-        (["--image", "flair.nii.gz", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz"], "takes one, or 1"),
+        (["--image", "flair.nii.gz", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz"], "takes one."),
         (["--image", "flair.nii.gz"], "exactly one kind of prompt"),
         (["--image", "flair.nii.gz", "--box", "1", "1", "9", "9"], "number of their slice"),
         (["--image", "flair.nii.gz", "--box", "1", "1", "9", "90", "--slice", "3"], "leaves the slice"),

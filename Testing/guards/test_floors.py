@@ -20,15 +20,16 @@ PACKAGE = "BrainSegSAMLib"
 # The longest matching prefix decides.
 FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
-        "wire", "lesion_mixing", "settings"],
+        "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components", "labelled_images"],
-    2: ["backends", "metrics", "models", "batch", "pictures"],
+        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes"],
+    2: ["backends", "metrics", "models", "batch", "pictures", "fitting", "trainings"],
     3: ["methods"],
-    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes"],
+    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
+        "single_image"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
-COMMANDS = set(FLOORS[4]) - {"console", "recipes"}
+COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image"}
 MODEL_PACKAGES = {
     "nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils",
     "segment_anything", "sam2", "ultralytics", "monai", "timm",

@@ -14,12 +14,12 @@ from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.lesions import key_slice
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
-from BrainSegSAMLib.methods.ssnet.tracker_validation import dice
 from BrainSegSAMLib.methods.ssnet.tracking import Target, Tracked, track
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
 from BrainSegSAMLib.prompts import Prompt
+from BrainSegSAMLib.scores import dice
 
 pytest.importorskip("sam2")
 

@@ -46,6 +46,11 @@ def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_needs_prompts_itself_is_no_prior(random_segmenter: Path, random_tracker: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="must be a model that segments"):
+        compose(random_segmenter, random_tracker, tmp_path / "both")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

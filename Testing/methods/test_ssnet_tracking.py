@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from BrainSegSAMLib.backends import sam2_session
 from BrainSegSAMLib.backends.sam2_session import Seed
+from BrainSegSAMLib.crops import head_crop
 from BrainSegSAMLib.errors import Cancelled, GeometryError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
@@ -21,7 +22,7 @@ from BrainSegSAMLib.methods.ssnet.encoded import EncodedSlices
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
 from BrainSegSAMLib.methods.ssnet.tracking import ABSENT, Target, Tracked, track
-from BrainSegSAMLib.methods.ssnet.zoom import crop_for, head_crop
+from BrainSegSAMLib.methods.ssnet.zoom import crop_for
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.prompts import Prompt, check_prompt

@@ -8,31 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from BrainSegSAMLib.augmentation import augmented, on_grid
+from BrainSegSAMLib.backends.sam2_forward import prepare
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Image
 from BrainSegSAMLib.labels import LabelScheme
-from BrainSegSAMLib.methods.ssnet.augmentation import augmented, on_grid
-from BrainSegSAMLib.methods.ssnet.clips import (
-    MADE_UP,
-    Clip,
-    TrainingVolume,
-    corrective_click,
-    draw_clip,
-    draw_slices,
-    jittered_box,
-    made_up_mask,
-    make_volume,
-    objects_of,
-)
+from BrainSegSAMLib.methods.ssnet.clips import Clip, corrective_click, draw_clip, draw_slices, jittered_box
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.prompts import PLANES
+from BrainSegSAMLib.training_volumes import MADE_UP, TrainingVolume, made_up_mask, make_volume, objects_of
 
 SHAPE = (20, 30, 40)
 CONFIG = TrackerTrainingConfig(
     clip_length=5, largest_step=2, minimum_object_mm3=8, single_modality_probability=0, augmentation_probability=0
 )
 SCHEME = LabelScheme.plain({"lesion": 1, "other": 2})
+
+
+def on_the_network(clip: Clip, config: TrackerTrainingConfig, size: int, seed: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return augmented(clip.shown, clip.masks, config.changes, lambda frames: prepare(frames, size), rng)
 
 
 def labels() -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -49,7 +45,7 @@ def volume(case_id: str = "a", *, geometry: Geometry | None = None) -> TrainingV
     z, y, x = np.meshgrid(*[np.arange(1, n + 1, dtype=np.float32) for n in SHAPE], indexing="ij")
     image = Image(geometry or Geometry.axis_aligned(SHAPE), {"a": z, "b": y, "c": x}, case_id)
     config = replace(CONFIG, lower_percentile=0, upper_percentile=100)
-    return make_volume(image, truth, ["a", "b", "c"], SCHEME, config)
+    return make_volume(image, truth, ["a", "b", "c"], SCHEME, config.volumes)
 
 
 def test_objects_are_the_large_pieces_and_truth_holds_all() -> None:
@@ -80,8 +76,8 @@ def test_without_regions_clips_show_made_up_objects_alone() -> None:
     truth = np.zeros(shape, dtype=np.uint8)
     truth[4:9, 10:20, 10:20] = 1
     config = replace(CONFIG, made_up_weight=1.0)
-    made = make_volume(image, truth, ["a"], SCHEME, config)
-    again = make_volume(image, truth, ["a"], SCHEME, config)
+    made = make_volume(image, truth, ["a"], SCHEME, config.volumes)
+    again = make_volume(image, truth, ["a"], SCHEME, config.volumes)
     kinds = [item.region for item in made.objects]
     assert kinds[0] == 0
     assert set(kinds[1:]) == {MADE_UP}
@@ -97,7 +93,8 @@ def test_clips_show_the_head_alone() -> None:
     image[2:10, 20:36, 10:22] = np.random.default_rng(0).uniform(1, 2, (8, 16, 12))
     truth = np.zeros(image.shape, dtype=np.uint8)
     truth[4:8, 24:30, 12:18] = 1
-    made = make_volume(Image(Geometry.axis_aligned(image.shape), {"a": image}, "a"), truth, ["a"], SCHEME, CONFIG)
+    pictured = Image(Geometry.axis_aligned(image.shape), {"a": image}, "a")
+    made = make_volume(pictured, truth, ["a"], SCHEME, CONFIG.volumes)
     clip = draw_clip([made], [1.0], replace(CONFIG, planes={"axial": 1.0}), np.random.default_rng(1))
     assert clip.frames.shape == (5, 3, 24, 24)
     assert clip.masks.shape == (1, 5, 24, 24)
@@ -237,21 +234,21 @@ def test_changed_clips_keep_picture_and_mask_together(seed: int) -> None:
     mask[:, :, 14:24, 12:30] = True
     frames = np.repeat(np.where(mask[0], 200, 20).astype(np.uint8)[:, None], 3, axis=1)
     config = replace(CONFIG, augmentation_probability=1.0, intensity_change=0.1, rotation_degrees=30)
-    images, masks = augmented(Clip("a", frames, mask), config, 64, np.random.default_rng(seed))
+    images, masks = on_the_network(Clip("a", frames, mask), config, 64, seed)
     assert images.shape == (3, 3, 64, 64)
     assert masks.shape == (1, 3, 64, 64)
     assert masks[0, 0].any()
     bright = images[:, 0] > (images[:, 0].max() + images[:, 0].min()) / 2
     both = (bright & masks[0]).sum() / (bright | masks[0]).sum()
     assert both > 0.9
-    plain, _ = augmented(Clip("a", frames, mask), CONFIG, 64, np.random.default_rng(seed))
+    plain, _ = on_the_network(Clip("a", frames, mask), CONFIG, 64, seed)
     assert not plain.equal(images)
 
 
 def test_one_modality_alone_fills_all_channels() -> None:
     frames = np.random.default_rng(0).integers(0, 255, (2, 3, 32, 32), dtype=np.uint8)
     clip = Clip("a", frames, np.ones((1, 2, 32, 32), dtype=bool), single=1)
-    images, _ = augmented(clip, CONFIG, 32, np.random.default_rng(0))
+    images, _ = on_the_network(clip, CONFIG, 32, 0)
     red, green = images[:, 0] * 0.229 + 0.485, images[:, 1] * 0.224 + 0.456
     np.testing.assert_allclose(red, green, atol=1e-5)
     np.testing.assert_allclose(green, frames[:, 1] / 255, atol=1e-5)

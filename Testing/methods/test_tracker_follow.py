@@ -12,7 +12,7 @@ pytest.importorskip("sam2")
 
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker  # noqa: E402
 from BrainSegSAMLib.backends.sam2_architecture import Sam2Architecture  # noqa: E402
-from BrainSegSAMLib.backends.sam2_features import prepare  # noqa: E402
+from BrainSegSAMLib.backends.sam2_forward import prepare  # noqa: E402
 from BrainSegSAMLib.backends.sam2_network import build  # noqa: E402
 from BrainSegSAMLib.backends.sam2_session import Seed  # noqa: E402
 from BrainSegSAMLib.backends.sam2_training import Tracks, follow, open_memory, set_dropout  # noqa: E402

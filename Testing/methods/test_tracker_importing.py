@@ -6,6 +6,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture
 from BrainSegSAMLib.backends.sam2_network import build
 from BrainSegSAMLib.cli import main
 from BrainSegSAMLib.errors import ModelError
-from BrainSegSAMLib.methods.ssnet import importing
-from BrainSegSAMLib.methods.ssnet.importing import import_tracker, install_tracker
+from BrainSegSAMLib.methods.ssnet.tracker import TRACKERS
 from BrainSegSAMLib.models.catalogue import FOLDER_VARIABLE, Entry, RemoteFile, load_catalogue
+from BrainSegSAMLib.models.published import SUFFIXES, import_checkpoint, install_checkpoint
 from BrainSegSAMLib.models.store import load_model
 
 SMALL = Sam2Architecture(
@@ -30,11 +31,15 @@ SMALL = Sam2Architecture(
 )  # fmt: skip
 
 
+import_tracker = partial(import_checkpoint, kinds=[TRACKERS])
+install_tracker = partial(install_checkpoint, kinds=[TRACKERS])
+
+
 @pytest.fixture
 def small_is_official(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network takes the place of SAM 2.1 tiny, so that nothing large is written."""
-    for module in (sam2_architecture, importing):
-        monkeypatch.setattr(module, "OFFICIAL", {"sam2.1_tiny": SMALL, "medsam2": replace(SMALL, image_size=32)})
+    networks = {"sam2.1_tiny": SMALL, "medsam2": replace(SMALL, image_size=32)}
+    monkeypatch.setattr(sam2_architecture, "OFFICIAL", networks)
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_what_cannot_be_imported_leaves_nothing(checkpoint: Path, tmp_path: Path
     with pytest.raises(ModelError, match="not a checkpoint of a published size"):
         import_tracker(other, models / "a")
     torch.save({"network_weights": {}, "trainer_name": "nnUNetTrainer"}, other)
-    with pytest.raises(ModelError, match="holds no weights of SAM 2"):
+    with pytest.raises(ModelError, match="holds no weights of a network"):
         import_tracker(other, models / "a")
     other.write_bytes(checkpoint.read_bytes()[:4000])
     with pytest.raises(ModelError, match="cut short"):
@@ -122,7 +127,7 @@ def test_the_catalogue_lists_the_official_trackers() -> None:
     for entry in entries.values():
         assert entry.file is not None
         assert entry.file.filename == entry.file.url.rpartition("/")[2]
-        assert entry.file.filename.endswith(importing.SUFFIXES)
+        assert entry.file.filename.endswith(SUFFIXES)
         assert entry.modalities == ("any",)
 
 

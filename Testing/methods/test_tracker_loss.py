@@ -57,7 +57,7 @@ def test_only_the_best_candidate_learns_its_mask() -> None:
     # candidates have IoU 1 (right everywhere) and 0 (nothing above 0)
     assert float(loss.iou.detach()) == pytest.approx((0.5 + 0.25) / 2)
     assert float(loss.object_score.detach()) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
-    parts = loss.scalars()
+    parts = {name: float(value.detach()) for name, value in loss.parts().items()}
     expected = 20 * parts["focal"] + parts["dice"] + parts["iou"] + parts["object_score"]
     assert parts["total"] == pytest.approx(expected, rel=1e-5)
 
@@ -74,5 +74,5 @@ def test_a_slice_without_the_object_teaches_the_object_score_alone() -> None:
     assert logits.grad[1].abs().sum() == 0
     assert ious.grad[1].abs().sum() == 0
     assert scores.grad.tolist() == pytest.approx([-0.25, 0.25])
-    nowhere = clip_loss(logits, ious, scores, torch.zeros(2, 4, 4), LossWeights()).scalars()
+    nowhere = clip_loss(logits, ious, scores, torch.zeros(2, 4, 4), LossWeights()).parts()
     assert nowhere["focal"] == nowhere["dice"] == nowhere["iou"] == 0.0

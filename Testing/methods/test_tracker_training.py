@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("sam2")
 
+from BrainSegSAMLib import fitting, training_volumes
 from BrainSegSAMLib import train as command
 from BrainSegSAMLib.backends.checkpoints import load_checkpoint
 from BrainSegSAMLib.backends.sam2_training import follow
@@ -25,10 +26,11 @@ from BrainSegSAMLib.methods.ssnet import tracker_fitting, tracker_training
 from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import architecture_of, train_tracker
-from BrainSegSAMLib.methods.ssnet.tracker_validation import TITLE, TrackingScore, as_table, mean_dice, score_volumes
+from BrainSegSAMLib.methods.ssnet.tracker_validation import TITLE, score_volumes
 from BrainSegSAMLib.models.store import Model, load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from BrainSegSAMLib.resources import resource_path
+from BrainSegSAMLib.scores import CaseScore, as_table, mean_dice
 
 SHAPE = (12, 32, 32)
 ARCHITECTURE = {
@@ -180,7 +182,7 @@ def test_scores_are_kept_only_for_the_way_they_were_made(
 ) -> None:
     scored: list[tuple[str, ...]] = []
 
-    def score(tracker: Any, volumes: Any, *arguments: Any, **named: Any) -> list[TrackingScore]:
+    def score(tracker: Any, volumes: Any, *arguments: Any, **named: Any) -> list[CaseScore]:
         scored.append(tuple(volume.case_id for volume in volumes))
         return score_volumes(tracker, volumes, *arguments, **named)
 
@@ -204,7 +206,7 @@ def test_cancelling_stops_between_two_iterations(cases: list[Case], tmp_path: Pa
     with pytest.raises(Cancelled):
         train_tracker(cases, config, template(tmp_path / "model"), work=tmp_path / "work", progress=progress)
     timer.cancel()
-    assert not any(thread.name.startswith("clips") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
 def test_training_stops_when_validation_gets_no_better(
@@ -231,9 +233,9 @@ def test_training_stops_when_validation_gets_no_better(
 def test_synthetic_cases_come_first_and_are_never_scored(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tracker_training.make_phantom
+    small = training_volumes.make_phantom
     monkeypatch.setattr(
-        tracker_training, "make_phantom",
+        training_volumes, "make_phantom",
         lambda seed: small(seed, shape_zyx=(26, 40, 40), spacing_zyx_mm=(6.0, 6.0, 6.0)),
     )  # fmt: skip
     config = replace(
@@ -275,12 +277,15 @@ def _no_numbers(network: Any, images: Any, tracks: Any) -> list[Any]:
 
 def test_a_frozen_encoder_does_not_change(cases: list[Case], tmp_path: Path) -> None:
     quick = replace(CONFIG, iterations=2, encoder_learning_rate_factor=0.0)
-    volumes = tracker_training._prepare({c.case_id: c for c in cases}, quick, template(tmp_path), {}, Progress())
+    volumes = training_volumes.load_volumes(
+        cases, ["flair"], template(tmp_path).scheme, quick.volumes,
+        label_values={}, synthetic_seeds=(), progress=Progress(),
+    )  # fmt: skip
     job = tracker_fitting.Fit("x", list(volumes.values()), [1.0] * 4, {0: "lesion"}, 2, tmp_path / "x")
-    fitting = tracker_fitting._Fitting(job, quick, architecture_of(quick))
-    before = {name: value.clone() for name, value in fitting.network.named_parameters()}
-    fitting.step(tracker_fitting._make_batch(job, quick, 64, 0))
-    changed = {name for name, value in fitting.network.named_parameters() if not value.equal(before[name])}
+    task = tracker_fitting.task_of(job, quick, architecture_of(quick))
+    before = {name: value.clone() for name, value in task.module.named_parameters()}
+    fitting.fit(task, quick.schedule(2), folder=job.folder, progress=Progress())
+    changed = {name for name, value in task.module.named_parameters() if not value.equal(before[name])}
     assert changed
     assert not any(name.startswith("image_encoder.") for name in changed)
 
@@ -372,8 +377,8 @@ def test_recipes_name_a_method_that_can_be_trained(source: Path, tmp_path: Path)
 
 
 def test_tables_leave_out_what_no_case_has() -> None:
-    scores = [TrackingScore("b", 0, {"x": 0.5, "y": None}), TrackingScore("a", 1, {"x": 1.0, "y": None})]
-    table = as_table(scores, ["x", "y"])
+    scores = [CaseScore("b", 0, {"x": 0.5, "y": None}), CaseScore("a", 1, {"x": 1.0, "y": None})]
+    table = as_table(scores, ["x", "y"], "note")
     assert table["rows"] == [["a", 1, 1.0, None], ["b", 0, 0.5, None], ["mean", None, 0.75, None]]
     assert mean_dice(scores) == 0.75
     assert mean_dice([]) == 0.0

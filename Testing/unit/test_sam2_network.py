@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from BrainSegSAMLib.backends.sam2 import load
-from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture, recognise
-from BrainSegSAMLib.backends.sam2_network import build, shapes_of
+from BrainSegSAMLib.backends.sam2_architecture import OFFICIAL, Sam2Architecture
+from BrainSegSAMLib.backends.sam2_network import build
+from BrainSegSAMLib.backends.weights import shapes_of
 from BrainSegSAMLib.errors import DependencyError, ModelError
 
 SMALL = Sam2Architecture(
@@ -47,7 +48,7 @@ def test_equals_what_sam2_builds_from_its_own_configuration(name: str, monkeypat
     theirs = build_sam.build_sam2_video_predictor(f"configs/{version}/{version}_hiera_{letter}.yaml", device="cpu")
     ours = build(OFFICIAL[name])
     assert shapes_of(ours.state_dict()) == shapes_of(theirs.state_dict())
-    assert recognise(shapes_of(theirs.state_dict())) == name
+    assert Sam2Architecture.recognise(shapes_of(theirs.state_dict())) == name
     assert not ours.training
     mine, official = settings_of(ours), settings_of(theirs)
     differing = {key for key in mine if key in official and mine[key] != official[key]}
@@ -130,9 +131,9 @@ def test_weights_that_do_not_fit_are_refused(checkpoint: Path, tmp_path: Path) -
     weights = torch.load(checkpoint, weights_only=True)["model"]
     other = tmp_path / "other.pt"
     for held, complaint in [
-        ({"network_weights": {"a": 1}}, "holds no weights of SAM 2, but: network_weights"),
-        ({"model": {}}, "holds no weights of SAM 2"),
-        ({"model": {"encoder.weight": torch.zeros(1)}}, "names its parameters encoder.weight"),
+        ({"network_weights": {"a": 1}}, "holds no weights of a network by their names, but: network_weights"),
+        ({"model": {}}, "holds no weights of a network"),
+        ({"model": {"encoder.weight": torch.zeros(1)}}, "no weights of SAM 2: it names its parameters encoder.weight"),
         ({"model": {k: v for k, v in weights.items() if k != "no_mem_embed"}}, "lacks 1 parameters, such as 'no_mem_e"),
         ({"model": {**weights, "extra": torch.zeros(1)}}, "1 that are not known, such as 'extra'"),
         ({"model": {**weights, "no_mem_embed": torch.zeros(1, 1, 8)}}, r"shape \(1, 1, 8\) instead of \(1, 1, 32\)"),

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from BrainSegSAMLib.backends import sam2_features
+from BrainSegSAMLib.backends import slice_features
 from BrainSegSAMLib.backends.sam2 import Sam2Tracker
 from BrainSegSAMLib.backends.sam2_architecture import Sam2Architecture
-from BrainSegSAMLib.backends.sam2_features import SliceFeatures, prepare
-from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
+from BrainSegSAMLib.backends.sam2_forward import Sam2Forward, prepare
 from BrainSegSAMLib.backends.sam2_network import build
 from BrainSegSAMLib.backends.sam2_session import PROMPT_LOGIT, Seed
+from BrainSegSAMLib.backends.slice_features import SliceFeatures
 from BrainSegSAMLib.errors import Cancelled, InputError, ModelError
 from BrainSegSAMLib.progress import Progress
 from Testing.Benchmarks.tracking import (
@@ -124,7 +124,7 @@ def test_equals_sam2s_video_predictor(
 
     Features are kept in 32 bits here, so that the arithmetic alone is compared.
     """
-    monkeypatch.setattr(sam2_features, "STORED", "float32")
+    monkeypatch.setattr(slice_features, "STORED", "float32")
     architecture = replace(SMALL, version=version)
     network = random_network(architecture, SCORE_BIAS[version])
     mine = track(Sam2Tracker(network, architecture), frames, SEEDS)
@@ -150,7 +150,7 @@ def test_equals_sam2s_video_predictor(
 
 def test_equals_sam2_where_the_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Object pointers of 16 slices are attended to; only longer tracks forget any."""
-    monkeypatch.setattr(sam2_features, "STORED", "float32")
+    monkeypatch.setattr(slice_features, "STORED", "float32")
     frames = smooth_noise(20)
     network = random_network(SMALL, 1.0)  # the object is always there
     seed = Seed(0, 1, mask=LARGE)
@@ -164,7 +164,7 @@ def test_equals_sam2_where_the_memory_is_full(monkeypatch: pytest.MonkeyPatch) -
 def test_keeping_features_in_16_bits_changes_little(
     tracker: Sam2Tracker, frames: NDArray[np.uint8], tracked: Tracked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sam2_features, "STORED", "float32")
+    monkeypatch.setattr(slice_features, "STORED", "float32")
     exact = track(tracker, frames, SEEDS)
     pairs = [(one[i], other[i]) for one, other in zip(exact.logits, tracked.logits, strict=True) for i in one]
     assert np.mean([intersection_over_union(one, other) for one, other in pairs]) > 0.995

@@ -7,94 +7,20 @@ frames, jittered boxes, corrective clicks); Ma et al. 2025, MedSAM2, https://arx
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...components import label_components
 from ...errors import InputError
-from ...geometry import Geometry
-from ...image import Image
-from ...intensity import as_frames, windowed
-from ...labels import LabelScheme
+from ...intensity import as_frames
 from ...prompts import PLANES
+from ...training_volumes import MADE_UP, BoolArray, Piece, TrainingVolume
 from .tracker_config import TrackerTrainingConfig
-from .zoom import Crop, head_crop
 
-ORIENTATION = "LPS"
-"""Axes into which volumes are brought, so that planes mean the same for all."""
-
-MADE_UP = -1
-"""Region number of objects that are no region of the model: made of the image and chance."""
-
-_MADE_UP_SIZE = 4  # voxels across the detail of their chance part, and the least of a cell of its noise
-_MADE_UP_LEVEL = 1.1  # in standard deviations; about an eighth of the brain lies above it
 _LEAST_AREA = 0.1  # of an object's largest slice: where less of it shows, no clip begins
 _LEAST_PIXELS = 4
-
-BoolArray = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class TrackedObject:
-    """One connected piece of a region.
-
-    Attributes:
-        region: number of the region in the model's scheme, or `MADE_UP`.
-        box: slices (z, y, x) of the volume that just hold it.
-        mask: bool, of the box's shape.
-    """
-
-    region: int
-    box: tuple[slice, slice, slice]
-    mask: BoolArray
-
-    def inside(self, shape_zyx: tuple[int, int, int]) -> BoolArray:
-        """Its mask in the whole volume: bool (z, y, x)."""
-        whole = np.zeros(shape_zyx, dtype=bool)
-        whole[self.box] = self.mask
-        return whole
-
-    def slices(self, axis: int, indices: NDArray[np.intp], shape_zyx: tuple[int, int, int]) -> BoolArray:
-        """Its mask on some slices along an axis: bool (slice, rows, columns)."""
-        rows, columns = (a for a in range(3) if a != axis)
-        found = np.zeros((len(indices), shape_zyx[rows], shape_zyx[columns]), dtype=bool)
-        first_to_last = self.box[axis]
-        for position, index in enumerate(indices):
-            if first_to_last.start <= index < first_to_last.stop:
-                part = np.take(self.mask, index - first_to_last.start, axis=axis)
-                found[position][self.box[rows], self.box[columns]] = part
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingVolume:
-    """One case, ready to take clips from.
-
-    Attributes:
-        case_id: the case.
-        pictures: uint8 (3, z, y, x), axes LPS.
-        objects: at least one of each volume that clips are taken from.
-        truth: region number → bool (z, y, x), the whole region, small pieces included.
-        spacing_zyx_mm: of the voxels.
-        heads: plane → rows and columns of its slices that the network sees.
-    """
-
-    case_id: str
-    pictures: NDArray[np.uint8]
-    objects: tuple[TrackedObject, ...]
-    truth: Mapping[int, BoolArray]
-    spacing_zyx_mm: tuple[float, float, float]
-    heads: Mapping[str, Crop]
-
-    @property
-    def shape_zyx(self) -> tuple[int, int, int]:
-        """Shape of the volume."""
-        z, y, x = self.pictures.shape[1:]
-        return z, y, x
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +41,11 @@ class Clip:
     single: int | None = None
     both: bool = False
 
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """The frames as the network shall see them."""
+        return self.frames if self.single is None else self.frames[:, [self.single] * 3]
+
     def orders(self) -> list[tuple[int, tuple[int, ...]]]:
         """The tracks of this clip: (object, slices in the order of the track); each begins where the object shows."""
         forward = tuple(range(len(self.frames)))
@@ -122,79 +53,6 @@ class Clip:
         if self.both:
             found += [(n, forward[::-1]) for n in range(len(self.masks)) if self.masks[n, -1].sum() >= _LEAST_PIXELS]
         return found
-
-
-def make_volume(
-    image: Image, labels: NDArray[np.uint8], modalities: Sequence[str], scheme: LabelScheme,
-    config: TrackerTrainingConfig,
-) -> TrainingVolume:  # fmt: skip
-    """Prepare one case.
-
-    Args:
-        image: with the modalities.
-        labels: uint8 (z, y, x), in the values of the scheme.
-        modalities: channels in order; at most three.
-        scheme: what can be tracked; each 26-connected piece of a region is an object.
-        config: window and least size.
-
-    Raises:
-        InputError: where the image cannot be windowed.
-    """
-    geometry, order = image.geometry.reoriented(ORIENTATION)
-    channels = {name: order.apply(image.channels[name]) for name in modalities}
-    pictures = windowed(channels, modalities, lower=config.lower_percentile, upper=config.upper_percentile)
-    turned = order.apply(labels)
-    truth = {number: np.isin(turned, region.labels) for number, region in enumerate(scheme.regions)}
-    objects: list[TrackedObject] = []
-    for number, mask in truth.items():
-        objects += objects_of(number, mask, geometry, minimum_mm3=config.minimum_object_mm3)
-    if config.made_up_weight > 0:
-        rng = np.random.default_rng([config.seed, zlib.crc32(image.name.encode())])
-        for channel in pictures:
-            mask = made_up_mask(channel, rng)
-            objects += objects_of(MADE_UP, mask, geometry, minimum_mm3=config.minimum_object_mm3)
-    heads = {plane: head_crop(pictures, plane) for plane, weight in config.planes.items() if weight > 0}
-    return TrainingVolume(image.name, pictures, tuple(objects), truth, geometry.spacing_zyx_mm, heads)
-
-
-def made_up_mask(channel: NDArray[np.uint8], rng: np.random.Generator) -> BoolArray:
-    """Blobs that follow the image in part only: where smooth noise and half of the brightness are together high.
-
-    What such an object is cannot be told from the image, so a network must look at its prompt and remember it. Lesions
-    alone do not teach that: each is the most conspicuous thing of its slice, prompt or not.
-
-    Args:
-        channel: uint8 (z, y, x), 0 outside the brain.
-        rng: draws the noise.
-
-    Returns:
-        bool (z, y, x).
-    """
-    from scipy import ndimage
-
-    brain = channel > 0
-    coarse = tuple(-(-size // _MADE_UP_SIZE) + 2 for size in channel.shape)
-    noise = ndimage.gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), 1.5)
-    noise = ndimage.zoom(noise, _MADE_UP_SIZE, order=1)[tuple(slice(0, size) for size in channel.shape)]
-    if not brain.any():
-        return brain
-    bright = ndimage.gaussian_filter(channel.astype(np.float32), 1.0)
-    bright = (bright - bright[brain].mean()) / max(float(bright[brain].std()), 1e-6)
-    found: BoolArray = brain & (noise / noise.std() + 0.5 * bright > _MADE_UP_LEVEL)
-    return found
-
-
-def objects_of(region: int, mask: BoolArray, geometry: Geometry, *, minimum_mm3: float) -> list[TrackedObject]:
-    """The 26-connected pieces of a mask (z, y, x) that are large enough."""
-    from scipy import ndimage
-
-    pieces, _ = label_components(mask)
-    found = []
-    for index, box in enumerate(ndimage.find_objects(pieces)):
-        piece = pieces[box] == index + 1
-        if np.count_nonzero(piece) * geometry.voxel_volume_mm3 >= minimum_mm3:
-            found.append(TrackedObject(region, box, piece))
-    return found
 
 
 # ---- sampling -----------------------------------------------------------------------------------------------------
@@ -231,7 +89,7 @@ def draw_clip(
 
 
 def draw_slices(
-    followed: TrackedObject, axis: int, shape_zyx: tuple[int, int, int], config: TrackerTrainingConfig,
+    followed: Piece, axis: int, shape_zyx: tuple[int, int, int], config: TrackerTrainingConfig,
     rng: np.random.Generator,
 ) -> NDArray[np.intp]:  # fmt: skip
     """Numbers of `config.clip_length` slices along an axis; the first one shows the object.
@@ -269,7 +127,7 @@ def _choose(weights: Mapping[str, float], rng: np.random.Generator) -> str:
 
 
 def _cut(
-    volume: TrainingVolume, followed: TrackedObject, plane: str, indices: NDArray[np.intp],
+    volume: TrainingVolume, followed: Piece, plane: str, indices: NDArray[np.intp],
     config: TrackerTrainingConfig, rng: np.random.Generator,
 ) -> Clip:  # fmt: skip
     axis, (rows, columns) = PLANES[plane], volume.heads[plane]

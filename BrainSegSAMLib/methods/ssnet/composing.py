@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ...errors import ModelError, OutputError
-from ...files import output_sentence
+from ...errors import ModelError
 from ...labels import DEFAULT_COLOURS_RGB, LabelScheme, Region
-from ...models.store import MODEL_FILE, Model, check_name, load_model, write_model
+from ...models.composed import check_free, origins, write_composed
+from ...models.store import Model, check_name, load_model
+from .. import OTHER_METHODS
 from .config import SSNetSettings
 from .tracker import METHOD as TRACKER_METHOD
 from .tracker import tracker_inputs
@@ -50,38 +48,12 @@ def compose(
         InputError: for settings that cannot be used.
         OutputError: where files cannot be written.
     """
-    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
-        raise ModelError(f"There is a model at '{destination}' already; remove it first or choose another name.")
+    check_free(destination)
     parts = {PRIOR_FOLDER: load_model(prior), TRACKER_FOLDER: load_model(tracker)}
     made = describe(
         parts[PRIOR_FOLDER], parts[TRACKER_FOLDER], name=name or destination.name, title=title, settings=settings
     )
-    # Beside its place first: a model folder is whole or not there.
-    staging = destination.parent / f".composing-{secrets.token_hex(4)}"
-    try:
-        for role, part in parts.items():
-            _copy(part, staging / role)
-        files = [f"{role}/{path}" for role, part in parts.items() for path in _files_of(part)]
-        write_model(replace(made, folder=staging), files=files)
-        if destination.is_dir():
-            destination.rmdir()
-        staging.rename(destination)
-    except OSError as error:
-        raise OutputError(output_sentence(destination, error)) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return load_model(destination, verify_hashes=False)
-
-
-def _files_of(part: Model) -> tuple[str, ...]:
-    return (MODEL_FILE, *(file.path for file in part.weights))
-
-
-def _copy(part: Model, folder: Path) -> None:
-    for path in _files_of(part):
-        target = folder.joinpath(*path.split("/"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(part.path_of(path), target)
+    return write_composed(made, parts, destination)
 
 
 def describe(
@@ -106,7 +78,7 @@ def describe(
     chosen = SSNetSettings.from_dict(settings or {})
     if tracker.method != TRACKER_METHOD:
         raise ModelError(f"'{tracker.name}' is of the method '{tracker.method}'; a tracker is of '{TRACKER_METHOD}'.")
-    if prior.method in (METHOD, TRACKER_METHOD):
+    if prior.method in (METHOD, *OTHER_METHODS):
         raise ModelError(f"'{prior.name}' is of the method '{prior.method}'; the prior must be a model that segments.")
     shown = [modality for group in tracker_inputs(tracker, prior, chosen.inputs) for modality in group]
     licences = dict.fromkeys((prior.licence, tracker.licence))
@@ -124,12 +96,7 @@ def describe(
             f"is {'what the prior gave' if chosen.answer == 'prior' else 'the ensemble of the tracks'}; every stage "
             "is written beside it."
         ),
-        training={
-            "composed_of": {
-                role: {"name": part.name, "version": part.version, "sha256": part.sha256}
-                for role, part in ((PRIOR_FOLDER, prior), (TRACKER_FOLDER, tracker))
-            }
-        },
+        training=origins({PRIOR_FOLDER: prior, TRACKER_FOLDER: tracker}),
         results={f"{part.name}: {table}": held for part in (prior, tracker) for table, held in part.results.items()},
         citations=tuple(dict.fromkeys((CITATION, *prior.citations, *tracker.citations))),
         demonstration=prior.demonstration or tracker.demonstration,

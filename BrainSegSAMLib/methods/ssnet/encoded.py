@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...crops import Crop
 from ...intensity import as_frames
 from ...progress import Progress
 from .config import TrackingSettings
 from .tracker import Network
-from .zoom import Crop
 
 _MIB: Final = 1 << 20
 

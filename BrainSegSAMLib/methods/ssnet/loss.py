@@ -44,10 +44,9 @@ class ClipLoss:
     iou: Tensor
     object_score: Tensor
 
-    def scalars(self) -> dict[str, float]:
-        """Name → value, for records."""
-        names = ("total", "focal", "dice", "iou", "object_score")
-        return {name: float(getattr(self, name).detach()) for name in names}
+    def parts(self) -> dict[str, Tensor]:
+        """All by name."""
+        return {name: getattr(self, name) for name in ("total", "focal", "dice", "iou", "object_score")}
 
 
 def focal_loss(logits: Tensor, target: Tensor, *, alpha: float, gamma: float) -> Tensor:

@@ -11,15 +11,29 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backends.sam2_architecture import Sam2Architecture
+from ...backends.sam2_network import build
 from ...backends.sam2_session import Seed, Step
-from ...errors import InputError, ModelError
+from ...errors import InputError
 from ...image import Image
-from ...intensity import windowed
+from ...intensity import picture_of
+from ...models.published import Published, read_network
 from ...models.store import Model
 from ...progress import Progress
 
 METHOD: Final = "sam2_tracker"
 """What `model.json` names as method of a tracker."""
+
+TRACKERS: Final = Published(
+    method=METHOD,
+    noun="tracker",
+    names=("SAM 2", "SAM 2.1", "MedSAM2"),
+    architecture=Sam2Architecture,
+    build=build,
+    weights_file="tracker.pt",
+    twins={"sam2.1_tiny": "medsam2"},
+)
+"""Model folders of trackers, and the published checkpoints that become one."""
 
 
 class Session(Protocol):
@@ -74,15 +88,8 @@ class Tracker:
     precision: str = "fp32"
 
     def picture(self, image: Image, modalities: Sequence[str]) -> NDArray[np.uint8]:
-        """One to three modalities of an image as the network sees them: uint8 (3, z, y, x).
-
-        Raises:
-            InputError: as `intensity.windowed`, with the image's name.
-        """
-        try:
-            return windowed(image.channels, modalities, lower=self.lower, upper=self.upper)
-        except InputError as error:
-            raise InputError(f"{image.name}: {error}") from error
+        """One to three modalities of an image as the network sees them, see `intensity.picture_of`."""
+        return picture_of(image, modalities, lower=self.lower, upper=self.upper)
 
 
 def load_tracker(model: Model, *, device: str, trust: bool, precision: str = "fp32") -> Tracker:
@@ -99,21 +106,10 @@ def load_tracker(model: Model, *, device: str, trust: bool, precision: str = "fp
         DependencyError: where sam2 is not installed.
     """
     from ...backends.sam2 import load
-    from ...backends.sam2_architecture import Sam2Architecture
 
-    if model.method != METHOD:
-        raise ModelError(f"The model '{model.name}' is of the method '{model.method}'; a tracker is of '{METHOD}'.")
-    if len(model.weights) != 1:
-        raise ModelError(f"The tracker '{model.name}' must list one weights file, but lists {len(model.weights)}.")
-    described = model.settings.get("architecture")
-    if not isinstance(described, dict):
-        raise ModelError(f"The tracker '{model.name}' does not say its architecture; import or train it again.")
-    architecture = Sam2Architecture.from_dict(described)
-    path = model.path_of(model.weights[0].path)
-    network = load(architecture, path, device=device, trust=trust, precision=precision)
-    windowing = model.settings.get("windowing", {})
-    lower, upper = float(windowing.get("lower", 0.5)), float(windowing.get("upper", 99.5))
-    return Tracker(model, network, architecture.image_size, lower, upper, network.precision)
+    found = read_network(model, TRACKERS)
+    network = load(found.architecture, found.weights, device=device, trust=trust, precision=precision)
+    return Tracker(model, network, found.architecture.image_size, found.lower, found.upper, network.precision)
 
 
 def tracker_inputs(

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from ...augmentation import Changes
 from ...backends.devices import PRECISIONS
 from ...errors import InputError
+from ...fitting import Schedule
 from ...settings import check_folds, read_settings, require
+from ...training_volumes import VolumeSettings
 
 DIRECTIONS: Final = ("forward", "backward", "random", "both")
 
@@ -89,9 +92,9 @@ class TrackerTrainingConfig:
         region_weights: how often an object of each region is drawn, in the order of the model's regions; all alike
             where empty.
         minimum_object_mm3: smaller components are no objects of their own.
-        made_up_weight: how often an object is drawn that image and chance make up (`clips.made_up_mask`), relative to
-            those of regions; 0 for never. A network that begins with random weights needs them to learn that its
-            prompt matters. The training on synthetic cases alone then has no other objects.
+        made_up_weight: how often an object is drawn that image and chance make up (`training_volumes.made_up_mask`),
+            relative to those of regions; 0 for never. A network that begins with random weights needs them to learn
+            that its prompt matters. The training on synthetic cases alone then has no other objects.
         largest_step: a clip takes every n-th slice, n from 1 to this, drawn anew.
         end_probability: share of clips that are placed so that the object ends in them.
         box_probability: share of clips prompted with a box; the others get the mask.
@@ -231,6 +234,43 @@ class TrackerTrainingConfig:
     def chosen_folds(self) -> tuple[int, ...]:
         """The folds that are trained."""
         return self.train_folds or tuple(range(self.folds))
+
+    @property
+    def volumes(self) -> VolumeSettings:
+        """How cases become training volumes."""
+        return VolumeSettings(
+            tuple(plane for plane, weight in self.planes.items() if weight > 0),
+            self.lower_percentile,
+            self.upper_percentile,
+            self.minimum_object_mm3,
+            self.seed if self.made_up_weight > 0 else None,
+        )
+
+    @property
+    def changes(self) -> Changes:
+        """How clips are changed at random."""
+        return Changes(
+            self.augmentation_probability,
+            self.rotation_degrees,
+            self.largest_zoom,
+            self.translation,
+            self.intensity_change,
+        )
+
+    def schedule(self, iterations: int) -> Schedule:
+        """How long and how fast one network learns."""
+        return Schedule(
+            iterations,
+            self.learning_rate,
+            self.last_learning_rate_factor,
+            self.warm_up_iterations,
+            self.gradient_clipping,
+            self.weight_average_decay,
+            self.validate_every,
+            self.patience,
+            self.checkpoint_every,
+            self.seed,
+        )
 
     def without_regions(self, count: int) -> TrackerTrainingConfig:
         """The same for learning made-up objects alone, of a model with so many regions."""

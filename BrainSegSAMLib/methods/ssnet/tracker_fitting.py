@@ -1,33 +1,29 @@
-"""Trains one network of a tracker: iterations, checkpoints, early stop.
-
-What happens in an iteration depends on the settings, the network's name and the iteration's number alone, so a training
-that was interrupted goes on as if it had not been.
-"""
+"""One network of a tracker as a task to fit: its batches of clips, its losses, its validation."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import zlib
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...backends.checkpoints import load_checkpoint, save_checkpoint
+from ... import fitting
+from ...augmentation import augmented, on_grid
 from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import Sam2Architecture
-from ...backends.sam2_network import build, read_weights, set_weights
+from ...backends.sam2_forward import prepare
+from ...backends.sam2_network import build
 from ...backends.sam2_training import Answer, Tracks, follow, open_memory, set_dropout
-from ...errors import BrainSegSAMError
+from ...backends.weights import read_weights, set_weights
+from ...fitting import Fitted, Task, Weights, seed_of
 from ...progress import Progress
-from .augmentation import augmented, on_grid
-from .clips import Clip, TrainingVolume, corrective_click, draw_clip, jittered_box
+from ...scores import mean_dice
+from ...training_volumes import TrainingVolume
+from .clips import Clip, corrective_click, draw_clip, jittered_box
 from .tracker_config import TrackerTrainingConfig
-from .tracker_validation import mean_dice, score_volumes
+from .tracker_validation import score_volumes
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +31,8 @@ if TYPE_CHECKING:
 
     from .loss import ClipLoss
 
-Weights = dict[str, "Tensor"]
-
 _MASK_STRIDE = 4  # of the masks that the network gives, in its own pixels
 _UNDECAYED = ("pos_e", "tpos", "token", "no_mem", "no_obj", "point_embed")  # embeddings, by parts of their names
-_RECORD_EVERY = 10  # iterations, for TensorBoard and the log
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +65,6 @@ class Fit:
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A trained network.
-
-    Attributes:
-        weights: parameter name → float32 tensor on the CPU.
-        iterations: after how many they are.
-    """
-
-    weights: Weights
-    iterations: int
-
-
-@dataclass(frozen=True, eq=False)
 class _Batch:
     """One iteration's clips on the network's grid.
 
@@ -102,198 +82,71 @@ class _Batch:
 
 
 def fit(job: Fit, config: TrackerTrainingConfig, architecture: Sam2Architecture, *, progress: Progress) -> Fitted:
-    """Train one network, or go on where an earlier call ended.
+    """Train one network, or go on where an earlier call ended; raises as `fitting.fit`.
 
     Args:
         job: what to train it with.
         config: settings.
         architecture: of the network.
         progress: advanced by one each iteration; may cancel, which keeps the state reached.
-
-    Raises:
-        InputError: where there is nothing to draw.
-        BrainSegSAMError: where the loss is no number any more.
-        Cancelled: when the progress was cancelled.
     """
-    fitting = _Fitting(job, config, architecture)
-    fitting.resume()
-    progress.advance(fitting.iteration)
-    with contextlib.closing(_batches(job, config, architecture.image_size, fitting.iteration)) as batches:
-        try:
-            while fitting.iteration < job.iterations and not fitting.stopped:
-                fitting.step(next(batches))
-                if fitting.iteration == 1 or fitting.iteration % _RECORD_EVERY == 0:
-                    fitting.record(progress)
-                if job.validation and fitting.iteration % config.validate_every == 0:
-                    fitting.look(progress)
-                if fitting.iteration % config.checkpoint_every == 0 or progress.cancelled:
-                    fitting.save()
-                progress.advance()
-        finally:
-            fitting.close()
-    progress.advance(job.iterations - fitting.iteration)
-    return fitting.result()
+    task = task_of(job, config, architecture)
+    return fitting.fit(task, config.schedule(job.iterations), folder=job.folder, progress=progress)
 
 
-class _Fitting:
-    """A network under training."""
+def task_of(job: Fit, config: TrackerTrainingConfig, architecture: Sam2Architecture) -> Task[_Batch]:
+    """The network of a job with its first weights, and how it learns; arguments as for `fit`."""
+    import torch
 
-    def __init__(self, job: Fit, config: TrackerTrainingConfig, architecture: Sam2Architecture) -> None:
-        import torch
+    torch.manual_seed(seed_of(config.seed, job.name, 0))
+    network = build(architecture)
+    if job.start is None:
+        open_memory(network)
+    else:
+        set_weights(network, read_weights(job.start), job.start, architecture)
+    network = network.to(job.device).train()
+    set_dropout(network, config.dropout)
+    if config.encoder_learning_rate_factor == 0:
+        network.get_submodule("image_encoder").requires_grad_(False)
 
-        self.job, self.config, self.architecture = job, config, architecture
-        self.checkpoint = job.folder / "checkpoint.pt"
-        torch.manual_seed(_seed_of(config, job.name, 0))
-        network = build(architecture)
-        if job.start is None:
-            open_memory(network)
-        else:
-            set_weights(network, read_weights(job.start), job.start, architecture)
-        self.network = network.to(job.device).train()
-        set_dropout(network, config.dropout)
-        if config.encoder_learning_rate_factor == 0:
-            network.get_submodule("image_encoder").requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(_groups(network, config), lr=config.learning_rate, betas=(0.9, 0.999))
-        self.average: Weights = {}
-        self.best: Weights = {}
-        self.best_score, self.best_iteration, self.looks_without = -1.0, 0, 0
-        self.iteration = 0
-        self.last: ClipLoss | None = None
-        self.scalars: Any = None
+    def validate(weights: Weights, progress: Progress) -> float:
+        judged = build(architecture)
+        judged.load_state_dict(weights)
+        tracker = Sam2Tracker(judged.to(job.device), architecture)
+        return mean_dice(score_volumes(tracker, job.validation, job.regions, fold=0, progress=progress))
 
-    @property
-    def stopped(self) -> bool:
-        """Whether validation has not become better for too long."""
-        return bool(self.job.validation) and 0 < self.config.patience <= self.looks_without
-
-    # ---- one iteration --------------------------------------------------------------------------------------------
-
-    def step(self, batch: _Batch) -> None:
-        """Learn from one batch."""
-        import torch
-
-        config, device = self.config, self.job.device
-        rng = np.random.default_rng([_seed_of(config, self.job.name, self.iteration), 1])
-        torch.manual_seed(_seed_of(config, self.job.name, self.iteration))
-        factor = _learning_rate_factor(self.iteration, self.job.iterations, config)
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * group["factor"] * factor
-        rounds = 0
-        if batch.boxes is not None and rng.random() < config.correction_probability:
-            rounds = int(rng.integers(1, config.corrective_clicks + 1)) if config.corrective_clicks else 0
-        first = batch.targets[:, 0]
-        tracks = Tracks(
-            batch.order.to(device),
-            batch.targets.to(device),
-            None if batch.boxes is None else batch.boxes.to(device),
-            lambda logits: _clicks(logits, first, rng),
-            rounds,
-        )
-        self.optimiser.zero_grad(set_to_none=True)
-        kind = torch.device(device).type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.job.precision == "bf16"):
-            answers = follow(self.network, batch.images.to(device), tracks)
-        self.last = _loss(answers, tracks.targets, config)
-        self._require_finite(self.last.total)
-        self.last.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clipping)
-        self._require_finite(norm)
-        self.optimiser.step()
-        self.iteration += 1
-        self._take_average()
-
-    def _require_finite(self, value: Tensor) -> None:
-        if not math.isfinite(float(value.detach())):
-            raise BrainSegSAMError(
-                f"The loss of '{self.job.name}' is no number any more after {self.iteration} iterations; lower "
-                "learning_rate or gradient_clipping, or use precision fp32, and start anew in another work folder."
-            )
-
-    def _take_average(self) -> None:
-        # The first weights are far from useful, so the memory is short at first.
-        decay = min(self.config.weight_average_decay, (1 + self.iteration) / (10 + self.iteration))
-        if self.config.weight_average_decay == 0:
-            return
-        for name, value in self.network.state_dict().items():
-            if name in self.average and value.is_floating_point():
-                self.average[name].lerp_(value.detach(), 1 - decay)
-            else:
-                self.average[name] = value.detach().clone()
-
-    # ---- records, validation, checkpoints -------------------------------------------------------------------------
-
-    def record(self, progress: Progress) -> None:
-        """Write the last loss to TensorBoard, where that is installed, and to the log."""
-        assert self.last is not None
-        values = self.last.scalars()
-        if self.scalars is None:
-            self.scalars = _scalar_writer(self.job.folder / "tensorboard", self.iteration)
-        if self.scalars:
-            for name, value in values.items():
-                self.scalars.add_scalar(f"loss/{name}", value, self.iteration)
-            self.scalars.add_scalar("learning_rate", self.optimiser.param_groups[-1]["lr"], self.iteration)
-        parts = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-        progress.log(f"{self.job.name}: iteration {self.iteration} of {self.job.iterations}, {parts}")
-
-    def look(self, progress: Progress) -> None:
-        """Score the validation volumes with the weights that would be kept now."""
-        network = build(self.architecture)
-        network.load_state_dict(self._current())
-        tracker = Sam2Tracker(network.to(self.job.device), self.architecture)
-        scores = score_volumes(tracker, self.job.validation, self.job.regions, fold=0, progress=progress)
-        found = mean_dice(scores)
-        if self.scalars:
-            self.scalars.add_scalar("dice/validation", found, self.iteration)
-        self.looks_without += 1
-        if found > self.best_score:
-            self.best_score, self.best_iteration, self.looks_without = found, self.iteration, 0
-            self.best = {name: value.detach().clone() for name, value in self._current().items()}
-        progress.log(f"{self.job.name}: validation Dice {found:.3f}, best {self.best_score:.3f}")
-
-    def _current(self) -> Weights:
-        return self.average or self.network.state_dict()
-
-    def result(self) -> Fitted:
-        """The weights to keep: the best that were validated, or the last."""
-        weights = self.best or self._current()
-        kept = {name: value.detach().float().cpu().clone() for name, value in weights.items()}
-        return Fitted(kept, self.best_iteration if self.best else self.iteration)
-
-    def save(self) -> None:
-        """Keep the state from which `resume` goes on."""
-        state = {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average,
-            "best": self.best,
-            "numbers": [self.iteration, self.best_score, self.best_iteration, self.looks_without],
-        }
-        save_checkpoint(state, self.checkpoint)
-
-    def resume(self) -> None:
-        """Go on from the state that was kept, where there is one."""
-        if not self.checkpoint.exists():
-            return
-        state = load_checkpoint(self.checkpoint)
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average = {name: value.to(self.job.device) for name, value in state["average"].items()}
-        self.best = state["best"]
-        self.iteration, self.best_score, self.best_iteration, self.looks_without = state["numbers"]
-
-    def close(self) -> None:
-        """End TensorBoard's record."""
-        if self.scalars:
-            self.scalars.close()
+    return Task(
+        name=job.name,
+        module=network,
+        groups=_groups(network, config),
+        make_batch=lambda iteration: _make_batch(job, config, architecture.image_size, iteration),
+        losses=lambda batch, iteration: _losses(network, batch, job, config, iteration),
+        validate=validate if job.validation else None,
+    )
 
 
-def _scalar_writer(folder: Path, iteration: int) -> Any:
-    """TensorBoard's writer; False where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return False
-    return SummaryWriter(str(folder), purge_step=iteration)
+def _losses(
+    network: torch.nn.Module, batch: _Batch, job: Fit, config: TrackerTrainingConfig, iteration: int
+) -> Mapping[str, Tensor]:
+    import torch
+
+    device = job.device
+    rng = np.random.default_rng([seed_of(config.seed, job.name, iteration), 1])
+    rounds = 0
+    if batch.boxes is not None and rng.random() < config.correction_probability:
+        rounds = int(rng.integers(1, config.corrective_clicks + 1)) if config.corrective_clicks else 0
+    first = batch.targets[:, 0]
+    tracks = Tracks(
+        batch.order.to(device),
+        batch.targets.to(device),
+        None if batch.boxes is None else batch.boxes.to(device),
+        lambda logits: _clicks(logits, first, rng),
+        rounds,
+    )
+    kind = torch.device(device).type
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=job.precision == "bf16"):
+        answers = follow(network, batch.images.to(device), tracks)
+    return _loss(answers, tracks.targets, config).parts()
 
 
 def _groups(network: torch.nn.Module, config: TrackerTrainingConfig) -> list[dict[str, Any]]:
@@ -311,12 +164,6 @@ def _groups(network: torch.nn.Module, config: TrackerTrainingConfig) -> list[dic
         }
         for (encoder, decays), parameters in sorted(found.items(), key=lambda item: item[0], reverse=True)
     ]
-
-
-def _learning_rate_factor(iteration: int, iterations: int, config: TrackerTrainingConfig) -> float:
-    warm_up = min(1.0, (iteration + 1) / config.warm_up_iterations) if config.warm_up_iterations else 1.0
-    low = config.last_learning_rate_factor
-    return warm_up * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * iteration / iterations)))
 
 
 def _loss(answers: Sequence[Answer], targets: Tensor, config: TrackerTrainingConfig) -> ClipLoss:
@@ -355,28 +202,14 @@ def _loss(answers: Sequence[Answer], targets: Tensor, config: TrackerTrainingCon
 # ---- batches ------------------------------------------------------------------------------------------------------
 
 
-def _seed_of(config: TrackerTrainingConfig, name: str, iteration: int) -> int:
-    return zlib.crc32(f"{config.seed} {name} {iteration}".encode())
-
-
-def _batches(job: Fit, config: TrackerTrainingConfig, image_size: int, first: int) -> Generator[_Batch, None, None]:
-    """Batches from an iteration on; the next one is made while the network learns from this one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="clips") as pool:
-        following = pool.submit(_make_batch, job, config, image_size, first)
-        for iteration in range(first + 1, job.iterations + 1):
-            batch = following.result()
-            following = pool.submit(_make_batch, job, config, image_size, iteration)
-            yield batch
-
-
 def _make_batch(job: Fit, config: TrackerTrainingConfig, image_size: int, iteration: int) -> _Batch:
     import torch
 
-    rng = np.random.default_rng(_seed_of(config, job.name, iteration))
+    rng = np.random.default_rng(seed_of(config.seed, job.name, iteration))
     images, orders, targets, boxes = [], [], [], []
     for number in range(config.clips_per_iteration):
         clip = draw_clip(job.volumes, job.weights, config, rng)
-        frames, masks = augmented(clip, config, image_size, rng)
+        frames, masks = augmented(clip.shown, clip.masks, config.changes, lambda f: prepare(f, image_size), rng)
         images.append(frames)
         shown = Clip(clip.case_id, clip.frames, masks.numpy(), both=clip.both)
         for which, order in shown.orders():

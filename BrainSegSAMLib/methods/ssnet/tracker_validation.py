@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from ...geometry import Geometry
 from ...progress import Progress
 from ...prompts import PLANES, Prompt, slices_first
-from .clips import TrainingVolume
+from ...scores import CaseScore, dice
+from ...training_volumes import TrainingVolume
 from .config import TrackingSettings
 from .lesions import key_slice
 from .rules import reach_of
@@ -28,27 +28,6 @@ NOTE = (
     "to be objects are not tracked but count as missed. Mean over the cases that have the region in the last row."
 )
 _PLANE = "axial"
-
-
-@dataclass(frozen=True)
-class TrackingScore:
-    """Dice of one case.
-
-    Attributes:
-        case_id: the case.
-        fold: whose network tracked it.
-        dice: region → Dice of the volume; None where the case has no object of the region.
-    """
-
-    case_id: str
-    fold: int
-    dice: Mapping[str, float | None]
-
-
-def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Dice coefficient of two bool masks of one shape; 1 where both are empty."""
-    total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
-    return 2.0 * int(np.count_nonzero(first & second)) / total if total else 1.0
 
 
 def tracked_mask(
@@ -95,7 +74,7 @@ def score_volumes(
     *,
     fold: int,
     progress: Progress,
-) -> list[TrackingScore]:
+) -> list[CaseScore]:
     """Track every region of some volumes.
 
     Args:
@@ -111,30 +90,5 @@ def score_volumes(
         for number, name in regions.items():
             mask = tracked_mask(tracker, volume, number, settings=TrackingSettings(), progress=progress)
             found[name] = None if mask is None else dice(mask, volume.truth[number])
-        scores.append(TrackingScore(volume.case_id, fold, found))
+        scores.append(CaseScore(volume.case_id, fold, found))
     return scores
-
-
-def mean_dice(scores: Sequence[TrackingScore]) -> float:
-    """Mean over regions of the mean over cases; 0 where nothing was scored."""
-    means = [value for value in _means(scores).values() if value is not None]
-    return float(np.mean(means)) if means else 0.0
-
-
-def as_table(scores: Sequence[TrackingScore], regions: Sequence[str]) -> dict[str, Any]:
-    """The scores as a table for `model.json`: a column per region, cases by id, means in the last row."""
-    ordered = sorted(scores, key=lambda score: score.case_id)
-    means = _means(ordered)
-    rows: list[list[Any]] = [[s.case_id, s.fold, *(_rounded(s.dice[region]) for region in regions)] for s in ordered]
-    rows.append(["mean", None, *(_rounded(means.get(region)) for region in regions)])
-    return {"columns": ["case", "fold", *regions], "rows": rows, "note": NOTE}
-
-
-def _means(scores: Sequence[TrackingScore]) -> dict[str, float | None]:
-    names = list(scores[0].dice) if scores else []
-    values = {name: [v for score in scores if (v := score.dice[name]) is not None] for name in names}
-    return {name: float(np.mean(found)) if found else None for name, found in values.items()}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.sam2_session import Seed, Step
+from ...crops import Crop, head_crop
 from ...geometry import Geometry
 from ...intensity import as_frames
 from ...progress import Progress
@@ -25,7 +26,7 @@ from .encoded import EncodedSlices
 from .likeness import Likeness, learn
 from .rules import Firing, Reach, SliceContext, Watch
 from .tracker import Network, Session
-from .zoom import Crop, crop_for, cropped, head_crop
+from .zoom import crop_for, cropped
 
 ABSENT: Final = -1024.0
 """Logit of what was not tracked; sam2's own value for slices without the object."""

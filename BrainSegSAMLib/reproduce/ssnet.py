@@ -1,8 +1,4 @@
-"""The command that sets what a paper reports beside what is measured here, on labelled cases of yours.
-
-The data of the papers are not published, so the numbers of two columns are of different patients: what can be compared
-is which stage is better than which, not how good either is.
-"""
+"""SSNet's Table I with what is measured here beside it."""
 
 from __future__ import annotations
 
@@ -15,22 +11,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.devices import resolve_device
-from .cases import Case, find_cases, load_image
-from .console import parse_setting
-from .errors import GeometryError, InputError, OutputError
-from .files import check_writable, write_json
-from .geometry import Geometry
-from .methods import load_predictor
-from .methods.ssnet.composing import METHOD as SSNET
-from .methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
-from .models.catalogue import find_model
-from .models.store import Model, load_model
-from .progress import Progress
-from .runs import RECORD_VERSION, versions
-from .segmentation_files import read_segmentation
-
-PAPERS: Final = (SSNET,)
+from ..backends.devices import resolve_device
+from ..cases import Case, load_image
+from ..console import parse_setting
+from ..errors import GeometryError, InputError
+from ..files import write_json
+from ..geometry import Geometry
+from ..labelled_images import labelled_cases
+from ..methods import load_predictor
+from ..methods.ssnet.composing import METHOD as SSNET
+from ..methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
+from ..models.catalogue import find_model
+from ..models.store import Model, load_model
+from ..progress import Progress
+from ..runs import RECORD_VERSION, versions
+from ..segmentation_files import read_segmentation
+from .files import check_output
 
 TABLE_I: Final[dict[str, tuple[float, float]]] = {
     "nnU-Net v2": (0.569, 0.702),
@@ -147,10 +143,8 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Sc
             f"The model '{model.name}' is of the method '{model.method}'; reproduce {SSNET} needs one of '{SSNET}': "
             "make one with 'brainsegsam models compose'."
         )
-    cases = _labelled(job.source, model)
-    if job.output.is_dir():
-        raise OutputError(f"{job.output} is a folder; name a file for the numbers.")
-    check_writable(job.output.parent)
+    cases = labelled_cases(job.source, model.modalities)
+    check_output(job.output)
     device = resolve_device(job.device)
     progress.stage("Loading the model", until=0.02)
     predictor = load_predictor(model.folder, device=device, trust=job.trust, overrides=dict(job.settings))
@@ -170,16 +164,6 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Sc
     lines = table(mean_scores(scores), prior)
     write_json(_record(job, model, device, scores, lines, records), job.output)
     return scores, lines
-
-
-def _labelled(source: Path, model: Model) -> list[Case]:
-    cases = find_cases(source, modalities=model.modalities)
-    for case in cases:
-        if case.problem:
-            raise InputError(case.problem)
-        if case.reference is None:
-            raise InputError(f"Case '{case.case_id}' has no reference segmentation, or several; one is needed.")
-    return cases
 
 
 def _reference(case: Case, geometry: Geometry, labels: Sequence[int]) -> NDArray[np.bool_]:
@@ -222,27 +206,14 @@ def _record(
 # ---- command line -------------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own options; device and progress are the caller's."""
-    parser.add_argument("paper", choices=PAPERS, help="whose table")
-    parser.add_argument("--model", required=True, help="a model of the method: name in the catalogue, or model folder")
-    parser.add_argument("--input", required=True, type=Path, help="labelled cases, as for predict")
-    parser.add_argument("--output", required=True, type=Path, help="JSON file for the numbers of every case")
-    parser.add_argument(
-        "--labels", nargs="+", type=int, default=[], help="values of the references that are lesion (default: all)"
-    )
-    parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; the value is JSON"
-    )
-
-
 def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterator[str]:
     """Do what the command line asks for; yields lines for the user.
 
     Raises:
         BrainSegSAMError: as `run`.
     """
+    if options.compare or options.label_values:
+        raise InputError(f"reproduce {SSNET} takes neither --compare nor --label-values.")
     job = ReproduceJob(
         options.model,
         options.input,

@@ -1,8 +1,8 @@
 """Image features of a volume's slices: each slice encoded once, kept in little memory, shared by all who ask.
 
-Encoding is the only part of tracking that does not depend on the object. Features are computed when a slice is first
-asked for, several slices in one pass, and kept in 16 bits; what exceeds the memory budget goes to a temporary file that
-the operating system deletes with the process at the latest.
+Encoding is what takes long, and does not depend on what is marked on a slice. Features are computed when a slice is
+first asked for, several slices in one pass, and kept in 16 bits; what exceeds the memory budget goes to a temporary
+file that the operating system deletes with the process at the latest.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, ModelError, OutputError
 from ..progress import Progress
-from .sam2_forward import Levels, Sam2Forward
 
 if TYPE_CHECKING:
     import torch
@@ -26,38 +25,35 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET_BYTES = 2**30
 STORED = "float16"
 """How features are kept; finer than bfloat16, and wide enough for them."""
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet, per channel, as SAM 2 was trained."""
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
-def prepare(frames: NDArray[np.uint8], image_size: int) -> torch.Tensor:
-    """Network input from slices: resized (bicubic, antialiased, as sam2 resizes video frames), normalised.
+class Encoder(Protocol):
+    """A network that turns slices into features."""
 
-    Args:
-        frames: uint8 (slice, 3, rows, columns).
-        image_size: side of the square input; the aspect ratio is not kept, as in sam2.
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
-    Returns:
-        float32 (slice, 3, image_size, image_size) on the CPU.
-    """
-    import torch
+    @property
+    def level_shapes(self) -> Sequence[tuple[int, ...]]:
+        """Shapes of the features of one slice, level by level."""
+        ...
 
-    pixels = torch.from_numpy(np.ascontiguousarray(frames))
-    if pixels.shape[-2:] != (image_size, image_size):
-        pixels = torch.nn.functional.interpolate(
-            pixels, size=(image_size, image_size), mode="bicubic", antialias=True, align_corners=False
-        )
-    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    def encode_slices(self, frames: NDArray[np.uint8]) -> Sequence[torch.Tensor]:
+        """The features of uint8 (slice, 3, rows, columns), level by level: float32 (slice, *shape)."""
+        ...
 
 
-class SliceFeatures:
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
+
+
+class SliceFeatures(Generic[AnyEncoder]):
     """The features of the slices of one stack; a context manager, whose end frees memory and file."""
 
     def __init__(
         self,
-        forward: Sam2Forward,
+        encoder: AnyEncoder,
         frames: NDArray[np.uint8],
         *,
         memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
@@ -67,7 +63,7 @@ class SliceFeatures:
         """Prepare the store; nothing is computed yet.
 
         Args:
-            forward: the network's computations.
+            encoder: computes the features.
             frames: uint8 (slice, 3, rows, columns).
             memory_budget_bytes: of the features; at least one slice is kept in memory.
             batch_size: slices that are encoded in one pass.
@@ -80,11 +76,11 @@ class SliceFeatures:
             raise InputError(
                 f"Slices to encode must be uint8 (slice, 3, rows, columns), not {frames.dtype} {frames.shape}."
             )
-        self.forward = forward
+        self.encoder = encoder
         self._frames = frames
-        self._batch_size = max(1, batch_size)
+        self.batch_size = max(1, batch_size)
         self._progress = progress or Progress()
-        self._shapes = forward.level_shapes
+        self._shapes = encoder.level_shapes
         self._counts = [int(np.prod(shape)) for shape in self._shapes]
         self._capacity = max(1, memory_budget_bytes // self.bytes_per_slice)
         self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()  # one row a slice; least recently used first
@@ -121,14 +117,14 @@ class SliceFeatures:
         """What the features in the temporary file take now."""
         return len(self._spilled) * self.bytes_per_slice
 
-    def gather(self, indices: Sequence[int]) -> Levels:
+    def gather(self, indices: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """Features of slices, one row for each index; encodes those that were never asked for.
 
         Args:
             indices: slices; one may occur several times.
 
         Returns:
-            `Levels` on the network's device, float32.
+            Level by level float32 (index, *shape), on the network's device.
 
         Raises:
             ModelError: features that are not finite, as damaged weights give them.
@@ -140,10 +136,7 @@ class SliceFeatures:
         rows = self._fetch(indices)
         stacked = torch.stack([rows[index] for index in indices]).float()
         parts = torch.split(stacked, self._counts, dim=1)
-        high, middle, low, tokens = (
-            part.reshape(len(indices), *shape) for part, shape in zip(parts, self._shapes, strict=True)
-        )
-        return high, middle, low, tokens
+        return tuple(part.reshape(len(indices), *shape) for part, shape in zip(parts, self._shapes, strict=True))
 
     def spill(self) -> None:
         """Move all features from memory to the temporary file, where others need the memory.
@@ -162,7 +155,7 @@ class SliceFeatures:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> SliceFeatures:
+    def __enter__(self) -> SliceFeatures[AnyEncoder]:
         return self
 
     def __exit__(
@@ -184,9 +177,9 @@ class SliceFeatures:
                 found[index] = self._keep(index, self._read(index))
             else:
                 unknown.append(index)
-        for begin in range(0, len(unknown), self._batch_size):
+        for begin in range(0, len(unknown), self.batch_size):
             self._progress.check()
-            batch = unknown[begin : begin + self._batch_size]
+            batch = unknown[begin : begin + self.batch_size]
             for index, row in zip(batch, self._compute(batch), strict=True):
                 found[index] = self._keep(index, row)
         return found
@@ -194,10 +187,8 @@ class SliceFeatures:
     def _compute(self, indices: Sequence[int]) -> list[torch.Tensor]:
         import torch
 
-        network = self.forward.network
-        images = prepare(self._frames[list(indices)], network.image_size).to(network.device)
         with torch.inference_mode():
-            levels = self.forward.encode_images(images)
+            levels = self.encoder.encode_slices(self._frames[list(indices)])
             rows = torch.cat([level.flatten(1).to(getattr(torch, STORED)) for level in levels], dim=1)
             if not bool(torch.isfinite(rows).all()):
                 raise ModelError("The image features of this model are not finite in 16 bits: its weights are damaged.")
@@ -236,4 +227,4 @@ class SliceFeatures:
         assert self._file is not None
         self._file.seek(index * self.bytes_per_slice)
         stored = bytearray(self._file.read(self.bytes_per_slice))
-        return torch.frombuffer(stored, dtype=getattr(torch, STORED)).to(self.forward.network.device)
+        return torch.frombuffer(stored, dtype=getattr(torch, STORED)).to(self.encoder.device)

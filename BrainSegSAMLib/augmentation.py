@@ -1,58 +1,77 @@
-"""Clips as the network sees them, changed at random: turned, moved, magnified, mirrored, brighter, darker, noisier.
+"""Slices as a network sees them, changed at random: turned, moved, magnified, mirrored, brighter, darker, noisier.
 
-A clip is changed as a whole, so that neighbouring slices still fit each other.
+Slices that belong together, with all masks on them, are changed alike, so that they still fit each other.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.sam2_features import prepare
-from .clips import Clip
-from .tracker_config import TrackerTrainingConfig
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NOISE = 0.25  # standard deviation in normalised intensities, for an intensity_change of 1
+_NOISE = 0.25  # standard deviation in normalised intensities, for an intensity change of 1
+
+Prepare = Callable[[NDArray[np.uint8]], "Tensor"]
+"""Slices uint8 (k, 3, rows, columns) → a network's input, float32 (k, 3, S, S)."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How often and how far slices are changed.
+
+    Attributes:
+        probability: of each of the changes below.
+        rotation_degrees: largest rotation within the slice.
+        largest_zoom: largest factor by which slices are magnified, or its inverse.
+        translation: largest shift, as a share of the slice.
+        intensity: how far gain and gamma of each channel are changed at most, and noise is added.
+    """
+
+    probability: float
+    rotation_degrees: float = 15.0
+    largest_zoom: float = 1.25
+    translation: float = 0.05
+    intensity: float = 0.2
 
 
 def augmented(
-    clip: Clip, config: TrackerTrainingConfig, image_size: int, rng: np.random.Generator
+    frames: NDArray[np.uint8], masks: NDArray[np.bool_], changes: Changes, prepare: Prepare, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A clip on the network's grid.
+    """Slices and the objects on them, on the network's grid.
 
     Args:
-        clip: as drawn.
-        config: how often and how far clips are changed.
-        image_size: of the network.
+        frames: uint8 (k, 3, rows, columns), 0 outside the head.
+        masks: bool (object, k, rows, columns); every object shows on the first slice.
+        changes: to make.
+        prepare: brings slices to the network's square as for prediction, not keeping the aspect ratio.
         rng: draws every change.
 
     Returns:
-        float32 (k, 3, S, S), normalised as for prediction, and bool (object, k, S, S). Every object still shows on the
-        first slice.
+        float32 (k, 3, S, S) and bool (object, k, S, S). Every object still shows on the first slice.
     """
     import torch
 
-    frames = clip.frames if clip.single is None else clip.frames[:, [clip.single] * 3]
-    if rng.random() < config.augmentation_probability:
-        frames = _other_contrast(frames, config.intensity_change, rng)
-    images = prepare(frames, image_size)
-    masks = on_grid(clip.masks, image_size)
-    if rng.random() < config.augmentation_probability:
-        spread = _NOISE * config.intensity_change * rng.random()
+    if rng.random() < changes.probability:
+        frames = _other_contrast(frames, changes.intensity, rng)
+    images = prepare(frames)
+    shown = on_grid(masks, images.shape[-1])
+    if rng.random() < changes.probability:
+        spread = _NOISE * changes.intensity * rng.random()
         noise = np.asarray(rng.standard_normal(images.shape, dtype=np.float32))
         images = images + spread * torch.from_numpy(noise)
-    if rng.random() < config.augmentation_probability:
-        matrix = _placement(config, rng)
-        moved = _moved(masks.float(), matrix) > 0.5
+    if rng.random() < changes.probability:
+        matrix = _placement(changes, rng)
+        moved = _moved(shown.float(), matrix) > 0.5
         if bool(moved[:, 0].flatten(1).any(1).all()):  # else a prompt would be empty
-            images, masks = _moved(images, matrix), moved
-    return images, masks
+            images, shown = _moved(images, matrix), moved
+    return images, shown
 
 
 def on_grid(masks: NDArray[np.bool_], image_size: int) -> Tensor:
@@ -78,14 +97,14 @@ def _other_contrast(frames: NDArray[np.uint8], change: float, rng: np.random.Gen
     return changed
 
 
-def _placement(config: TrackerTrainingConfig, rng: np.random.Generator) -> Tensor:
+def _placement(changes: Changes, rng: np.random.Generator) -> Tensor:
     """2x3 matrix from output to input, in units of half the slice; columns first."""
     import torch
 
-    angle = math.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees))
-    zoom = config.largest_zoom ** rng.uniform(-1, 1)
+    angle = math.radians(rng.uniform(-changes.rotation_degrees, changes.rotation_degrees))
+    zoom = changes.largest_zoom ** rng.uniform(-1, 1)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
-    shift = rng.uniform(-config.translation, config.translation, 2) * 2
+    shift = rng.uniform(-changes.translation, changes.translation, 2) * 2
     cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
     return torch.tensor(
         [[mirror * cosine, -sine, shift[0]], [mirror * sine, cosine, shift[1]]], dtype=torch.float32

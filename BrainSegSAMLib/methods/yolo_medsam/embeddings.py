@@ -1,0 +1,163 @@
+"""Image features kept on disk, so that an epoch of training a mask decoder costs the decoder alone.
+
+One file of half-precision numbers holds a row for each picture, and is memory-mapped; a second one names, row by row,
+the picture. Rows are only ever added: what is there is never computed again, an interrupted cache is completed, and one
+that was made by other weights is made anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError, ModelError, OutputError
+from ...files import output_sentence, read_json, write_json
+from ...progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FEATURES_FILE: Final = "features.f16"
+_KEYS_FILE: Final = "keys.sha256"
+_HEADER_FILE: Final = "made_by.json"
+_KEY_BYTES: Final = 32
+_SPARE_BYTES: Final = 2**28  # of the disk, left to others
+
+Encode = Callable[[Sequence[int]], "Tensor"]
+"""Numbers of pictures → their image features, float32 (picture, *shape)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Image features of pictures.
+
+    Attributes:
+        rows: float16 (row, *shape), memory-mapped, read-only.
+        places: the row of each picture.
+    """
+
+    rows: NDArray[np.float16]
+    places: tuple[int, ...]
+
+    def gather(self, pictures: Sequence[int]) -> Tensor:
+        """Features of some pictures: float32 (picture, *shape) on the CPU."""
+        import torch
+
+        return torch.from_numpy(np.array(self.rows[[self.places[number] for number in pictures]], np.float32))
+
+
+def bytes_of(pictures: int, shape: Sequence[int]) -> int:
+    """What the features of so many pictures take on disk."""
+    return pictures * (int(np.prod(shape)) * np.dtype(np.float16).itemsize + _KEY_BYTES)
+
+
+def cached_embeddings(
+    folder: Path,
+    keys: Sequence[bytes],
+    encode: Encode,
+    *,
+    shape: Sequence[int],
+    weights: str,
+    batch_size: int = 4,
+    progress: Progress,
+) -> Embeddings:
+    """The features of pictures, computed where the cache does not have them.
+
+    Args:
+        folder: of the cache; made where missing. Trainings that encode with the same weights may share it.
+        keys: the SHA-256 (32 bytes) of each picture; at least one.
+        encode: computes features.
+        shape: of the features of one picture.
+        weights: hash of the weights that `encode` uses.
+        batch_size: pictures that are encoded in one pass.
+        progress: is told the size before anything is written, and why a cache is made anew; may cancel between passes,
+            and the next call goes on.
+
+    Raises:
+        InputError: where the disk has no room for it.
+        ModelError: features that are not finite.
+        OutputError: where the files cannot be written.
+        Cancelled: when the progress was cancelled.
+    """
+    made_by = {"weights": weights, "shape": list(shape)}
+    header = folder / _HEADER_FILE
+    try:
+        if header.exists() and read_json(header) != made_by:
+            progress.log(f"The image features in {folder} were made by other weights; they are computed anew.")
+            shutil.rmtree(folder)
+        write_json(made_by, header)
+        known = _known(folder, shape)
+        missing = list({key: number for number, key in enumerate(keys) if key not in known}.values())
+        if missing:
+            _check_room(folder, bytes_of(len(missing), shape), len(missing), progress)
+            _add(folder, list(known), keys, missing, encode, shape=shape, batch_size=batch_size, progress=progress)
+            known = _known(folder, shape)
+        rows = np.memmap(folder / _FEATURES_FILE, np.float16, "r", shape=(len(known), *shape))
+    except OSError as error:
+        raise OutputError(output_sentence(folder, error)) from error
+    return Embeddings(rows, tuple(known[key] for key in keys))
+
+
+def _known(folder: Path, shape: Sequence[int]) -> dict[bytes, int]:
+    """Key → row of all that was written whole."""
+    keys, features = folder / _KEYS_FILE, folder / _FEATURES_FILE
+    if not keys.exists() or not features.exists():
+        return {}
+    named = keys.read_bytes()
+    count = min(len(named) // _KEY_BYTES, features.stat().st_size // _row_bytes(shape))
+    return {named[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]: row for row in range(count)}
+
+
+def _add(
+    folder: Path,
+    known: Sequence[bytes],
+    keys: Sequence[bytes],
+    missing: Sequence[int],
+    encode: Encode,
+    *,
+    shape: Sequence[int],
+    batch_size: int,
+    progress: Progress,
+) -> None:
+    """Compute and write what is missing, after the rows that are known."""
+    with (folder / _FEATURES_FILE).open("ab") as features, (folder / _KEYS_FILE).open("ab") as names:
+        # What was cut short by an interruption is written again.
+        features.truncate(len(known) * _row_bytes(shape))
+        names.truncate(len(known) * _KEY_BYTES)
+        for begin in range(0, len(missing), batch_size):
+            progress.check()
+            batch = missing[begin : begin + batch_size]
+            found = encode(batch).detach().cpu().half().numpy()
+            if not np.isfinite(found).all():
+                raise ModelError("The image features of this model are not finite in 16 bits: its weights are damaged.")
+            features.write(found.tobytes())
+            features.flush()
+            names.write(b"".join(keys[number] for number in batch))
+            names.flush()
+            if begin // batch_size % 25 == 0:
+                progress.log(f"Image features: {begin + len(batch)} of {len(missing)} pictures.")
+
+
+def _row_bytes(shape: Sequence[int]) -> int:
+    return bytes_of(1, shape) - _KEY_BYTES
+
+
+def _check_room(folder: Path, needed: int, pictures: int, progress: Progress) -> None:
+    progress.log(f"The image features of {pictures} pictures will take {_readable(needed)} in {folder}.")
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE_BYTES > free:
+        raise InputError(
+            f"The image features need {_readable(needed)} in {folder}, but the disk has {_readable(free)} left; choose "
+            "a work folder on another disk, lower the setting views (0 keeps nothing and encodes anew), or use fewer "
+            "cases."
+        )
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

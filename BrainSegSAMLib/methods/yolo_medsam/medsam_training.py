@@ -1,0 +1,333 @@
+"""Trains SAM on boxes, from labelled cases to a model folder: cross-validation, scores, a final network of all cases.
+
+One training for two purposes, which `SamTrainingConfig.trained` tells apart: a small network from scratch, and the mask
+decoder of any network, fine-tuned as the paper does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...backends.devices import resolve_precision
+from ...backends.sam import SamSegmenter
+from ...backends.sam_architecture import OFFICIAL, SamArchitecture
+from ...backends.sam_network import build
+from ...backends.weights import hash_of_weights, set_weights
+from ...cases import Case
+from ...errors import InputError
+from ...files import read_json, sha256_of
+from ...fitting import Fitted, Weights
+from ...labelled_images import split_patients
+from ...models.catalogue import find_model, is_installed
+from ...models.published import read_network
+from ...models.store import Model, load_model
+from ...progress import Progress
+from ...scores import CaseScore, as_table
+from ...training_volumes import ORIENTATION, TrainingVolume, load_volumes, synthetic_id
+from ...trainings import (
+    MARKER,
+    as_json,
+    check_template,
+    claim,
+    cross_validate,
+    fit_once,
+    rounded,
+    score_once,
+    set_aside,
+    training_record,
+    weights_path,
+    write_trained,
+)
+from .sam_config import DECODER, SamTrainingConfig
+from .sam_fitting import DECODER_PREFIX, SamFit, fit
+from .sam_validation import NOTE, TITLE, by_network, score_volumes
+from .segmenter import SEGMENTERS
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What all steps need."""
+
+    cases: Mapping[str, Case]
+    volumes: Mapping[str, TrainingVolume]
+    splits: Sequence[Sequence[str]]
+    config: SamTrainingConfig
+    architecture: SamArchitecture
+    starts: _Starts
+    template: Model
+    work: Path
+    device: str
+
+    @property
+    def regions(self) -> dict[int, str]:
+        """Number → name of the regions that are learned, and so scored."""
+        names = self.template.scheme.names
+        weights = self.config.region_weights or (1.0,) * len(names)
+        return {number: name for number, name in enumerate(names) if weights[number] > 0}
+
+
+@dataclass(frozen=True)
+class _Starts:
+    """The weights file that each network begins with.
+
+    Attributes:
+        path: the file, or a work folder with one for each fold; None: random weights.
+    """
+
+    path: Path | None
+
+    @property
+    def differ(self) -> bool:
+        """Whether each network has its own."""
+        return self.path is not None and self.path.is_dir()
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file, or of what the work folder says of itself."""
+        if self.path is None:
+            return None
+        return sha256_of(self.path / MARKER if self.differ else self.path)
+
+    def of(self, name: str) -> Path | None:
+        """That of a network, e.g. of "fold_0".
+
+        Raises:
+            InputError: where the work folder has none.
+        """
+        if self.path is None or not self.differ:
+            return self.path
+        file = weights_path(self.path, name)
+        if not file.is_file():
+            raise InputError(
+                f"The setting start_from names the work folder {self.path}, which has no network '{name}'; finish that "
+                "training first."
+            )
+        return file
+
+
+def train_medsam(
+    cases: Sequence[Case],
+    config: SamTrainingConfig,
+    template: Model,
+    *,
+    work: Path,
+    device: str = "cpu",
+    label_values: Mapping[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Train a SAM network on boxes; a call with the same work folder goes on where an earlier one ended.
+
+    Args:
+        cases: each with the template's modalities and a reference.
+        config: settings.
+        template: the model to be, without weights; its `folder` is where it shall lie.
+        work: folder for intermediate files; of this training alone. Made where missing.
+        device: torch device name.
+        label_values: value in the references' files → value in the template's scheme, for those that differ.
+        progress: gets the stages, and may cancel.
+
+    Returns:
+        The model as it lies in its folder, with one row a case of cross-validated Dice in its `results`.
+
+    Raises:
+        InputError, GeometryError: where a case or setting cannot be used, a network would begin with weights that have
+            seen its left-out cases, or the work folder is of another training.
+        ModelError: where there is a model in the folder already, or weights do not fit the architecture.
+        OutputError: where a file cannot be written.
+        Cancelled: when the progress was cancelled.
+    """
+    progress = progress or Progress()
+    check_template(template, config.synthetic_seeds)
+    architecture = architecture_of(config)
+    count = len(template.scheme.regions)
+    if config.region_weights and len(config.region_weights) != count:
+        raise InputError(f"The setting region_weights has {len(config.region_weights)} numbers for {count} regions.")
+    splits = split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
+    starts = _find_starts(config, architecture, splits)
+    by_id = {case.case_id: case for case in cases}
+    names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.final else [])
+    for name in names:
+        starts.of(name)
+    claim(work, cases, splits, {**config.as_dict(), "start_sha256": starts.sha256}, template)
+    volumes = load_volumes(
+        cases,
+        template.modalities,
+        template.scheme,
+        config.volumes,
+        label_values=label_values or {},
+        synthetic_seeds=config.synthetic_seeds,
+        progress=progress,
+    )
+    training = _Training(by_id, volumes, splits, config, architecture, starts, template, work, device)
+    progress.stage("Training", total=len(names) * config.iterations, until=1.0)
+    weights, scores = cross_validate(
+        config.chosen_folds,
+        lambda fold, iterations: _train(training, fold, iterations, progress),
+        lambda fold, found: _score(training, fold, found, progress),
+        iterations=config.iterations,
+        final=config.final,
+        progress=progress,
+    )
+    return _write(training, weights, scores, progress)
+
+
+def architecture_of(config: SamTrainingConfig) -> SamArchitecture:
+    """The network that the settings ask for.
+
+    Raises:
+        InputError: for a name that is not known.
+        ModelError: for numbers that make no network.
+    """
+    return _architecture(config.architecture)
+
+
+def _architecture(described: Any) -> SamArchitecture:
+    if not isinstance(described, str):
+        return SamArchitecture.from_dict(described)
+    if described not in OFFICIAL:
+        raise InputError(
+            f"There is no architecture '{described}'; there are: {', '.join(OFFICIAL)}, or give its numbers."
+        )
+    return OFFICIAL[described]
+
+
+# ---- what networks begin with ---------------------------------------------------------------------------------------
+
+
+def _find_starts(
+    config: SamTrainingConfig, architecture: SamArchitecture, splits: Sequence[Sequence[str]]
+) -> _Starts:
+    if not config.start_from:
+        return _Starts(None)
+    path = Path(config.start_from)
+    if not path.exists() and is_installed(config.start_from):
+        path = find_model(config.start_from)
+    if (path / MARKER).is_file():
+        return _of_work_folder(path, architecture, splits)
+    if not path.is_dir():
+        return _Starts(path)
+    model = load_model(path)
+    described = read_network(model, SEGMENTERS)
+    if described.architecture != architecture:
+        raise InputError(
+            f"The model '{path}' has another architecture than this training; set 'architecture' to that of its "
+            "model.json, or start from another model."
+        )
+    seen = set(model.training.get("cases", ()))
+    for fold in config.chosen_folds:
+        known = sorted(seen & set(splits[fold]))
+        if known:
+            raise InputError(
+                f"The model '{path}' has learned from {', '.join(known)}, which fold {fold} leaves out to be scored. "
+                "Start from the work folder of its training instead, where every fold has a network of its own."
+            )
+    return _Starts(described.weights)
+
+
+def _of_work_folder(path: Path, architecture: SamArchitecture, splits: Sequence[Sequence[str]]) -> _Starts:
+    made_of = read_json(path / MARKER)
+    described = made_of.get("config", {}).get("architecture")
+    if described is None:
+        raise InputError(f"The work folder {path} holds no training of SAM; start from another one.")
+    if _architecture(described) != architecture:
+        raise InputError(f"The networks in the work folder {path} have another architecture than this training.")
+    if made_of["held_out"] != as_json(splits):
+        raise InputError(
+            f"The training in the work folder {path} left out other cases in its folds than this one would; set "
+            "held_out to the same."
+        )
+    return _Starts(path)
+
+
+# ---- training -----------------------------------------------------------------------------------------------------
+
+
+def _name(fold: int | None) -> str:
+    return "final" if fold is None else f"fold_{fold}"
+
+
+def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
+    """The network of a fold, or of all cases."""
+    config = training.config
+    left_out = () if fold is None else training.splits[fold]
+    learn_from = [case for case_id, case in training.cases.items() if case_id not in left_out]
+    aside: list[str] = []
+    if fold is not None and config.patience:
+        aside = set_aside(learn_from, share=config.validation_share, seed=config.seed, fold=fold)
+    ids = [case.case_id for case in learn_from if case.case_id not in aside]
+    synthetic = [synthetic_id(seed) for seed in config.synthetic_seeds]
+    name = _name(fold)
+    job = SamFit(
+        name=name,
+        volumes=[training.volumes[i] for i in (*ids, *synthetic)],
+        weights=[*[1.0] * len(ids), *[config.synthetic_weight] * len(synthetic)],
+        regions=training.regions,
+        iterations=iterations,
+        folder=training.work / name,
+        features=training.work / (f"{name}_features" if training.starts.differ else "features"),
+        validation=[training.volumes[case_id] for case_id in aside],
+        start=training.starts.of(name),
+        device=training.device,
+        precision=resolve_precision(config.precision, training.device),
+    )
+    return fit_once(
+        weights_path(training.work, name),
+        lambda: fit(job, config, training.architecture, progress=progress),
+        iterations=iterations,
+        progress=progress,
+    )
+
+
+# ---- results ------------------------------------------------------------------------------------------------------
+
+
+def _score(training: _Training, fold: int, weights: Weights, progress: Progress) -> list[CaseScore]:
+    """Dice of every left-out case."""
+    config = training.config
+
+    def score() -> list[CaseScore]:
+        network = build(training.architecture)
+        stored = rounded(weights, half=config.half_precision_weights)
+        set_weights(network, stored, weights_path(training.work, _name(fold)), training.architecture)
+        segmenter = SamSegmenter(network.to(training.device), training.architecture, precision=config.precision)
+        volumes = [training.volumes[case_id] for case_id in training.splits[fold]]
+        with by_network(segmenter, config.plane, head_only=config.head_only, progress=progress) as segment:
+            return score_volumes(
+                segment, volumes, training.regions, plane=config.plane, fold=fold, progress=progress
+            )
+
+    return score_once(
+        training.work / f"scores_{fold}.json", score, way=[config.half_precision_weights], progress=progress
+    )
+
+
+def _write(training: _Training, weights: Weights, scores: Sequence[CaseScore], progress: Progress) -> Model:
+    config, template = training.config, training.template
+    left_out = () if config.final else training.splits[config.chosen_folds[0]]
+    record = training_record(
+        template,
+        config.as_dict(),
+        cases=set(training.cases) - set(left_out),
+        synthetic=[synthetic_id(seed) for seed in config.synthetic_seeds],
+    )
+    stored = rounded(weights, half=config.half_precision_weights)
+    if config.trained == DECODER:
+        frozen = {name: value for name, value in stored.items() if not name.startswith(DECODER_PREFIX)}
+        record["frozen_sha256"] = hash_of_weights(frozen)
+    model = replace(
+        template,
+        preprocessing={"orientation": ORIENTATION},
+        settings={
+            **template.settings,
+            "architecture": training.architecture.as_dict(),
+            "windowing": {"lower": config.lower_percentile, "upper": config.upper_percentile},
+            "plane": config.plane,
+            "head_only": config.head_only,
+        },
+        results={**template.results, TITLE: as_table(scores, list(training.regions.values()), NOTE)},
+        training=record,
+    )
+    return write_trained(model, stored, SEGMENTERS.weights_file, progress=progress)

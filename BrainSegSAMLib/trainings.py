@@ -1,0 +1,247 @@
+"""What every training does around its networks: its work folder, who is left out, cross-validation, the model folder.
+
+Networks are trained one after the other in this process; everything lies in one work folder, and a second call with the
+same work folder goes on where the first one ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from .backends.checkpoints import load_checkpoint, save_checkpoint
+from .cases import Case
+from .errors import InputError, ModelError
+from .files import read_json, write_json
+from .fitting import Fitted, Weights
+from .models.store import MODEL_FILE, Model, write_model
+from .phantom import CHANNELS
+from .progress import Progress
+from .scores import CaseScore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Score = TypeVar("Score")
+
+MARKER: Final = "prepared.json"
+"""File of a work folder that says whose it is."""
+
+_ONLY_OF_THE_RESULT: Final = ("train_folds", "final", "half_precision_weights", "checkpoint_every")
+
+
+def check_template(template: Model, synthetic_seeds: Sequence[int]) -> None:
+    """Refuse, before any work, a model that cannot be trained on pictures.
+
+    Raises:
+        ModelError: where there is a model in its folder already.
+        InputError: for more than three modalities, or synthetic cases that lack one.
+    """
+    if (template.folder / MODEL_FILE).exists():
+        raise ModelError(f"There is a model in '{template.folder}' already; choose another folder or remove it.")
+    if len(template.modalities) > 3:
+        raise InputError(
+            f"The network sees one to three modalities as the colours of a picture, but the model names "
+            f"{', '.join(template.modalities)}; leave some out."
+        )
+    unknown = sorted(set(template.modalities) - set(CHANNELS))
+    if synthetic_seeds and unknown:
+        raise InputError(
+            f"Synthetic cases have no {', '.join(unknown)}, only {', '.join(CHANNELS)}; leave synthetic_seeds empty."
+        )
+
+
+def claim(
+    work: Path, cases: Iterable[Case], splits: Sequence[Sequence[str]], settings: Mapping[str, Any], template: Model
+) -> None:
+    """Make the work folder this training's own; refuse one of another training.
+
+    Args:
+        work: made where missing.
+        cases: that are learned from.
+        splits: case ids left out in each fold.
+        settings: of the training; those that change nothing but what is kept of it may differ from call to call.
+        template: the model to be.
+
+    Raises:
+        InputError: where the folder is of other cases or settings.
+    """
+    files = [path for case in cases for path in (*case.modalities.values(), case.reference) if path]
+    decisive = {name: value for name, value in settings.items() if name not in _ONLY_OF_THE_RESULT}
+    wanted = {
+        "config": as_json(decisive),
+        "held_out": as_json(splits),
+        "modalities": list(template.modalities),
+        "regions": as_json(template.scheme.as_list()),
+        "files": sorted([str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files),
+    }
+    marker = work / MARKER
+    if not marker.exists():
+        write_json(wanted, marker)
+    elif read_json(marker) != wanted:
+        raise InputError(
+            f"The work folder {work} holds another training (other cases or settings); "
+            "choose another work folder, or delete it to start anew."
+        )
+
+
+def set_aside(cases: Sequence[Case], *, share: float, seed: int, fold: int) -> list[str]:
+    """Ids of the training cases that decide when to stop: never those that are scored afterwards.
+
+    Args:
+        cases: of the training patients of a fold.
+        share: of these patients, at least one.
+        seed: draws them.
+        fold: number of the fold.
+
+    Raises:
+        InputError: where no patient would be left to learn from.
+    """
+    patients: dict[str, list[str]] = {}
+    for case in sorted(cases, key=lambda case: case.case_id):
+        patients.setdefault(case.patient or case.case_id, []).append(case.case_id)
+    count = max(1, round(share * len(patients)))
+    if count >= len(patients):
+        raise InputError(
+            f"There are only {len(patients)} patients to train with in fold {fold}, too few to set some aside for "
+            "stopping early; set patience to 0."
+        )
+    chosen = np.random.default_rng([seed, fold]).permutation(sorted(patients))[:count]
+    return sorted(case_id for patient in chosen for case_id in patients[str(patient)])
+
+
+def cross_validate(
+    folds: Sequence[int],
+    train: Callable[[int | None, int], Fitted],
+    score: Callable[[int, Weights], list[Score]],
+    *,
+    iterations: int,
+    final: bool,
+    progress: Progress,
+) -> tuple[Weights, list[Score]]:
+    """Train and score the network of every fold, then, where asked for, one of all cases.
+
+    Args:
+        folds: their numbers, in the order in which they are trained.
+        train: fold, or None for all cases; iterations at most → the network.
+        score: fold, weights → the scores of its left-out cases, of any kind.
+        iterations: of each network.
+        final: whether the network of all cases is trained, and then kept; else the first fold's is kept.
+        progress: advanced for the iterations that the final network leaves out.
+
+    Returns:
+        The weights to keep, and all scores.
+    """
+    scores: list[Score] = []
+    fitted: list[Fitted] = []
+    for fold in folds:
+        fitted.append(train(fold, iterations))
+        scores += score(fold, fitted[-1].weights)
+    kept = fitted[0]
+    if final:
+        # Nothing is left to decide when to stop, so it is trained for as long as was best in the cross-validation.
+        needed = round(float(np.mean([network.iterations for network in fitted])))
+        kept = train(None, needed)
+        progress.advance(iterations - needed)
+    return kept.weights, scores
+
+
+def weights_path(work: Path, name: str) -> Path:
+    """Where the weights of a network lie in the work folder, e.g. of "fold_0"."""
+    return work / name / "weights.pt"
+
+
+def fit_once(path: Path, fit: Callable[[], Fitted], *, iterations: int, progress: Progress) -> Fitted:
+    """Train a network and keep its weights, or read them where that was done before."""
+    if path.exists():
+        state = load_checkpoint(path)
+        progress.advance(iterations)
+        return Fitted(state["model"], state["iterations"])
+    fitted = fit()
+    save_checkpoint({"model": fitted.weights, "iterations": fitted.iterations}, path)
+    return fitted
+
+
+def score_once(
+    path: Path, score: Callable[[], list[CaseScore]], *, way: Sequence[Any], progress: Progress
+) -> list[CaseScore]:
+    """Score a fold and keep the result, or read it where that was done before.
+
+    Args:
+        path: where the scores are kept.
+        score: does it.
+        way: all that decides how it is done beside the network, for JSON; scores that were made otherwise do not count.
+        progress: gets a line for each case.
+    """
+    known = read_json(path) if path.exists() else {}
+    if isinstance(known, dict) and known.get("way") == as_json(way):
+        return [CaseScore(**row) for row in known["scores"]]
+    scores = score()
+    for item in scores:
+        found = ", ".join(f"{name} {value:.3f}" for name, value in item.dice.items() if value is not None)
+        progress.log(f"fold {item.fold}: {item.case_id}: Dice {found}")
+    write_json({"way": as_json(way), "scores": [asdict(item) for item in scores]}, path)
+    return scores
+
+
+def rounded(weights: Mapping[str, Tensor], *, half: bool) -> Weights:
+    """The weights as they are stored, in half precision or whole."""
+    return {name: value.half() if half and value.is_floating_point() else value for name, value in weights.items()}
+
+
+def write_trained(template: Model, weights: Weights, file: str, *, progress: Progress) -> Model:
+    """Write the folder of a trained model; it is whole or not there.
+
+    Args:
+        template: all that model.json says, without the weights.
+        weights: as they are stored.
+        file: name for the weights file.
+        progress: may cancel before.
+
+    Returns:
+        The model in its folder.
+    """
+    progress.check()
+    staging = template.folder.with_name(f".{template.folder.name}.part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    save_checkpoint(weights, staging / file)
+    complete = write_model(replace(template, folder=staging), files=[file])
+    if template.folder.is_dir() and not any(template.folder.iterdir()):
+        template.folder.rmdir()
+    staging.rename(template.folder)
+    return replace(complete, folder=template.folder)
+
+
+def training_record(
+    template: Model, settings: Mapping[str, Any], *, cases: Iterable[str], synthetic: Iterable[str]
+) -> dict[str, Any]:
+    """The section "training" of model.json: what the recipe says, and what was done.
+
+    Args:
+        template: the model to be.
+        settings: of the training, "seed" among them.
+        cases: ids of those that the kept network has learned from.
+        synthetic: ids of synthetic ones.
+    """
+    return {
+        **template.training,
+        "cases": sorted(cases),
+        "synthetic_cases": list(synthetic),
+        "seed": settings["seed"],
+        "settings": as_json(settings),
+        "date": date.today().isoformat(),
+    }
+
+
+def as_json(value: Any) -> Any:
+    """Tuples as lists, as they come back from a JSON file."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
