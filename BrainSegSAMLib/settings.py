@@ -44,6 +44,37 @@ def require(fits: bool, name: str, value: object, wanted: str) -> None:
         raise InputError(f"The setting {name} is {value}; it must be {wanted}.")
 
 
+def check_choices(settings: object, choices: Mapping[str, Sequence[str]]) -> None:
+    """Check the settings that are one of several words.
+
+    Args:
+        settings: with an attribute for each name.
+        choices: name → what it may be.
+
+    Raises:
+        InputError: naming the setting, its value and what it may be.
+    """
+    for name, allowed in choices.items():
+        if getattr(settings, name) not in allowed:
+            raise InputError(f"The setting {name} is '{getattr(settings, name)}'; use one of: {', '.join(allowed)}.")
+
+
+def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float | None]]) -> None:
+    """Check the settings that are numbers.
+
+    Args:
+        settings: with an attribute for each name.
+        ranges: name → smallest and largest value; None: no limit.
+
+    Raises:
+        InputError: naming the setting, its value and what it may be.
+    """
+    for name, (smallest, largest) in ranges.items():
+        value = getattr(settings, name)
+        fits = value >= smallest and (largest is None or value <= largest)
+        require(fits, name, value, f"{smallest} or more" if largest is None else f"{smallest} to {largest}")
+
+
 def check_folds(folds: int, train_folds: Sequence[int], held_out: Sequence[Sequence[str]]) -> None:
     """Check that folds to train exist and that left-out cases are given for every fold or for none.
 

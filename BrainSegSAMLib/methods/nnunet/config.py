@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ...errors import InputError
-from ...settings import check_folds, read_settings, require
+from ...settings import check_choices, check_folds, read_settings, require
 
 CONFIGURATIONS: Final = ("2d", "3d_fullres")
 PLANNERS: Final = ("ExperimentPlanner", "nnUNetPlannerResEncM", "nnUNetPlannerResEncL", "nnUNetPlannerResEncXL")
@@ -104,14 +104,10 @@ class TrainingConfig:
     seed: int = 12345
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("configuration", CONFIGURATIONS),
-            ("planner", PLANNERS),
-            ("optimiser", OPTIMISERS),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"The setting {name} is '{getattr(self, name)}'; use one of: {', '.join(allowed)}.")
+        check_choices(
+            self,
+            {"configuration": CONFIGURATIONS, "planner": PLANNERS, "optimiser": OPTIMISERS, "precision": PRECISIONS},
+        )
         for name in ("epochs", "iterations_per_epoch", "validation_iterations_per_epoch", "checkpoint_every_epochs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.folds >= 2, "folds", self.folds, "2 or more")

@@ -12,7 +12,7 @@ from ...boxes import LinkSettings
 from ...errors import InputError
 from ...intensity import LOWER_PERCENTILE, UPPER_PERCENTILE
 from ...prompts import PLANES
-from ...settings import check_folds, read_settings, require
+from ...settings import check_choices, check_folds, check_ranges, read_settings, require
 
 SPLITS: Final = ("folds", "patient", "slice")
 OPTIMISERS: Final = ("SGD", "AdamW", "MuSGD")
@@ -176,13 +176,8 @@ class DetectorTrainingConfig:
     seed: int = 20261121
 
     def __post_init__(self) -> None:
-        for name, allowed in (("split", SPLITS), ("optimiser", OPTIMISERS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"The setting {name} is '{getattr(self, name)}'; use one of: {', '.join(allowed)}.")
-        for name, (smallest, largest) in _RANGES.items():
-            value = getattr(self, name)
-            fits = value >= smallest and (largest is None or value <= largest)
-            require(fits, name, value, f"{smallest} or more" if largest is None else f"{smallest} to {largest}")
+        check_choices(self, {"split": SPLITS, "optimiser": OPTIMISERS, "precision": PRECISIONS})
+        check_ranges(self, _RANGES)
         require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and at most 1")
         require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,
                 "above 0 where patience is, because stopping early needs patients to look at")  # fmt: skip

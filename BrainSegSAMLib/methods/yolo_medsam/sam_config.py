@@ -15,14 +15,14 @@ from ...backends.devices import PRECISIONS
 from ...errors import InputError
 from ...fitting import Schedule
 from ...prompts import PLANES
-from ...settings import check_folds, read_settings, require
+from ...settings import check_choices, check_folds, check_ranges, read_settings, require
 from ...training_volumes import VolumeSettings
 
 DECODER: Final = "decoder"
 ALL: Final = "all"
 
 # Setting → smallest and largest value that makes sense; None: no limit on that side.
-_RANGES: Final[dict[str, tuple[float | None, float | None]]] = {
+_RANGES: Final[dict[str, tuple[float, float | None]]] = {
     "folds": (2, None),
     "iterations": (1, None),
     "slices_per_iteration": (1, None),
@@ -171,13 +171,8 @@ class SamTrainingConfig:
     seed: int = 20261121
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"The setting {name} is '{getattr(self, name)}'; use one of: {', '.join(allowed)}.")
-        for name, (smallest, largest) in _RANGES.items():
-            value = getattr(self, name)
-            fits = (smallest is None or value >= smallest) and (largest is None or value <= largest)
-            require(fits, name, value, f"{smallest} or more" if largest is None else f"{smallest} to {largest}")
+        check_choices(self, _CHOICES)
+        check_ranges(self, _RANGES)
         for name in _ABOVE_ZERO:
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(0 <= self.weight_average_decay < 1, "weight_average_decay", self.weight_average_decay, "0 to below 1")
