@@ -2,7 +2,8 @@
 
 python Testing/Benchmarks/tracking_picture.py NUMBERS.json [NUMBERS.json …] --output PICTURE.png
 
-Takes the rows "speed", "shares" and "curve" of the files that `tracking.py --output` wrote, of one image size.
+Takes the rows "speed", "shares" and "curve" of the files that `tracking.py --output` wrote, of one image size. The
+seconds of sam2's predictor are those of computing, divided by the number of threads.
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     rows: dict[str, list[dict[str, Any]]] = {}
+    threads = 1
     for path in options.numbers:
-        for part, found in json.loads(path.read_text()).items():
+        content = json.loads(path.read_text())
+        threads = content["machine"]["threads"]
+        for part, found in content.items():
             if part in ("speed", "shares", "curve"):
                 rows.setdefault(part, []).extend(found)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=[1.2, 1])
     slices = rows["shares"][0]["slices"]
     stack(left, rows["shares"], "lesions", f"lesions tracked both ways through {slices} slices")
-    reference = sorted((row["lesions"], row["reference_s"]) for row in rows.get("speed", ()))
+    reference = sorted((row["lesions"], row["reference_cpu_s"] / threads) for row in rows.get("speed", ()))
     if reference:
         left.plot(range(len(reference)), [s for _, s in reference], "k--o", label="sam2's own predictor")
         for place, (_, seconds) in enumerate(reference):
