@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +13,7 @@ Kind = TypeVar("Kind", bound="Architecture")
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(ABC):
     """The numbers that tell one network of a family from another; each family adds its own.
 
     Raises:
@@ -32,9 +33,9 @@ class Architecture:
         """Family, and version where there are several, for messages."""
         return self.FAMILY
 
+    @abstractmethod
     def fault(self) -> str | None:
         """Why a network of these numbers cannot be built, or None."""
-        raise NotImplementedError
 
     @classmethod
     def official(cls: type[Kind]) -> Mapping[str, Kind]:
@@ -42,9 +43,9 @@ class Architecture:
         return {}
 
     @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:  # noqa: ARG003  (families look at them)
         """Which of `official` has parameters of these names (→ shapes); None: none of them, or another family."""
-        raise NotImplementedError
+        return None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: tuples as lists."""

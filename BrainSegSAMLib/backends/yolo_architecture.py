@@ -8,7 +8,6 @@ Source: ultralytics 8.4.190, `ultralytics/cfg/models` (AGPL-3.0).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -49,11 +48,6 @@ class YoloArchitecture(Architecture):
             return "it needs a class"
         if not (0 < self.depth <= 4 and 0 < self.width <= 4 and 64 <= self.max_channels <= 4096):
             return "depth and width are factors from above 0 to 4, and max_channels is 64 to 4096"
-        return None
-
-    @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> str | None:  # noqa: ARG003
-        """None: a detector's file is one of our own, of any size, and says its architecture in its model folder."""
         return None
 
 
