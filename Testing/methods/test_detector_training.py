@@ -86,6 +86,22 @@ def template(folder: Path) -> Model:
     )
 
 
+def test_every_network_learns_from_the_synthetic_cases(cases: list[Case], tmp_path: Path) -> None:
+    config = replace(CONFIG, synthetic_seeds=(5,), epochs=1, train_folds=(0,), final=False, minimum_pixels=50)
+    model = train_detector(cases, config, template(tmp_path / "model"), work=tmp_path / "work")
+    learned = (tmp_path / "work" / "dataset" / "fold_0_train.txt").read_text()
+    left_out = (tmp_path / "work" / "dataset" / "fold_0_test.txt").read_text()
+    assert "synthetic_5_axial" in learned
+    assert "synthetic_5" not in left_out
+    assert any(item.case_id == "synthetic_5" and item.boxes for item in read_manifest(tmp_path / "work" / "dataset"))
+    assert model.training["synthetic_cases"] == ["synthetic_5"]
+    assert not set(model.training["cases"]) & {"synthetic_5"}
+    assert [row[0] for row in model.results[TITLE]["rows"]] == ["fold 0", "mean"]
+    strange = replace(template(tmp_path / "other"), modalities=("adc",))
+    with pytest.raises(InputError, match="Synthetic cases have no adc"):
+        train_detector(cases, config, strange, work=tmp_path / "more")
+
+
 def test_from_a_recipe_to_a_model_folder_that_detects(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
 from ...models.store import Model
 from ...progress import Progress
-from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes
+from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes, synthetic_id
 from ...trainings import (
     as_json,
     check_template,
@@ -137,7 +137,7 @@ def train_detector(
         Cancelled: when the progress was cancelled.
     """
     progress = progress or Progress()
-    check_template(template, ())
+    check_template(template, config.synthetic_seeds)
     architecture = config.network(len(template.scheme.regions))
     detection = config.detection(template.settings.get("detection"))
     if config.start_from and not Path(config.start_from).is_file():
@@ -150,7 +150,7 @@ def train_detector(
     )
     volumes = load_volumes(
         cases, template.modalities, template.scheme, settings,
-        label_values=label_values or {}, synthetic_seeds=(), progress=progress,
+        label_values=label_values or {}, synthetic_seeds=config.synthetic_seeds, progress=progress,
     )  # fmt: skip
     slices = _write_dataset(by_id, volumes, config, work / "dataset", progress)
     progress.log(f"Note: {LICENCE}")
@@ -187,11 +187,19 @@ def _parts(cases: Sequence[Case], config: DetectorTrainingConfig) -> list[dict[s
 def _splits(
     slices: Sequence[DatasetSlice], parts: Sequence[Mapping[str, Sequence[str]]], config: DetectorTrainingConfig
 ) -> list[Split]:
+    made_up = set(_synthetic(config))
+    real = [item for item in slices if item.case_id not in made_up]
+    made = [item for item in slices if item.case_id in made_up]
     if config.split == "slice":
-        splits = [split_by_slice(slices, seed=config.seed)]
+        splits = [split_by_slice(real, seed=config.seed)]
     else:
-        splits = [split_by_case(slices, of_network) for of_network in parts]
-    return [{**split, "train": with_background(split["train"], config.background_share)} for split in splits]
+        splits = [split_by_case(real, of_network) for of_network in parts]
+    return [{**split, "train": with_background([*split["train"], *made], config.background_share)} for split in splits]
+
+
+def _synthetic(config: DetectorTrainingConfig) -> list[str]:
+    """Case ids of the synthetic cases, which every network learns from."""
+    return [synthetic_id(seed) for seed in config.synthetic_seeds]
 
 
 def _write_dataset(
@@ -201,13 +209,14 @@ def _write_dataset(
     """Pictures and labels of all slices that have a box or are background."""
     if (root / MANIFEST).exists():
         return read_manifest(root)
-    progress.stage("Writing slices", total=len(cases), until=0.04)
+    progress.stage("Writing slices", total=len(volumes), until=0.04)
     written: list[DatasetSlice] = []
     for case_id, volume in volumes.items():
         slices = slices_of(volume.pictures, config.plane, head_only=config.head_only)
         boxes = known_boxes(volume, config.plane, minimum_pixels=config.minimum_pixels)
         indices = sorted({item.index for item in boxes} | set(background_slices(volume, config.plane)))
-        written += write_slices(cases[case_id], slices, boxes, indices, root, plane=config.plane)
+        case = cases.get(case_id, Case(case_id, {}))
+        written += write_slices(case, slices, boxes, indices, root, plane=config.plane)
         progress.advance()
     write_manifest(written, root)
     return written
@@ -340,7 +349,7 @@ def _write(training: _Training, weights: Weights, scores: Sequence[_Score], prog
     learned = set(training.cases)
     if not (config.final and config.split == "folds"):
         kept = training.splits[config.chosen_folds[0] if config.split == "folds" else 0]
-        learned = {item.case_id for part in ("train", "val") for item in kept.get(part, ())}
+        learned &= {item.case_id for part in ("train", "val") for item in kept.get(part, ())}
     model = replace(
         template,
         method=METHOD,
@@ -356,7 +365,7 @@ def _write(training: _Training, weights: Weights, scores: Sequence[_Score], prog
             CASE_TITLE: _table([score for score in scores if not score.together], config),
             TITLE: _table([score for score in scores if score.together], config),
         },
-        training=training_record(template, config.as_dict(), cases=learned, synthetic=()),
+        training=training_record(template, config.as_dict(), cases=learned, synthetic=_synthetic(config)),
     )
     stored = rounded(weights, half=config.half_precision_weights)
     return write_trained(model, stored, WEIGHTS_FILE, progress=progress)
