@@ -50,7 +50,7 @@ from .dataset import (
     write_slices,
     write_split,
 )
-from .detection_scores import LEAST_CONFIDENCE, Pairs, score_boxes, share_found
+from .detection_scores import LEAST_CONFIDENCE, score_boxes, share_found
 from .detector import METHOD, find_boxes
 from .detector_config import DetectionSettings, DetectorTrainingConfig
 from .slices import background_slices, known_boxes, slices_of
@@ -103,6 +103,15 @@ class _Score:
     fold: int
     together: bool
     values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Of the tested slices of a case: all found, those of linked tracks at the model's confidence, and those known."""
+
+    found: Sequence[SliceBox]
+    linked: Sequence[SliceBox]
+    known: Sequence[SliceBox]
 
 
 def train_detector(
@@ -291,9 +300,9 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     tested: dict[str, set[int]] = {}
     for item in training.splits[fold]["test"]:
         tested.setdefault(item.case_id, set()).add(item.index)
-    pairs = {case_id: _found_and_known(training, detector, case_id, of, progress) for case_id, of in tested.items()}
-    scores = [_Score(i, fold, False, _values([pair], training.detection)) for i, pair in sorted(pairs.items())]
-    scores.append(_Score(f"fold {fold}", fold, True, _values(list(pairs.values()), training.detection)))
+    boxes = {case_id: _boxes(training, detector, case_id, of, progress) for case_id, of in tested.items()}
+    scores = [_Score(i, fold, False, _values([of_case])) for i, of_case in sorted(boxes.items())]
+    scores.append(_Score(f"fold {fold}", fold, True, _values(list(boxes.values()))))
     for score in scores:
         named = zip(COLUMNS, score.values, strict=True)
         found = ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
@@ -302,31 +311,25 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     return scores
 
 
-def _found_and_known(
+def _boxes(
     training: _Training, detector: YoloDetector, case_id: str, indices: set[int], progress: Progress
-) -> tuple[list[SliceBox], list[SliceBox]]:
-    """The boxes of a case's tested slices."""
-    config, volume = training.config, training.volumes[case_id]
+) -> _Boxes:
+    """The boxes of a case's tested slices; those of tracks are linked over all slices first."""
+    config, volume, detection = training.config, training.volumes[case_id], training.detection
     listening = Progress(lambda _update: progress.check())
-    found = find_boxes(
-        detector, volume.pictures, training.detection, confidence=LEAST_CONFIDENCE, progress=listening
-    )
+    found = find_boxes(detector, volume.pictures, detection, confidence=LEAST_CONFIDENCE, progress=listening)
+    sure = [item for item in found if item.confidence >= detection.confidence]
+    linked = [box for track in link(sure, detection.link) for box in track.boxes]
     known = known_boxes(volume, config.plane, minimum_pixels=config.minimum_pixels)
-    return [item for item in found if item.index in indices], [item for item in known if item.index in indices]
+    return _Boxes(*([item for item in boxes if item.index in indices] for boxes in (found, linked, known)))
 
 
-def _values(
-    pairs: Sequence[tuple[list[SliceBox], list[SliceBox]]], settings: DetectionSettings
-) -> tuple[float | None, ...]:
-    if not any(known for _, known in pairs):
+def _values(cases: Sequence[_Boxes]) -> tuple[float | None, ...]:
+    if not any(of.known for of in cases):
         return (None,) * len(COLUMNS)
-    score = score_boxes(pairs)
-    linked: Pairs = [
-        ([box for track in link((i for i in found if i.confidence >= settings.confidence), settings.link)
-          for box in track.boxes], known)
-        for found, known in pairs
-    ]  # fmt: skip
-    return score.precision, score.recall, score.map50, score.map50_95, share_found(linked)
+    score = score_boxes([(of.found, of.known) for of in cases])
+    found = share_found([(of.linked, of.known) for of in cases])
+    return score.precision, score.recall, score.map50, score.map50_95, found
 
 
 def _table(scores: Sequence[_Score], config: DetectorTrainingConfig) -> dict[str, Any]:
