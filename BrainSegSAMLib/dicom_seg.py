@@ -8,13 +8,13 @@ Frames without a voxel are left out, as dcmqi and Slicer do it too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .dicom import series_at
+from .dicom import frames_of, read_header, series_at
 from .errors import DependencyError, GeometryError, InputError
 from .files import atomic_path
 from .geometry import Geometry
@@ -29,25 +29,11 @@ UNCODED: Final = Terminology(_TISSUE, _TISSUE)
 
 _LONGEST_TEXT: Final = 64  # of DICOM's "long string"
 _SERIES_NUMBER: Final = 300
-# As for series that are read (`dicom`): a missing or doubled frame is off by a whole distance.
-_SPACING_TOLERANCE: Final = 0.05
 # What every image must have, if only empty (type 2), and what anonymisers take away all the same.
 _MAY_BE_EMPTY: Final = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
     "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
 )  # fmt: skip
-
-
-class _Frames(NamedTuple):
-    """Where the frames of a series or of a multi-frame image lie.
-
-    Attributes:
-        geometry: their grid, with k along the normal of the frames.
-        slices: for each frame, in the order of the files or of the image, its index k.
-    """
-
-    geometry: Geometry
-    slices: NDArray[np.intp]
 
 
 def write_dicom_seg(
@@ -74,11 +60,8 @@ def write_dicom_seg(
         raise InputError(f"{path} must end in {DICOM_SEG_SUFFIX}.")
     highdicom = _highdicom()
     headers = _read_headers(source)
-    try:
-        frames = _frames_of(headers)
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise _unusable(source, error) from error
-    label_map = _on_grid(segmentation, frames.geometry, source)[frames.slices]
+    grid, slices = frames_of(headers, source)
+    label_map = _on_grid(segmentation, grid, source)[slices]
     descriptions = [
         _describe(highdicom, number, region, algorithm, version)
         for number, region in enumerate(segmentation.scheme.regions, start=1)
@@ -99,12 +82,14 @@ def write_dicom_seg(
             device_serial_number="none",
             content_label="SEGMENTATION",
             content_description="For research; not for clinical use",
-            content_creator_name="BrainSegSAM",
+            content_creator_name="BrainSegSAM^",
             series_description=_text(f"Segmentation by {algorithm}"),
             specific_character_set="ISO_IR 192",  # a region's name may need letters that the source's set lacks
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unusable(source, error) from error
+        raise InputError(
+            f"A DICOM SEG cannot refer to the series {source}: {str(error).rstrip('.')}. Export the series again."
+        ) from error
     with atomic_path(path) as partial:
         made.save_as(partial)
 
@@ -119,62 +104,17 @@ def _highdicom() -> Any:
     return highdicom
 
 
-def _unusable(source: Path, error: Exception) -> InputError:
-    reason = str(error).rstrip(".")
-    return InputError(f"A DICOM SEG cannot refer to the series {source}: {reason}. Export the series again.")
-
-
 # ---- the source ----------------------------------------------------------------------------------------------------
 
 
 def _read_headers(source: Path) -> list[Any]:
     """The data sets of a series without their voxels; what may be empty is there."""
-    import pydicom
-
-    headers = []
-    for file in series_at(source).files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (OSError, pydicom.errors.InvalidDicomError) as error:
-            raise InputError(f"{file} cannot be read: {error}.") from error
+    headers = [read_header(file) for file in series_at(source).files]
+    for header in headers:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in header:
                 setattr(header, keyword, None)
-        headers.append(header)
     return headers
-
-
-def _frames_of(headers: list[Any]) -> _Frames:
-    """The grid of a series of single images, or of one image with several frames."""
-    first = headers[0]
-    if "PerFrameFunctionalGroupsSequence" in first:
-        shared, each = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence
-        planes = [frame.PlanePositionSequence[0] for frame in each]
-        orientation = _of_all(shared, each, "PlaneOrientationSequence").ImageOrientationPatient
-        measures = _of_all(shared, each, "PixelMeasuresSequence")
-    else:
-        planes, orientation, measures = headers, first.ImageOrientationPatient, first
-    positions = np.array([plane.ImagePositionPatient for plane in planes], dtype=np.float64)
-    row, column = np.reshape(np.array(orientation, dtype=np.float64), (2, 3))
-    normal = np.cross(row, column)
-    order = np.argsort(positions @ normal)
-    steps = np.diff((positions @ normal)[order])
-    distance = float(steps.mean())
-    if distance <= 0 or np.abs(steps - distance).max() > _SPACING_TOLERANCE * distance:
-        raise ValueError("its frames are not evenly stacked")
-    height, width = (float(value) for value in measures.PixelSpacing)
-    geometry = Geometry(
-        (first.Columns, first.Rows, len(order)),
-        (width, height, distance),
-        tuple(positions[order[0]]),
-        np.stack([row, column, normal], axis=1),
-    )
-    return _Frames(geometry, np.argsort(order))
-
-
-def _of_all(shared: Any, each: Any, keyword: str) -> Any:
-    """An item that all frames have in common, wherever the image says it."""
-    return (shared if keyword in shared else each[0])[keyword][0]
 
 
 # ---- the segments --------------------------------------------------------------------------------------------------
@@ -192,7 +132,7 @@ def _on_grid(segmentation: Segmentation, grid: Geometry, source: Path) -> NDArra
 
 
 def _segments(segmentation: Segmentation, label_map: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
-    """Where no regions overlap, segment numbers, uint16 (frame, y, x); else a mask each, uint8 (frame, y, x, region)."""
+    """Segment numbers, uint16 (frame, y, x); where regions overlap, masks, uint8 (frame, y, x, region)."""
     regions = segmentation.scheme.regions
     highest = max(int(label_map.max()), *(value for region in regions for value in region.labels))
     member = np.zeros((highest + 1, len(regions)), dtype=np.uint8)
