@@ -23,7 +23,8 @@ FLOORS = {
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes"],
-    2: ["backends", "metrics", "models", "batch", "pictures", "fitting", "trainings"],
+    2: ["backends", "metrics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures", "fitting",
+        "trainings"],
     3: ["methods"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image"],
@@ -35,6 +36,7 @@ MODEL_PACKAGES = {
     "segment_anything", "sam2", "ultralytics", "monai", "timm",
 }
 HEAVY = {"torch", "torchvision", "SimpleITK", "scipy", "skimage", "matplotlib", "nrrd", "jsonschema", "pydicom",
+         "dask", "distributed", "fsspec", "psutil",
          "slicer", "vtk", "qt", "ctk"} | MODEL_PACKAGES
 # nnU-Net loads these files by path inside its own process; they subclass its trainer and so need it at once.
 INSIDE_NNUNET = f"{PACKAGE}.nnunet_trainers"
