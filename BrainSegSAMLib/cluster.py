@@ -243,7 +243,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             env=environment,
-            silence_logs=logging.CRITICAL,
+            silence_logs=logging.DEBUG,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):

@@ -1,28 +1,32 @@
 """The command that users come for: cases in, segmentations with their records out.
 
 Every case gives `<case_id>.nii.gz` (label map), `<case_id>.seg.nrrd` (overlapping segments with names, colours and
-codes) and `<case_id>.json` (its record). A method of several stages also gives `<case_id>_<stage>.nii.gz` for each.
+codes) and `<case_id>.json` (its record). A method of several stages also gives `<case_id>_<stage>.nii.gz` for each, and
+where the modality whose grid the result has is a DICOM series, there is `<case_id>.seg.dcm` (DICOM SEG).
 The record is written last and names the others with their hashes, so a case is finished exactly when its record is
-there and true; `--resume` relies on that. `run.json` sums the run up.
+there and true; `--resume` relies on that. `run.json` sums the run up, and `measurements.csv` lists what was measured.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .backends.devices import resolve_device
 from .batch import Row, Workers, run_batch
 from .cases import Case, find_cases, load_image
 from .components import as_rows, statistics
-from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
+from .dicom import is_dicom
+from .dicom_seg import DICOM_SEG_SUFFIX, write_dicom_seg
+from .errors import BrainSegSAMError, Cancelled, DependencyError, InputError, ModelError, OutputError
 from .files import check_writable, read_json, sha256_of, write_json
 from .image import Image, Segmentation
+from .measurements import MEASUREMENTS_FILE, write_measurements
 from .methods import load_predictor
 from .methods.contract import Predictor
 from .modalities import ModalityTable
@@ -31,6 +35,9 @@ from .models.store import Model, load_model
 from .progress import Progress
 from .runs import RECORD_VERSION, RUN_FILE, versions
 from .segmentation_files import write_label_map, write_seg_nrrd
+
+DICOM_SEG: Final = "dicom_seg"
+_USUAL: Final = frozenset({"label_map", "segmentation"})
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class CaseResult:
     Attributes:
         case_id: the case.
         status: "done", "skipped" (finished by an earlier run) or "failed".
-        outputs: kind ("label_map", "segmentation", "record", and the names of stages) → file.
+        outputs: kind ("label_map", "segmentation", "record", where there is one "dicom_seg", and the names of stages) →
+            file.
         error: why it failed, as a sentence.
         notes: what a user should know of the result, a sentence each.
     """
@@ -178,6 +186,7 @@ def run(
     finally:
         results.sort(key=lambda result: result.case_id)
         _write_run_record(planned, results, status=status, started=started)
+        write_measurements(_measured(results), job.output / MEASUREMENTS_FILE)
     return results
 
 
@@ -198,11 +207,14 @@ def describe_plan(planned: Plan) -> list[str]:
     return lines
 
 
-def output_paths(folder: Path, case_id: str, stages: Iterable[str] = ()) -> dict[str, Path]:
+def output_paths(
+    folder: Path, case_id: str, stages: Iterable[str] = (), *, dicom_seg: bool = False
+) -> dict[str, Path]:
     """Where the results of a case lie, those of a method's stages included."""
     return {
         "label_map": folder / f"{case_id}.nii.gz",
         "segmentation": folder / f"{case_id}.seg.nrrd",
+        **({DICOM_SEG: folder / f"{case_id}{DICOM_SEG_SUFFIX}"} if dicom_seg else {}),
         **{stage: folder / f"{case_id}_{stage}.nii.gz" for stage in stages},
         "record": folder / f"{case_id}.json",
     }
@@ -291,12 +303,35 @@ class PredictWork:
                     f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
                     f"'{case.case_id}_{stage}'; rename one of the two cases."
                 )
-        paths = write_case(segmentation, self._job.output, case.case_id, record=record)
-        return CaseResult(case.case_id, "done", paths, notes=tuple(segmentation.record.get("notes", ())))
+        dicom_seg, note = _write_dicom_seg(segmentation, case, self._job, self._model)
+        notes = (*segmentation.record.get("notes", ()), *([note] if note else []))
+        record["notes"] = list(notes)
+        paths = write_case(segmentation, self._job.output, case.case_id, record=record, dicom_seg=dicom_seg)
+        return CaseResult(case.case_id, "done", paths, notes=notes)
+
+
+def _write_dicom_seg(
+    segmentation: Segmentation, case: Case, job: PredictJob, model: Model
+) -> tuple[bool, str]:
+    """Write a DICOM SEG where the result has the grid of a DICOM series.
+
+    Returns:
+        Whether it was written; and where it could not be, why, as a sentence: the other files are there all the same.
+    """
+    series = case.modalities[job.reference or model.modalities[0]]
+    if not (series.is_dir() or is_dicom(series)):
+        return False, ""
+    path = output_paths(job.output, case.case_id, dicom_seg=True)[DICOM_SEG]
+    version = f"{model.version} ({model.sha256[:12]})"
+    try:
+        write_dicom_seg(segmentation, series, path, algorithm=model.name, version=version)
+    except (InputError, DependencyError) as error:
+        return False, f"No DICOM SEG was written. {error}"
+    return True, ""
 
 
 def write_case(
-    segmentation: Segmentation, folder: Path, case_id: str, *, record: Mapping[str, Any]
+    segmentation: Segmentation, folder: Path, case_id: str, *, record: Mapping[str, Any], dicom_seg: bool = False
 ) -> dict[str, Path]:
     """Write label map, segments, the label maps of stages and, last, the record that names them.
 
@@ -305,15 +340,16 @@ def write_case(
         folder: where to.
         case_id: first part of the files' names.
         record: what is known of the case beyond the segmentation's own record.
+        dicom_seg: whether its DICOM SEG lies there already, for the record.
 
     Raises:
         OutputError: where a file cannot be written; the record of an earlier run is gone by then, so that the case
             counts as unfinished.
     """
     begin = time.perf_counter()
-    paths = output_paths(folder, case_id, segmentation.stages)
+    paths = output_paths(folder, case_id, segmentation.stages, dicom_seg=dicom_seg)
     try:
-        for earlier in _earlier_stages(folder, case_id):
+        for earlier in _earlier_extras(folder, case_id):
             earlier.unlink()
         paths["record"].unlink(missing_ok=True)
     except OSError as error:
@@ -344,15 +380,21 @@ def write_case(
     return paths
 
 
-def _earlier_stages(folder: Path, case_id: str) -> list[Path]:
-    """Stages that an earlier run left as its record says; they would be taken for those of a new answer."""
+def _earlier_extras(folder: Path, case_id: str) -> list[Path]:
+    """What an earlier run left beyond the usual, as its record says; it would be taken for a part of a new answer."""
     try:
-        record = read_json(output_paths(folder, case_id)["record"])
-        paths = output_paths(folder, case_id, record["stages"])
-        hashes = {paths[stage]: record["outputs"][stage]["sha256"] for stage in record["stages"]}
-        return [path for path, written in hashes.items() if path.is_file() and sha256_of(path) == written]
+        outputs = read_json(output_paths(folder, case_id)["record"])["outputs"]
+        paths = _recorded_paths(folder, case_id, outputs)
+        extras = {paths[kind]: outputs[kind]["sha256"] for kind in set(outputs) - _USUAL}
+        return [path for path, written in extras.items() if path.is_file() and sha256_of(path) == written]
     except (InputError, KeyError, TypeError):
         return []
+
+
+def _recorded_paths(folder: Path, case_id: str, outputs: Iterable[str]) -> dict[str, Path]:
+    """Where the outputs lie whose kinds a record lists."""
+    kinds = set(outputs)
+    return output_paths(folder, case_id, sorted(kinds - _USUAL - {DICOM_SEG}), dicom_seg=DICOM_SEG in kinds)
 
 
 def _choices(job: PredictJob, model: Model) -> dict[str, Any]:
@@ -371,13 +413,21 @@ def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
             record["inputs"][name]["sha256"] == sha256_of(case.modalities[name]) for name in model.modalities
         )
         outputs = record["outputs"]
-        paths = output_paths(job.output, case.case_id, set(outputs) - {"label_map", "segmentation"})
-        complete = {"label_map", "segmentation"} <= set(outputs) and all(
+        paths = _recorded_paths(job.output, case.case_id, outputs)
+        complete = set(outputs) >= _USUAL and all(
             sha256_of(paths[kind]) == output["sha256"] for kind, output in outputs.items()
         )
     except (InputError, KeyError, TypeError):
         return False
     return same_model and same_choices and same_inputs and complete
+
+
+def _measured(results: Iterable[CaseResult]) -> Iterator[dict[str, Any]]:
+    """A row per region of each case that is finished, as its record says; one record is in memory at a time."""
+    for result in results:
+        if result.status != "failed":
+            for row in read_json(result.outputs["record"])["regions"]:
+                yield {"case_id": result.case_id, **row}
 
 
 def _write_run_record(planned: Plan, results: Sequence[CaseResult], *, status: str, started: float) -> None:

@@ -22,7 +22,8 @@ FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes"],
+        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
+        "measurements"],
     2: ["backends", "metrics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures", "fitting",
         "trainings"],
     3: ["methods"],
@@ -36,7 +37,7 @@ MODEL_PACKAGES = {
     "segment_anything", "sam2", "ultralytics", "monai", "timm",
 }
 HEAVY = {"torch", "torchvision", "SimpleITK", "scipy", "skimage", "matplotlib", "nrrd", "jsonschema", "pydicom",
-         "dask", "distributed", "fsspec", "psutil",
+         "dask", "distributed", "fsspec", "psutil", "highdicom",
          "slicer", "vtk", "qt", "ctk"} | MODEL_PACKAGES
 # nnU-Net loads these files by path inside its own process; they subclass its trainer and so need it at once.
 INSIDE_NNUNET = f"{PACKAGE}.nnunet_trainers"
