@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from .backends.devices import resolve_device
-from .batch import Row, run_pipeline
+from .batch import Row, Workers, run_batch
 from .cases import Case, find_cases, load_image
 from .components import as_rows, statistics
 from .dicom import is_dicom
 from .dicom_seg import DICOM_SEG_SUFFIX, write_dicom_seg
-from .errors import BrainSegSAMError, Cancelled, DependencyError, InputError, OutputError
+from .errors import BrainSegSAMError, Cancelled, DependencyError, InputError, ModelError, OutputError
 from .files import check_writable, read_json, sha256_of, write_json
 from .image import Image, Segmentation
 from .measurements import MEASUREMENTS_FILE, write_measurements
@@ -54,6 +54,8 @@ class PredictJob:
         reference: modality whose grid the result has; the model's first where None.
         table: names of modalities.
         overrides: settings of the method to use instead of the model's, e.g. {"mirroring": False}.
+        workers: how many processes on this machine; None sizes it to the machine and the cases.
+        scheduler: address of a running Dask cluster to use instead; see `batch.Workers`.
     """
 
     model: str
@@ -65,6 +67,8 @@ class PredictJob:
     reference: str | None = None
     table: ModalityTable | None = None
     overrides: Mapping[str, object] = field(default_factory=dict)
+    workers: int | None = None
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Plan:
     Attributes:
         job: what was asked for.
         model: read and checked.
-        device: the device that will be used.
+        device: the device that will be used; on a running cluster as asked for, and each worker looks for itself.
         todo: cases to work on.
         results: of cases that need no work: finished earlier, or unusable.
     """
@@ -118,7 +122,8 @@ def plan(job: PredictJob) -> Plan:
         raise InputError(
             f"The reference modality '{job.reference}' is not one of the model's: {', '.join(model.modalities)}."
         )
-    device = resolve_device(job.device)
+    # A running cluster's devices are not this machine's: each worker looks for itself.
+    device = job.device if job.scheduler else resolve_device(job.device)
     todo, results = [], []
     for case in find_cases(job.source, modalities=model.modalities, table=job.table):
         if case.problem:
@@ -131,7 +136,11 @@ def plan(job: PredictJob) -> Plan:
 
 
 def run(
-    planned: Plan, *, progress: Progress | None = None, on_result: Callable[[CaseResult], None] | None = None
+    planned: Plan,
+    *,
+    progress: Progress | None = None,
+    on_result: Callable[[CaseResult], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[CaseResult]:
     """Do what was planned.
 
@@ -139,6 +148,7 @@ def run(
         planned: from `plan`.
         progress: of the whole run.
         on_result: told of every case as soon as it is finished, failed or known to need no work.
+        tell: gets a sentence on the cluster, where several workers are used.
 
     Returns:
         One result per case, by case id; `run.json` in the output folder says the same.
@@ -166,10 +176,7 @@ def run(
     try:
         if planned.todo:
             progress.stage("Loading the model", until=0.02)
-            predictor = load_predictor(
-                planned.model.folder, device=planned.device, trust=job.trust, overrides=dict(job.overrides)
-            )
-            _run_cases(planned, predictor, progress, keep)
+            _run_cases(planned, progress, keep, tell)
     except Cancelled:
         status = "cancelled"
         raise
@@ -214,54 +221,93 @@ def output_paths(
 
 
 def _run_cases(
-    planned: Plan, predictor: Predictor, progress: Progress, keep: Callable[[CaseResult], None]
+    planned: Plan, progress: Progress, keep: Callable[[CaseResult], None], tell: Callable[[str], None] | None
 ) -> None:
-    job, modalities = planned.job, planned.model.modalities
-
-    def load(case: Case) -> tuple[Image, dict[str, Any]]:
-        begin = time.perf_counter()
-        image, actions = load_image(case, modalities, reference=job.reference)
-        files = {name: case.modalities[name] for name in modalities}
-        inputs = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
-        seconds = {"read": round(time.perf_counter() - begin, 3)}
-        record = {**_choices(job, planned.model), "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
-        return image, {"case_id": case.case_id, **record}
-
-    def compute(loaded: tuple[Image, dict[str, Any]], part: Progress) -> tuple[Segmentation, dict[str, Any]]:
-        image, record = loaded
-        begin = time.perf_counter()
-        segmentation = predictor.predict(image, progress=part)
-        record["seconds"]["segment"] = round(time.perf_counter() - begin, 3)
-        return segmentation, record
-
+    job = planned.job
     ids = {case.case_id for case in planned.todo} | {result.case_id for result in planned.results}
-
-    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> CaseResult:
-        segmentation, record = computed
-        for stage in segmentation.stages:
-            if f"{case.case_id}_{stage}" in ids:
-                raise InputError(
-                    f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
-                    f"'{case.case_id}_{stage}'; rename one of the two cases."
-                )
-        dicom_seg, note = _write_dicom_seg(segmentation, case, job, planned.model)
-        notes = (*segmentation.record.get("notes", ()), *([note] if note else []))
-        record["notes"] = list(notes)
-        paths = write_case(segmentation, job.output, case.case_id, record=record, dicom_seg=dicom_seg)
-        return CaseResult(case.case_id, "done", paths, notes=notes)
 
     def on_row(row: Row[Case, CaseResult]) -> None:
         keep(row.saved or CaseResult(row.item.case_id, "failed", error=row.error))
 
-    run_pipeline(
+    run_batch(
         planned.todo,
-        load=load,
-        compute=compute,
-        save=save,
+        Start(job, planned.model, frozenset(id for id in ids if "_" in id)),
         name=lambda case: case.case_id,
         progress=progress,
         on_row=on_row,
+        workers=Workers(job.workers, job.scheduler, job.device),
+        tell=tell,
     )
+
+
+@dataclass(frozen=True)
+class Start:
+    """Loads the predictor in the process that uses it; travels to workers.
+
+    Attributes:
+        job: what was asked for.
+        model: as it was read where the job was planned; on a worker the same must lie in the same folder, or be
+            installed under the same name.
+        taken: case ids that the files of a stage could be written over.
+    """
+
+    job: PredictJob
+    model: Model
+    taken: frozenset[str]
+
+    def __call__(self, device: str) -> PredictWork:
+        """The work of one process, on a torch device.
+
+        Raises:
+            ModelError: where the model is not there, or another one.
+        """
+        folder = self.model.folder if self.model.folder.is_dir() else find_model(self.model.name)
+        predictor = load_predictor(folder, device=device, trust=self.job.trust, overrides=dict(self.job.overrides))
+        if predictor.model.sha256 != self.model.sha256:
+            raise ModelError(f"The model in '{folder}' is another one here than where the batch was started.")
+        return PredictWork(self, predictor)
+
+
+class PredictWork:
+    """Reads, segments and writes a case; see `pipeline.CaseWork`."""
+
+    def __init__(self, start: Start, predictor: Predictor) -> None:
+        self._job, self._model, self._taken = start.job, start.model, start.taken
+        self._predictor = predictor
+
+    def load(self, case: Case) -> tuple[Image, dict[str, Any]]:
+        """The case's image, and the beginning of its record."""
+        begin = time.perf_counter()
+        modalities = self._model.modalities
+        image, actions = load_image(case, modalities, reference=self._job.reference)
+        files = {name: case.modalities[name] for name in modalities}
+        inputs = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
+        seconds = {"read": round(time.perf_counter() - begin, 3)}
+        record = {**_choices(self._job, self._model), "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
+        return image, {"case_id": case.case_id, **record}
+
+    def compute(self, loaded: tuple[Image, dict[str, Any]], progress: Progress) -> tuple[Segmentation, dict[str, Any]]:
+        """The segmentation, and the record so far."""
+        image, record = loaded
+        begin = time.perf_counter()
+        segmentation = self._predictor.predict(image, progress=progress)
+        record["seconds"]["segment"] = round(time.perf_counter() - begin, 3)
+        return segmentation, record
+
+    def save(self, case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> CaseResult:
+        """Write the case's files."""
+        segmentation, record = computed
+        for stage in segmentation.stages:
+            if f"{case.case_id}_{stage}" in self._taken:
+                raise InputError(
+                    f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
+                    f"'{case.case_id}_{stage}'; rename one of the two cases."
+                )
+        dicom_seg, note = _write_dicom_seg(segmentation, case, self._job, self._model)
+        notes = (*segmentation.record.get("notes", ()), *([note] if note else []))
+        record["notes"] = list(notes)
+        paths = write_case(segmentation, self._job.output, case.case_id, record=record, dicom_seg=dicom_seg)
+        return CaseResult(case.case_id, "done", paths, notes=notes)
 
 
 def _write_dicom_seg(
