@@ -50,6 +50,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
+  BrainSegSAMLib/cluster.py
+  BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
   BrainSegSAMLib/crops.py
@@ -134,6 +136,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
+  BrainSegSAMLib/pipeline.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py

@@ -21,6 +21,7 @@ _SERIES_UID: Final = "0020|000e"
 _DESCRIPTION: Final = "0008|103e"
 _POSITION: Final = "0020|0032"
 _ORIENTATION: Final = "0020|0037"
+_SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # DICOM SEG and label map SEG
 
 # Scanners round positions to about 0.01 mm; a gap or a doubled slice is off by a whole slice distance.
 _SPACING_TOLERANCE: Final = 0.05
@@ -109,6 +110,11 @@ def read_header(file: Path) -> Any:
         raise InputError(f"{file} cannot be read: {error}.") from error
 
 
+def is_segmentation(header: Any) -> bool:
+    """Whether a header is that of a DICOM SEG."""
+    return header.get("SOPClassUID") in _SEGMENTATIONS
+
+
 def frames_of(headers: Sequence[Any], path: Path) -> tuple[Geometry, NDArray[np.intp]]:
     """Where the frames lie of single images, or of one image with several frames.
 
@@ -163,6 +169,9 @@ def _planes(headers: Sequence[Any]) -> tuple[Sequence[Any], Any, Any]:
 def _read_frames(file: Path) -> Any:
     """One DICOM file with several frames as a volume, its frames put in the order of their places."""
     sitk = simpleitk()
+    header = read_header(file)
+    if is_segmentation(header):
+        raise InputError(f"{file} is a DICOM segmentation (SEG), not an image.")
     try:
         image = sitk.ReadImage(str(file))
     except RuntimeError as error:
@@ -170,7 +179,7 @@ def _read_frames(file: Path) -> Any:
     require_scalar_3d(file, image.GetSize(), image.GetNumberOfComponentsPerPixel())
     if image.GetSize()[2] < 2:
         return image
-    geometry, slices = frames_of([read_header(file)], file)
+    geometry, slices = frames_of([header], file)
     return image_of(sitk.GetArrayFromImage(image)[np.argsort(slices)], geometry)
 
 

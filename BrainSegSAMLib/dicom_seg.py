@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .dicom import frames_of, read_header, series_at
+from .dicom import frames_of, is_dicom, is_segmentation, read_header, series_at
 from .errors import DependencyError, GeometryError, InputError
 from .files import atomic_path
 from .geometry import Geometry
 from .image import Segmentation
-from .labels import Code, Region, Terminology
+from .labels import DEFAULT_COLOURS_RGB, Code, LabelScheme, Region, Terminology
 
 DICOM_SEG_SUFFIX: Final = ".seg.dcm"
 
@@ -61,7 +61,7 @@ def write_dicom_seg(
     highdicom = _highdicom()
     headers = _read_headers(source)
     grid, slices = frames_of(headers, source)
-    label_map = _on_grid(segmentation, grid, source)[slices]
+    segments = _segments(segmentation, _on_grid(segmentation, grid, source)[slices])
     descriptions = [
         _describe(highdicom, number, region, algorithm, version)
         for number, region in enumerate(segmentation.scheme.regions, start=1)
@@ -69,7 +69,8 @@ def write_dicom_seg(
     try:
         made = highdicom.seg.Segmentation(
             source_images=headers,
-            pixel_array=_segments(segmentation, label_map),
+            pixel_array=segments,
+            omit_empty_frames=bool(segments.any()),
             segmentation_type="BINARY",
             segment_descriptions=descriptions,
             series_instance_uid=highdicom.UID(),
@@ -94,12 +95,54 @@ def write_dicom_seg(
         made.save_as(partial)
 
 
+def dicom_seg_at(path: Path) -> Path | None:
+    """The DICOM SEG that a path stands for: that file, or the only DICOM file of a folder; None for anything else."""
+    try:
+        files = [file for file in path.iterdir() if is_dicom(file)] if path.is_dir() else [path]
+    except OSError:
+        return None  # whoever reads it next says why it cannot be read
+    if len(files) != 1 or not is_dicom(files[0]):
+        return None
+    return files[0] if is_segmentation(read_header(files[0])) else None
+
+
+def read_dicom_seg(file: Path) -> Segmentation:
+    """Read a DICOM SEG, whoever wrote it.
+
+    Args:
+        file: from `dicom_seg_at`.
+
+    Returns:
+        The segments, with their names, colours and codes, on the smallest grid that holds all frames; frames that were
+        left out are empty. `resample.resample_segmentation` puts it onto the image's grid.
+
+    Raises:
+        InputError: where it cannot be read, holds fractions, or its frames are not of one regular grid.
+        DependencyError: without the package highdicom.
+    """
+    highdicom = _highdicom()
+    try:
+        read = highdicom.seg.segread(file)
+        if read.segmentation_type.value == "FRACTIONAL":
+            raise InputError(f"{file} holds fractions, not masks; export it as a binary DICOM SEG.")
+        volume = read.get_volume(combine_segments=False)
+        regions = _regions(read, highdicom)
+    except InputError:
+        raise
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{file} cannot be read as a DICOM SEG: {str(error).rstrip('.')}.") from error
+    size = (volume.shape[2], volume.shape[1], volume.shape[0])
+    grid = Geometry.from_ijk_to_lps(volume.affine[:, [2, 1, 0, 3]], size)
+    masks = {region.name: volume.array[..., index] > 0 for index, region in enumerate(regions)}
+    return Segmentation.from_masks(grid, masks, scheme=LabelScheme(tuple(regions)), name=file.name)
+
+
 def _highdicom() -> Any:
     try:
         import highdicom
     except ImportError as error:
         raise DependencyError(
-            "The Python package highdicom is needed to write DICOM SEG; install it with: pip install highdicom"
+            "The Python package highdicom is needed for DICOM SEG; install it with: pip install highdicom"
         ) from error
     return highdicom
 
@@ -139,9 +182,11 @@ def _segments(segmentation: Segmentation, label_map: NDArray[Any]) -> NDArray[np
     for index, region in enumerate(regions):
         member[list(region.labels), index] = 1
     if segmentation.scheme.overlapping:
-        return member[label_map]
-    numbers: NDArray[np.uint16] = (member @ np.arange(1, len(regions) + 1)).astype(np.uint16)
-    return numbers[label_map]
+        masks: NDArray[np.uint8] = member[label_map]
+        return masks
+    number = (member @ np.arange(1, len(regions) + 1)).astype(np.uint16)
+    numbers: NDArray[np.uint16] = number[label_map]
+    return numbers
 
 
 def _describe(highdicom: Any, number: int, region: Region, algorithm: str, version: str) -> Any:
@@ -165,6 +210,32 @@ def _describe(highdicom: Any, number: int, region: Region, algorithm: str, versi
 
 def _coded(highdicom: Any, code: Code) -> Any:
     return highdicom.sr.CodedConcept(code.value, code.scheme, _text(code.meaning))
+
+
+def _regions(read: Any, highdicom: Any) -> list[Region]:
+    """The segments of a DICOM SEG in the order of their numbers, as regions with the label values 1, 2, …."""
+    regions: list[Region] = []
+    for number in read.segment_numbers:
+        segment = read.get_segment_description(number)
+        name, names = str(segment.segment_label).strip() or f"Segment {number}", {region.name for region in regions}
+        name = next(n for n in (name, f"{name} ({number})", f"Segment {number}") if n not in names)
+        colour = DEFAULT_COLOURS_RGB[len(regions) % len(DEFAULT_COLOURS_RGB)]
+        if "RecommendedDisplayCIELabValue" in segment:
+            lab = highdicom.color.CIELabColor.from_dicom_value(list(segment.RecommendedDisplayCIELabValue))
+            colour = lab.to_rgb(clip=True)
+        where = segment.anatomic_regions
+        terminology = Terminology(
+            _code(segment.segmented_property_category),
+            _code(segment.segmented_property_type),
+            _code(where[0]) if where else None,
+        )
+        coded = None if terminology == UNCODED else terminology
+        regions.append(Region(name, (len(regions) + 1,), colour, coded))
+    return regions
+
+
+def _code(concept: Any) -> Code:
+    return Code(str(concept.scheme_designator), str(concept.value), str(concept.meaning))
 
 
 def _text(text: str) -> str:
