@@ -102,7 +102,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/composing.py
   BrainSegSAMLib/methods/yolo_medsam/config.py
   BrainSegSAMLib/methods/yolo_medsam/dataset.py
-  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
   BrainSegSAMLib/methods/yolo_medsam/detector.py
   BrainSegSAMLib/methods/yolo_medsam/detector_config.py
   BrainSegSAMLib/methods/yolo_medsam/detector_training.py
@@ -119,6 +118,15 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/samples.py
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
+  BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/detection.py
+  BrainSegSAMLib/metrics/empty.py
+  BrainSegSAMLib/metrics/lesions.py
+  BrainSegSAMLib/metrics/measuring.py
+  BrainSegSAMLib/metrics/overlap.py
+  BrainSegSAMLib/metrics/surface.py
+  BrainSegSAMLib/metrics/table.py
+  BrainSegSAMLib/metrics/topology.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -143,6 +151,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
   BrainSegSAMLib/reproduce/__init__.py
+  BrainSegSAMLib/reproduce/consistency.py
   BrainSegSAMLib/reproduce/files.py
   BrainSegSAMLib/reproduce/ssnet.py
   BrainSegSAMLib/reproduce/yolo_medsam.py
@@ -153,6 +162,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/single_image.py
+  BrainSegSAMLib/statistics.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
