@@ -47,9 +47,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
+  BrainSegSAMLib/case_files.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
+  BrainSegSAMLib/cluster.py
+  BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
   BrainSegSAMLib/crops.py
@@ -134,11 +137,14 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
+  BrainSegSAMLib/pipeline.py
   BrainSegSAMLib/predict.py
+  BrainSegSAMLib/prediction_work.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
+  BrainSegSAMLib/remote.py
   BrainSegSAMLib/reproduce/__init__.py
   BrainSegSAMLib/reproduce/files.py
   BrainSegSAMLib/reproduce/ssnet.py

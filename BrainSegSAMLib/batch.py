@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from .backends.devices import gpu_devices, resolve_device
 from .errors import DependencyError, InputError
-from .pipeline import CaseWork, Item, Row, Saved, run_pipeline
+from .pipeline import CaseWork, Item, Row, Saved, describe_failure, run_pipeline
 from .progress import Progress
 
-__all__ = ["CaseWork", "Row", "Workers", "run_batch"]
+__all__ = ["CaseWork", "Row", "Workers", "describe_failure", "run_batch"]
 
 _CASES_WORTH_A_PROCESS: Final = 2
 _GB: Final = 1024**3

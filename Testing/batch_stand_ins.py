@@ -1,4 +1,4 @@
-"""Work on cases that costs nothing, for tests of batches; it lies in a module so that worker processes can import it."""
+"""Work on cases that costs nothing, for tests of batches; it lies in a module that worker processes can import."""
 
 from __future__ import annotations
 
