@@ -152,9 +152,8 @@ class PredictWork:
     def finished(self, item: Case) -> CaseResult | None:
         """The result of a case that this run has finished, as its record says."""
         output = self._start.job.output
-        path = output_paths(Path(), item.case_id)["record"]
         try:
-            record = next(iter(output.read_jsons([path.name]))) if isinstance(output, Remote) else read_json(output / path)
+            record = _read_record(output, item.case_id)
             if record["run"] != self._start.run:
                 return None
             paths = recorded_paths(output if isinstance(output, Path) else Path(), item.case_id, record["outputs"])
@@ -214,12 +213,18 @@ class PredictWork:
 
 def _publish(paths: Mapping[str, Path], output: Remote, case_id: str) -> dict[str, Path]:
     """Copy a case's files to a URL, as `write_case` writes them: the earlier record goes first, the new one is last."""
-    record = output_paths(Path(), case_id)["record"].name
-    earlier = next(iter(output.read_jsons([record])))
+    record = paths["record"].name
+    earlier = _read_record(output, case_id)
     new = {path.name for path in paths.values()}
     output.remove([record, *sorted(_named_in(earlier, case_id) - new)])
     output.put({path.name: path for path in paths.values()})
     return {kind: Path(path.name) for kind, path in paths.items()}
+
+
+def _read_record(output: Path | Remote, case_id: str) -> Any:
+    """The record of a case; None, or an error, where there is none."""
+    path = output_paths(Path(), case_id)["record"]
+    return read_json(output / path) if isinstance(output, Path) else next(iter(output.read_jsons([path.name])))
 
 
 def _named_in(record: Any, case_id: str) -> set[str]:
@@ -275,14 +280,8 @@ def is_finished(case: Case, job: PredictJob, model: Model, earlier: Earlier) -> 
 
     Files on this machine are true by their hashes; those behind URLs by what their server says of them.
     """
-    name = output_paths(Path(), case.case_id)["record"].name
     try:
-        if isinstance(job.output, Path):
-            record = read_json(job.output / name)
-        elif earlier.outputs is not None and name in earlier.outputs:
-            record = next(iter(job.output.read_jsons([name])))
-        else:
-            return False
+        record = _read_record(job.output, case.case_id)
         same_model = record["prediction"]["model_sha256"] == model.sha256
         same_choices = all(record[key] == value for key, value in choices(job, model).items())
         return (
