@@ -25,7 +25,7 @@ from .progress import Progress
 
 _POLL_S: Final = 0.2
 _COUNT_WORKERS_EVERY_S: Final = 2.0
-_CONNECT_S: Final = 20.0
+_CONNECT_S: Final = 10.0
 # Starting many processes that each import torch takes a while on a busy machine.
 _LOCAL_START: Final = "300s"
 

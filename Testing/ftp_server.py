@@ -1,4 +1,4 @@
-"""An FTP server on this machine, for tests of URLs: the one remote kind that fsspec speaks without a further package."""
+"""An FTP server on this machine, for tests of URLs: a remote kind that fsspec speaks without a further package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `predict` on many workers: this machine's, a Dask cluster's, with cases and results behind URLs, killed."""
+"""The command `predict` on workers: this machine's, a Dask cluster's; with cases and results behind URLs; killed."""
 
 from __future__ import annotations
 
@@ -143,8 +143,9 @@ def test_a_killed_run_is_finished_by_the_next_and_no_case_is_done_twice(
     random_model: Path, tmp_path: Path, write_case: Callable[..., Path], workers: str
 ) -> None:
     names = [f"case-{number}" for number in range(8)]
+    grid = Geometry((48, 48, 48), (1.5, 1.5, 1.5), (0.0, 0.0, 0.0), np.eye(3))
     for index, name in enumerate(names):
-        write_case(tmp_path / "cases" / name, Geometry((48, 48, 48), (1.5, 1.5, 1.5), (0.0, 0.0, 0.0), np.eye(3)), seed=index)
+        write_case(tmp_path / "cases" / name, grid, seed=index)
     output = tmp_path / "out"
     whole = arguments(random_model, tmp_path / "cases", output, "--workers", workers, "--resume")
     command = [sys.executable, "-m", "BrainSegSAMLib", *whole]

@@ -96,7 +96,8 @@ def test_work_that_cannot_be_set_up_ends_the_batch(tmp_path: Path) -> None:
         assert rows == []
 
 
-def test_a_scheduler_that_is_not_there() -> None:
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("BrainSegSAMLib.cluster._CONNECT_S", 1.0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
