@@ -243,7 +243,8 @@ def _fold_job(training: _Training, fold: int) -> ChildJob:
         "threads": max(1, run.cores // run.at_once) if on_cpu else None,
     }
     # On a CPU, loading in the training process costs nothing extra and makes runs repeat.
-    return ChildJob(f"fold_{fold}", task, workers=0 if on_cpu else max(2, min(_MOST_WORKERS, (run.cores - 1) // run.gpus)))
+    loaders = max(2, min(_MOST_WORKERS, (run.cores - 1) // run.gpus))
+    return ChildJob(f"fold_{fold}", task, workers=0 if on_cpu else loaders)
 
 
 def _checkpoint(training: _Training, fold: int) -> Path:
