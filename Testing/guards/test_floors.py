@@ -22,7 +22,7 @@ FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes"],
+        "resample", "components", "labelled_images", "pairs", "planes", "boxes", "crops", "augmentation", "training_volumes"],
     2: ["backends", "metrics", "models", "batch", "pictures", "fitting", "trainings"],
     3: ["methods"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
