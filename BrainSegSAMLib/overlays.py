@@ -68,16 +68,15 @@ def overlay(
     }
     grey = None if background is None else windowed(order.apply(background))
     box = _shown_box(grey, [*true.values(), *(mask for masks in found.values() for mask in masks.values())], geometry)
-    interest = _interest(true, found)
-    drawn = []
-    for plane in PLANES:
-        index = _most_telling(interest, 2 - plane.normal)
-        drawn.append(_draw(plane, index, geometry, grey, true, found, box))
+    slices = _most_telling(true, found)
+    drawn = [_draw(plane, slices[2 - plane.normal], geometry, grey, true, found, box) for plane in PLANES]
     return {"planes": drawn}
 
 
-def _interest(true: Mapping[str, BoolArray], found: Mapping[str, Mapping[str, BoolArray]]) -> NDArray[np.float64]:
-    """Per voxel: in how many regions and methods it is judged differently; and, counting far less, in any region."""
+def _most_telling(
+    true: Mapping[str, BoolArray], found: Mapping[str, Mapping[str, BoolArray]]
+) -> tuple[int, int, int]:
+    """Per axis z, y, x: the slice where most is judged differently, and of several such the one that shows most."""
     shape = next(iter(true.values())).shape
     differently = np.zeros(shape, dtype=np.uint16)
     anywhere = np.zeros(shape, dtype=bool)
@@ -86,13 +85,12 @@ def _interest(true: Mapping[str, BoolArray], found: Mapping[str, Mapping[str, Bo
         for masks in found.values():
             differently += mask ^ masks[region]
             anywhere |= masks[region]
-    return differently + anywhere / 1e9  # less, over a whole slice, than one voxel that differs
-
-
-def _most_telling(interest: NDArray[np.float64], axis: int) -> int:
-    others = tuple(a for a in range(3) if a != axis)
-    sums = interest.sum(axis=others)
-    return int(sums.argmax()) if sums.any() else interest.shape[axis] // 2
+    best = []
+    for axis, size in enumerate(shape):
+        others = tuple(a for a in range(3) if a != axis)
+        counts = differently.sum(axis=others, dtype=np.int64), anywhere.sum(axis=others)
+        best.append(int(np.lexsort(counts[::-1])[-1]) if counts[1].any() else size // 2)
+    return best[0], best[1], best[2]
 
 
 def _shown_box(
