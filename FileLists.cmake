@@ -115,6 +115,9 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/samples.py
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
+  BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/measuring.py
+  BrainSegSAMLib/metrics/table.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -148,6 +151,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/single_image.py
+  BrainSegSAMLib/statistics.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
