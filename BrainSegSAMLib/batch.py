@@ -1,7 +1,8 @@
-"""Many cases, one after the other; a failure is a row in the result, not a crash.
+"""Many cases: in this process one after the other, or through Dask on several; a failure is a row, not a crash.
 
-While one case is computed, the next one is read and the last one written in a background thread: reading and
-compressing use one core, and numpy, SimpleITK and torch let go of Python's lock while they work.
+With one worker, while one case is computed, the next one is read and the last one written in a background thread:
+reading and compressing use one core, and numpy, SimpleITK and torch let go of Python's lock while they work. With
+several, each is a process that does the same; see `cluster`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
@@ -37,6 +38,73 @@ class Row(Generic[Item, Saved]):
     item: Item
     saved: Saved | None
     error: str = ""
+
+
+class CaseWork(Protocol[Item, Loaded, Computed, Saved]):
+    """What is done with each case, in three steps, so that reading and writing overlap with computing."""
+
+    def load(self, item: Item) -> Loaded:
+        """Read a case; may run in another thread than `compute`."""
+        ...
+
+    def compute(self, loaded: Loaded, progress: Progress) -> Computed:
+        """Work on what was loaded; one case at a time in each process."""
+        ...
+
+    def save(self, item: Item, computed: Computed) -> Saved:
+        """Write what was computed, and say in a few words what came out: it travels back to the driver."""
+        ...
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Which processes work on the cases.
+
+    Attributes:
+        count: how many local processes; 1 works in this one; None sizes it to the machine and the number of cases.
+            Not used with a scheduler.
+        scheduler: address of a Dask cluster that runs already, e.g. "tcp://10.0.0.1:8786"; None for local processes.
+        device: torch device name for all, or "auto": with several GPUs each worker gets its own.
+        retries: how often a case that fails is tried again before it is reported.
+    """
+
+    count: int | None = None
+    scheduler: str | None = None
+    device: str = "cpu"
+    retries: int = 2
+
+
+def run_batch(
+    items: Sequence[Item],
+    start: Callable[[str], CaseWork[Item, Any, Any, Saved]],
+    *,
+    name: Callable[[Item], str],
+    progress: Progress,
+    on_row: Callable[[Row[Item, Saved]], None],
+    workers: Workers | None = None,
+    memory_gb: float = 4.0,
+) -> None:
+    """Work on every case, each in one task.
+
+    Args:
+        items: what to work on; each can be pickled.
+        start: called once in each process with the torch device of that process ("cpu" where none is needed); gives
+            what is done with each case. Can be pickled: a frozen dataclass with `__call__`, or a `functools.partial` of a
+            function at a module's top.
+        name: of an item, for progress and log.
+        progress: of the whole; may cancel.
+        on_row: told of each finished or failed case in the calling thread; with several workers as they end, otherwise
+            in order.
+        workers: which processes work; this one alone where None.
+        memory_gb: what one worker needs at its peak; the machine's memory bounds the number of workers by it.
+
+    Raises:
+        InputError: where the scheduler is not there or the number of workers makes no sense.
+        DependencyError: where several workers are asked for and Dask is not installed.
+        BrainSegSAMError: what `start` raises, where no worker can start; where the cluster is lost.
+        Cancelled: when the progress was cancelled; finished cases stay finished.
+    """
+    raise NotImplementedError
 
 
 def run_pipeline(
