@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from .files import read_json, sha256_of, write_json
 from .geometry import Geometry
 from .image import Segmentation
 from .labels import LabelScheme
-from .metrics import measure
+from .metrics import DEFAULT_TOLERANCE_MM, measure_case
 from .overlays import overlay
 from .pairs import READY, Pair
 from .progress import Progress
@@ -42,7 +42,8 @@ class EvaluationSettings:
     """What decides the numbers of a case beside its files.
 
     Attributes:
-        scheme: what label values mean; regions are evaluated by its names, in its order.
+        scheme: what label values mean.
+        regions: names of those that are evaluated.
         label_values: value in a reference's label map → value in the scheme, for those that differ.
         tolerance_mm: of the surface Dice.
         resample: bring predictions on other grids onto the reference's instead of refusing them.
@@ -50,15 +51,17 @@ class EvaluationSettings:
     """
 
     scheme: LabelScheme
+    regions: tuple[str, ...]
     label_values: Mapping[int, int] = field(default_factory=dict)
-    tolerance_mm: float = 1.0
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM
     resample: bool = False
     pictures: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """For records."""
         return {
-            "regions": self.scheme.as_list(),
+            "labels": self.scheme.as_list(),
+            "regions": list(self.regions),
             "label_values": {str(value): meant for value, meant in self.label_values.items()},
             "tolerance_mm": self.tolerance_mm,
             "resample": self.resample,
@@ -106,8 +109,8 @@ class CaseEvaluator:
         ready = [name for name in item.candidates if name not in problems]
         reference = None
         try:
-            assert item.reference is not None
-            reference = read_reference(item.reference, self.settings)
+            if ready and item.reference is not None:
+                reference = read_reference(item.reference, self.settings)
         except BrainSegSAMError as error:
             problems |= {name: str(error) for name in ready}
         predictions: dict[str, Segmentation] = {}
@@ -128,7 +131,7 @@ class CaseEvaluator:
     def compute(self, loaded: LoadedPair, progress: Progress) -> dict[str, Any]:
         """Measure and draw a case; gives the content of its file."""
         pair, reference = loaded.pair, loaded.reference
-        names = self.settings.scheme.names
+        names = self.settings.regions
         progress.stage("Measuring", total=len(loaded.predictions) + 1)
         notes = list(loaded.notes[""])
         reference_ml = None
@@ -172,7 +175,7 @@ class CaseEvaluator:
     def _prediction(self, pair: Pair, name: str, reference: Segmentation) -> tuple[Segmentation, list[str]]:
         found = pair.candidates[name].found
         assert found is not None
-        segmentation, notes = _read(found.path, self.settings.scheme)
+        segmentation, notes = _read(found.path, self.settings)
         geometry = reference.geometry
         difference = geometry.difference(segmentation.geometry)
         if difference and not self.settings.resample:
@@ -181,26 +184,33 @@ class CaseEvaluator:
                 "Resample it, or ask for it with --resample."
             )
         if difference:
-            segmentation, note = _onto(segmentation, geometry, difference, self.settings.scheme)
+            segmentation, note = _onto(segmentation, geometry, difference, self.settings.regions)
             notes.append(note)
         return segmentation, notes
 
     def _measure(self, reference: Segmentation, prediction: Segmentation) -> dict[str, Any]:
-        spacing = reference.geometry.spacing_zyx_mm
-        regions = {}
-        for region in self.settings.scheme.names:
-            found = prediction.mask(region)
-            values = measure(
-                reference.mask(region), found, spacing_zyx_mm=spacing, tolerance_mm=self.settings.tolerance_mm
-            )
-            volume_ml = float(np.count_nonzero(found)) * reference.geometry.voxel_volume_mm3 / 1000
-            regions[region] = {"volume_ml": volume_ml, "metrics": values}
-        return regions
+        regions = self.settings.regions
+        measured = measure_case(reference, prediction, regions=regions, tolerance_mm=self.settings.tolerance_mm)
+        return {name: {"volume_ml": prediction.volume_ml(name), "metrics": measured[name]} for name in regions}
 
 
 def case_file(folder: Path, case_id: str) -> Path:
     """Where the numbers and the picture of a case lie."""
     return folder / f"{case_id}.json"
+
+
+def failed_case(pair: Pair, problem: str) -> dict[str, Any]:
+    """What stands in the tables for a case whose file could not be made."""
+    methods = {
+        name: {
+            "status": FAILED if candidate.status == READY else candidate.status,
+            "problem": candidate.problem or problem,
+            "notes": [],
+            "regions": {},
+        }
+        for name, candidate in pair.candidates.items()
+    }
+    return {"case_id": pair.case_id, "patient": pair.patient, "notes": [], "reference_ml": None, "methods": methods}
 
 
 def is_finished(pair: Pair, settings: EvaluationSettings, folder: Path) -> bool:
@@ -251,7 +261,7 @@ def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
             scheme.
     """
     if path.name.lower().endswith(SEGMENTATION_SUFFIX):
-        return _read(path, settings.scheme)[0]
+        return _read(path, settings)[0]
     raw = read_segmentation(path)
     highest = max([int(raw.label_map.max()), *settings.label_values, *settings.label_values.values()])
     lookup = np.arange(highest + 1, dtype=np.uint8 if highest < 256 else np.uint16)
@@ -270,23 +280,24 @@ def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
     return Segmentation(raw.geometry, settings.scheme, label_map, path.name)
 
 
-def _read(path: Path, scheme: LabelScheme) -> tuple[Segmentation, list[str]]:
-    """A segmentation that has all regions of the scheme, and what to know of it."""
+def _read(path: Path, settings: EvaluationSettings) -> tuple[Segmentation, list[str]]:
+    """A segmentation that has all regions that are evaluated, and what to know of it."""
     if not path.name.lower().endswith(SEGMENTATION_SUFFIX):
-        return read_segmentation(path, scheme), []
+        return read_segmentation(path, settings.scheme), []
     found = read_segmentation(path)  # by names: its label values may be anything
-    missing = [name for name in scheme.names if name not in found.scheme.names]
+    names = found.scheme.names
+    missing = [name for name in settings.regions if name not in names]
     if missing:
-        raise InputError(f"{path} lacks the segment {', '.join(missing)}; it has {', '.join(found.scheme.names)}.")
-    more = [name for name in found.scheme.names if name not in scheme.names]
+        raise InputError(f"{path} lacks the segment {', '.join(missing)}; it has {', '.join(names)}.")
+    more = [name for name in names if name not in settings.scheme.names]
     return found, [f"{path.name} has further segments, which are not compared: {', '.join(more)}."] if more else []
 
 
 def _onto(
-    segmentation: Segmentation, geometry: Geometry, difference: str, scheme: LabelScheme
+    segmentation: Segmentation, geometry: Geometry, difference: str, regions: Sequence[str]
 ) -> tuple[Segmentation, str]:
     moved = resample_segmentation(segmentation, geometry)
-    before, after = (sum(one.volume_ml(name) for name in scheme.names) for one in (segmentation, moved))
+    before, after = (sum(one.volume_ml(name) for name in regions) for one in (segmentation, moved))
     if before and not after:
         raise GeometryError(
             f"{segmentation.name} does not overlap the reference's grid ({difference}); it is of another examination, "

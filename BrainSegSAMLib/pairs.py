@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .case_layouts import Group, find_groups, patient_of
+from .cases import check_case_id
 from .errors import InputError
 from .files import read_json
 from .modalities import OTHER, REFERENCE, ModalityTable
@@ -93,7 +94,7 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
         All of them by case id; a case id that comes twice is there twice.
 
     Raises:
-        InputError: where the source does not exist or holds no segmentation.
+        InputError: where the source does not exist, holds no segmentation, or has a case id that cannot name a file.
     """
     table = table or ModalityTable.default()
     if source.is_file() and _is_label_map(source):
@@ -107,6 +108,8 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
             f"{source} contains no segmentation: no {', '.join(LABEL_MAP_SUFFIXES)} file that is named as one "
             "(…seg, …label, …mask), and no folder with any."
         )
+    for one in found:
+        check_case_id(one.case_id, source)
     return sorted(found, key=lambda one: (one.case_id, str(one.path)))
 
 
