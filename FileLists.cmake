@@ -116,8 +116,13 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/empty.py
+  BrainSegSAMLib/metrics/lesions.py
   BrainSegSAMLib/metrics/measuring.py
+  BrainSegSAMLib/metrics/overlap.py
+  BrainSegSAMLib/metrics/surface.py
   BrainSegSAMLib/metrics/table.py
+  BrainSegSAMLib/metrics/topology.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from .empty import POLICY
+from .lesions import BRATS_GLIOMA, LesionRules
 from .measuring import DEFAULT_TOLERANCE_MM, measure, measure_case
+from .overlap import dice, highest_mean_dice, iou
 from .table import METRICS, Better, Metric, chosen
 
-__all__ = ["METRICS", "Metric", "Better", "chosen", "measure", "measure_case", "DEFAULT_TOLERANCE_MM"]
+__all__ = [
+    "METRICS", "Metric", "Better", "chosen", "POLICY",
+    "measure", "measure_case", "DEFAULT_TOLERANCE_MM", "LesionRules", "BRATS_GLIOMA",
+    "dice", "iou", "highest_mean_dice",
+]  # fmt: skip

@@ -62,6 +62,11 @@ def _distance(key: str, title: str, meaning: str, source: str) -> Metric:
     return Metric(key, title, "mm", "lower", 0.0, math.inf, meaning, 0.0, None, _NO_DISTANCE, source)
 
 
+def _lesion_share(key: str, title: str, meaning: str) -> Metric:
+    # Counted: lesions of the reference that are too small do not count, so a prediction without any can be right.
+    return Metric(key, title, "", "higher", 0.0, 1.0, meaning, 1.0, "counted", "", _BRATS)
+
+
 def _count(key: str, title: str, unit: str, meaning: str, source: str) -> Metric:
     return Metric(key, title, unit, "lower", 0.0, math.inf, meaning, 0.0, "counted", "", source)
 
@@ -93,8 +98,8 @@ _ALL: Final = (
            "Nikolov et al. 2021, https://doi.org/10.2196/26151"),
     _share("cl_dice", "clDice", "Harmonic mean of the shares of each mask's centre lines that lie in the other mask.",
            "Shit et al. 2021, https://arxiv.org/abs/2003.07311"),
-    _share("lesion_f1", "Lesion F1", "Lesions found, twice, per lesion of the reference or the prediction.", _BRATS),
-    _share("lesion_dice", "Lesion-wise Dice", "Mean Dice of all lesions; those missed or invented count as 0.", _BRATS),
+    _lesion_share("lesion_f1", "Lesion F1", "Lesions found, twice, per lesion of the reference or the prediction."),
+    _lesion_share("lesion_dice", "Lesion-wise Dice", "Mean Dice of all lesions; those missed or invented count as 0."),
     _count("lesion_false_positives", "False lesions", "lesions",
            "Predicted lesions that touch none of the reference's.", _BRATS),
     _count("lesion_false_negatives", "Missed lesions", "lesions",
