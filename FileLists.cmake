@@ -55,6 +55,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
+  BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
@@ -66,6 +67,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/measurements.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
   BrainSegSAMLib/methods/nnunet/clean_up.py

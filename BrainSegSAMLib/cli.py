@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
-from .console import STYLES, Console, parse_setting
+from .console import STYLES, Console, add_worker_options, parse_setting
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
 
@@ -120,6 +120,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="any other setting of the model's method, e.g. answer=ensemble for SSNet; the value is JSON",
     )
     parser.add_argument("--resume", action="store_true", help="skip cases that an earlier run finished")
+    add_worker_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what is missing; write nothing")
     parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
     _add_common(parser)
@@ -148,6 +149,8 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
             **{key: value for key, value in chosen.items() if value is not None},
             **dict(parse_setting(text) for text in options.set),
         },
+        workers=options.workers,
+        scheduler=options.scheduler,
     )
     planned = plan(job)
     if planned.model.demonstration:
@@ -167,7 +170,7 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
         for note in result.notes:
             console.warn(f"{result.case_id}: {note}")
 
-    results = run(planned, progress=progress, on_result=on_result)
+    results = run(planned, progress=progress, on_result=on_result, tell=console.warn)
     failed = [result for result in results if result.status == "failed"]
     console.result({"cases": [_as_json(result) for result in results]})
     if failed:

@@ -360,7 +360,7 @@
   });
   $("layers").addEventListener("change", (event) => {
     const { layer } = event.target.dataset;
-    if (layer) table.classList.toggle(`hide-${layer}`, !event.target.checked);
+    if (layer) document.body.classList.toggle(`hide-${layer}`, !event.target.checked);
     else rows.forEach((row) => open(row.place, event.target.checked));
   });
   table.addEventListener("click", (event) => {

@@ -22,9 +22,10 @@ FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes",
-        "pairs", "planes"],
-    2: ["backends", "metrics", "statistics", "models", "batch", "pictures", "fitting", "trainings", "overlays"],
+        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
+        "measurements", "pairs", "planes"],
+    2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
+        "fitting", "trainings", "overlays"],
     3: ["methods", "label_sources", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image"],
@@ -36,7 +37,8 @@ MODEL_PACKAGES = {
     "segment_anything", "sam2", "ultralytics", "monai", "timm",
 }
 HEAVY = {"torch", "torchvision", "SimpleITK", "scipy", "skimage", "matplotlib", "nrrd", "jsonschema", "pydicom",
-         "slicer", "vtk", "qt", "ctk", "PIL", "contourpy"} | MODEL_PACKAGES
+         "dask", "distributed", "fsspec", "psutil", "highdicom", "PIL", "contourpy",
+         "slicer", "vtk", "qt", "ctk"} | MODEL_PACKAGES
 # nnU-Net loads these files by path inside its own process; they subclass its trainer and so need it at once.
 INSIDE_NNUNET = f"{PACKAGE}.nnunet_trainers"
 # A network is torch through and through; whoever imports it has decided to use torch.
