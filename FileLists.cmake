@@ -47,9 +47,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
+  BrainSegSAMLib/case_evaluation.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
+  BrainSegSAMLib/cluster.py
+  BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
   BrainSegSAMLib/crops.py
@@ -57,6 +60,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
+  BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
@@ -64,6 +69,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
@@ -140,13 +146,20 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
+  BrainSegSAMLib/overlays.py
+  BrainSegSAMLib/pairs.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
+  BrainSegSAMLib/pipeline.py
+  BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
+  BrainSegSAMLib/report/__init__.py
+  BrainSegSAMLib/report/charts.py
+  BrainSegSAMLib/report/texts.py
   BrainSegSAMLib/reproduce/__init__.py
   BrainSegSAMLib/reproduce/files.py
   BrainSegSAMLib/reproduce/ssnet.py
@@ -171,6 +184,10 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
+  BrainSegSAMLib/report/metrics.schema.json
+  BrainSegSAMLib/report/report.css
+  BrainSegSAMLib/report/report.html
+  BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .batch import describe_failure
 from .errors import BrainSegSAMError, Cancelled, GeometryError, InputError
 from .files import read_json, sha256_of, write_json
 from .geometry import Geometry
@@ -26,6 +25,7 @@ from .labels import LabelScheme
 from .metrics import DEFAULT_TOLERANCE_MM, measure_case
 from .overlays import overlay
 from .pairs import READY, Pair
+from .pipeline import describe_failure
 from .progress import Progress
 from .resample import resample_channel, resample_segmentation
 from .segmentation_files import SEGMENTATION_SUFFIX, read_segmentation

@@ -39,6 +39,7 @@ from .report import write_report
 
 CASES_FOLDER: Final = "cases"
 ANY_MODALITY: Final = "image"
+_MEMORY_GB: Final = 2.0
 _NO_IMAGE: Final = (REFERENCE, OTHER)
 
 
@@ -59,7 +60,8 @@ class EvaluateJob:
         resample: bring predictions on other grids onto the reference's.
         pictures: draw the cases.
         resume: keep the cases that an earlier run finished with the same inputs and settings.
-        workers: processes that work on the cases.
+        workers: how many processes; by the machine and the cases where None.
+        scheduler: address of a Dask cluster that runs already.
     """
 
     predictions: Mapping[str, Path]
@@ -73,7 +75,8 @@ class EvaluateJob:
     resample: bool = False
     pictures: bool = True
     resume: bool = False
-    workers: Workers | None = None
+    workers: int | None = None
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,11 @@ def plan(job: EvaluateJob) -> Plan:
 
 
 def run(
-    planned: Plan, *, progress: Progress | None = None, on_case: Callable[[Pair, str, bool], None] | None = None
+    planned: Plan,
+    *,
+    progress: Progress | None = None,
+    on_case: Callable[[Pair, str, bool], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Do what was planned.
 
@@ -145,6 +152,7 @@ def run(
         progress: of the whole run.
         on_case: told of every case as soon as its file is there: the case, what came out, and whether an earlier run
             had finished it.
+        tell: gets a sentence on the cluster that is used.
 
     Raises:
         OutputError: where something cannot be written.
@@ -158,11 +166,11 @@ def run(
     paths = {kind: job.output / name for kind, name in files.items()}
     check_writable(folder)
     _remove(paths.values())
-    tell = on_case or (lambda _pair, _text, _kept: None)
+    on_case = on_case or (lambda _pair, _text, _kept: None)
     todo = []
     for pair in planned.pairs:
         if job.resume and is_finished(pair, settings, folder):
-            tell(pair, summary_line(read_json(case_file(folder, pair.case_id))), True)
+            on_case(pair, summary_line(read_json(case_file(folder, pair.case_id))), True)
         else:
             _remove([case_file(folder, pair.case_id)])
             todo.append(pair)
@@ -171,13 +179,13 @@ def run(
     def on_row(row: Row[Pair, str]) -> None:
         if row.saved is None:
             crashed[row.item.case_id] = row.error
-        tell(row.item, row.saved if row.saved is not None else FAILED, False)
+        on_case(row.item, row.saved if row.saved is not None else FAILED, False)
 
     begin = CaseEvaluator(settings, folder)
     part = progress.part("Evaluating", until=0.9)
     run_batch(
         todo, partial(_evaluator, begin), name=lambda pair: pair.case_id, progress=part, on_row=on_row,
-        workers=job.workers,
+        workers=Workers(job.workers, job.scheduler), memory_gb=_MEMORY_GB, tell=tell,
     )  # fmt: skip
     progress.stage("Summing up", until=0.95)
     cases = [_without_picture(pair, folder, crashed) for pair in planned.pairs]
@@ -285,7 +293,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
 
 
-def job_from_options(options: argparse.Namespace, workers: Workers | None = None) -> EvaluateJob:
+def job_from_options(options: argparse.Namespace) -> EvaluateJob:
     """The job that the command line asks for.
 
     Raises:
@@ -303,7 +311,8 @@ def job_from_options(options: argparse.Namespace, workers: Workers | None = None
         resample=options.resample,
         pictures=not options.no_pictures,
         resume=options.resume,
-        workers=workers,
+        workers=options.workers,
+        scheduler=options.scheduler,
     )
 
 

@@ -41,8 +41,8 @@
 
   function showSummary() {
     const described = metrics[metric];
-    const wished = { higher: "higher is better", lower: "lower is better", zero: "nearer to zero is better" };
-    $("meaning").textContent = `${described.meaning}${described.unit ? ` In ${described.unit};` : ""} ${wished[described.better]}.`;
+    const wished = { higher: "Higher is better.", lower: "Lower is better.", zero: "Nearer to zero is better." };
+    $("meaning").textContent = `${described.meaning}${described.unit ? ` In ${described.unit}.` : ""} ${wished[described.better]}`;
     const heads = ["Method", "Region", "Cases", "Mean", "95 % CI", "SD", "Median", "Quartiles", "Range", "Worst case"];
     const body = make("tbody");
     data.summary.filter((row) => row.metric === described.key).forEach((row) => {
@@ -51,7 +51,7 @@
       const worst = cases.findIndex((one) => one.id === row.worst[0]);
       const link = worst < 0 ? "–" : make("a", { href: `#case-${worst}` }, cases[worst].id);
       const count = row.undefined ? `${row.count} (+ ${row.undefined} not defined)` : `${row.count}`;
-      body.append(make("tr", {}, make("th", { scope: "row" }, dot(index), row.method), cell(row.region), cell(count),
+      body.append(make("tr", {}, make("th", { scope: "row" }, dot(index), row.method), words(row.region), cell(count),
         cell(number(row.mean)), cell(ends(row.ci_low, row.ci_high)), cell(number(row.sd)), cell(number(row.median)),
         cell(ends(row.quartile_1, row.quartile_3)), cell(ends(row.minimum, row.maximum)), cell(link)));
     });
@@ -61,7 +61,8 @@
   }
 
   const cell = (content) => make("td", {}, content);
-  const headRow = (names) => make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name))));
+  const words = (content) => make("td", { className: "words-cell" }, content);
+  const headRow = (names) => make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col", className: name === "Region" ? "words-cell" : "" }, name))));
 
   function showComparisons(described) {
     const rows = data.comparisons.filter((row) => row.metric === described.key);
@@ -70,7 +71,7 @@
     const body = make("tbody");
     rows.forEach((row) => body.append(make("tr", {},
       make("th", { scope: "row" }, dot(methods.indexOf(row.first)), `${row.first} − `, dot(methods.indexOf(row.second)), row.second),
-      cell(row.region), cell(`${row.count}`), cell(`${row.better_first}`), cell(`${row.better_second}`),
+      words(row.region), cell(`${row.count}`), cell(`${row.better_first}`), cell(`${row.better_second}`),
       cell(number(row.median_difference)), cell(p(row.p_value)), cell(p(row.p_holm)),
       cell(row.effect_size === null ? "–" : row.effect_size.toFixed(2).replace("-", "−")))));
     const table = make("table", { className: "numbers" }, headRow(heads), body);
