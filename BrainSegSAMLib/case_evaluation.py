@@ -22,7 +22,7 @@ from .files import read_json, sha256_of, write_json
 from .geometry import Geometry
 from .image import Segmentation
 from .labels import LabelScheme
-from .metrics import DEFAULT_TOLERANCE_MM, measure_case
+from .metrics import DEFAULT_TOLERANCE_MM, METRICS, measure_case
 from .overlays import overlay
 from .pairs import READY, Pair
 from .pipeline import describe_failure
@@ -44,6 +44,7 @@ class EvaluationSettings:
     Attributes:
         scheme: what label values mean.
         regions: names of those that are evaluated.
+        metrics: keys of those that are measured, in the order of `metrics.METRICS`.
         label_values: value in a reference's label map → value in the scheme, for those that differ.
         tolerance_mm: of the surface Dice.
         resample: bring predictions on other grids onto the reference's instead of refusing them.
@@ -52,6 +53,7 @@ class EvaluationSettings:
 
     scheme: LabelScheme
     regions: tuple[str, ...]
+    metrics: tuple[str, ...] = tuple(METRICS)
     label_values: Mapping[int, int] = field(default_factory=dict)
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     resample: bool = False
@@ -62,6 +64,7 @@ class EvaluationSettings:
         return {
             "labels": self.scheme.as_list(),
             "regions": list(self.regions),
+            "metrics": list(self.metrics),
             "label_values": {str(value): meant for value, meant in self.label_values.items()},
             "tolerance_mm": self.tolerance_mm,
             "resample": self.resample,
@@ -189,8 +192,10 @@ class CaseEvaluator:
         return segmentation, notes
 
     def _measure(self, reference: Segmentation, prediction: Segmentation) -> dict[str, Any]:
-        regions = self.settings.regions
-        measured = measure_case(reference, prediction, regions=regions, tolerance_mm=self.settings.tolerance_mm)
+        regions, metrics = self.settings.regions, self.settings.metrics
+        measured = measure_case(
+            reference, prediction, regions=regions, tolerance_mm=self.settings.tolerance_mm, metrics=metrics
+        )
         return {name: {"volume_ml": prediction.volume_ml(name), "metrics": measured[name]} for name in regions}
 
 
@@ -243,12 +248,12 @@ def fingerprint(pair: Pair, settings: EvaluationSettings) -> str:
 
 
 def summary_line(result: Mapping[str, Any]) -> str:
-    """What came out of a case, in a few words."""
+    """What came out of a case, in a few words: the mean over regions of the first metric, for each method."""
     parts = []
     for name, method in result["methods"].items():
-        dice = [region["metrics"].get("dice") for region in method["regions"].values()]
-        known = [value for value in dice if value is not None]
-        said = f"Dice {float(np.mean(known)):.3f}" if known else method["status"]
+        firsts = [next(iter(region["metrics"].items())) for region in method["regions"].values()]
+        known = [value for _, value in firsts if value is not None]
+        said = f"{METRICS[firsts[0][0]].title} {float(np.mean(known)):.3f}" if known else method["status"]
         parts.append(f"{name} {said}" if len(result["methods"]) > 1 else said)
     return ", ".join(parts)
 

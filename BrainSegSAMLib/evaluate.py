@@ -31,7 +31,7 @@ from .evaluation_tables import content, write_csv, write_record
 from .files import check_writable, read_json
 from .label_sources import own_scheme, parse_label_values, read_scheme
 from .labels import LabelScheme
-from .metrics import DEFAULT_TOLERANCE_MM
+from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
 from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
 from .progress import Progress
@@ -53,6 +53,7 @@ class EvaluateJob:
         output: folder for the results; made where missing.
         labels: what `label_sources.read_scheme` takes; what the first predictions say themselves where empty.
         regions: names of those that are evaluated; all where empty.
+        metrics: keys of those that are measured; all where empty.
         label_values: value in a reference's label map → value in the scheme.
         images: cases to show the results on, as `cases.find_cases` takes them; what lies beside the references, or what
             was predicted from, where None.
@@ -69,6 +70,7 @@ class EvaluateJob:
     output: Path
     labels: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     label_values: Mapping[int, int] = field(default_factory=dict)
     images: Path | None = None
     tolerance_mm: float = 1.0
@@ -111,12 +113,13 @@ def plan(job: EvaluateJob) -> Plan:
     """Find the cases and what their labels mean; writes nothing.
 
     Raises:
-        InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or a
-            setting cannot be.
+        InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
+            a setting cannot be.
         ModelError: where the labels are those of a model that cannot be used.
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
+    metrics = tuple(metric.key for metric in chosen(job.metrics or None))
     references = find_segmentations(job.reference)
     predictions = {name: find_segmentations(source) for name, source in job.predictions.items()}
     if job.reference.is_file() and all(len(found) == 1 for found in (references, *predictions.values())):
@@ -130,6 +133,7 @@ def plan(job: EvaluateJob) -> Plan:
     settings = EvaluationSettings(
         scheme,
         tuple(scheme[name].name for name in job.regions or scheme.names),
+        metrics,
         job.label_values,
         job.tolerance_mm,
         job.resample,
@@ -280,6 +284,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--regions", nargs="+", default=[], metavar="NAME", help="only these regions")
     parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME", help=f"only these metrics, of: {', '.join(METRICS)}"
+    )
+    parser.add_argument(
         "--label-values", nargs="+", default=[], metavar="FILE=MEANT",
         help="label values of the references that mean another one, e.g. 4=3",
     )
@@ -305,6 +312,7 @@ def job_from_options(options: argparse.Namespace) -> EvaluateJob:
         output=options.output,
         labels=tuple(options.labels),
         regions=tuple(options.regions),
+        metrics=tuple(options.metrics),
         label_values=parse_label_values(options.label_values),
         images=options.images,
         tolerance_mm=options.tolerance_mm,
@@ -332,15 +340,15 @@ def _named(words: Sequence[str]) -> dict[str, Path]:
 
 
 def describe(evaluation: Evaluation) -> Iterator[str]:
-    """The result for people: mean Dice by method and region, and where everything lies."""
+    """The result for people: the first metric by method and region, and where everything lies."""
     data = evaluation.content
-    rows = [row for row in data["summary"] if row["metric"] == "dice"]
+    first = data["metrics"][0]
+    rows = [row for row in data["summary"] if row["metric"] == first["key"]]
     wide = max(len(f"{row['method']} · {row['region']}") for row in rows)
-    yield f"{'':<{wide}}  cases   mean Dice   95 % CI         median"
+    yield f"{first['title']:<{wide}}  cases    mean          95 % CI   median"
     for row in rows:
-        numbers = "      –" if row["mean"] is None else f"{row['mean']:7.3f}"
-        interval = "       –       " if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f} "
-        median = "–" if row["median"] is None else f"{row['median']:.3f}"
-        yield f"{row['method'] + ' · ' + row['region']:<{wide}}  {row['count']:5d}  {numbers}     {interval} {median:>6}"
+        mean, median = (f"{row[key]:8.3f}" if row[key] is not None else f"{'–':>8}" for key in ("mean", "median"))
+        interval = "–" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+        yield f"{row['method'] + ' · ' + row['region']:<{wide}}  {row['count']:5d}{mean}{interval:>17} {median}"
     for kind, path in evaluation.files.items():
-        yield f"  {kind:<7} {path}"
+        yield f"{kind:<7} {path}"

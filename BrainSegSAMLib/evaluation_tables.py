@@ -54,9 +54,9 @@ def content(
     """
     ordered = sorted(cases, key=lambda case: str(case["case_id"]))
     kept = ("case_id", "patient", "notes", "reference_ml", "methods")
-    names = settings.regions
+    names, keys = settings.regions, settings.metrics
     patients = {str(case["case_id"]): str(case["patient"]) for case in ordered}
-    comparisons, refusals = _comparisons(ordered, list(methods), names)
+    comparisons, refusals = _comparisons(ordered, list(methods), names, keys)
     return {
         "format_version": FORMAT_VERSION,
         "command": "evaluate",
@@ -66,9 +66,9 @@ def content(
         "methods": [{"name": name, "source": str(source)} for name, source in methods.items()],
         "settings": settings.as_dict(),
         "statistics": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "unit": "patient"},
-        "metrics": [_finite(asdict(metric)) for metric in METRICS.values()],
+        "metrics": [_finite(asdict(METRICS[key])) for key in settings.metrics],
         "cases": [{key: case[key] for key in kept} for case in ordered],
-        "summary": _summary(ordered, list(methods), names, patients),
+        "summary": _summary(ordered, list(methods), names, keys, patients=patients),
         "comparisons": comparisons,
         "problems": _problems(ordered),
         "warnings": [*_warnings(ordered, patients), *refusals],
@@ -139,19 +139,24 @@ def _cell(value: float | None) -> str:
 
 
 def _summary(
-    cases: Sequence[Mapping[str, Any]], methods: Sequence[str], regions: Sequence[str], patients: Mapping[str, str]
+    cases: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    regions: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    patients: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     rows = []
     for method in methods:
         for region in regions:
             means: dict[str, float | None] = {}
-            for key, metric in METRICS.items():
+            for key in metrics:
                 values = values_of(cases, method, region, key)
                 summary = summarise(
                     values, patients=patients, confidence=CONFIDENCE, resamples=RESAMPLES, seed=SEED
                 )
                 means[key] = summary.mean
-                worst = worst_first(values, better=metric.better)[:1]
+                worst = worst_first(values, better=METRICS[key].better)[:1]
                 rows.append(
                     {"method": method, "region": region, "metric": key, "worst": worst, **_finite(asdict(summary))}
                 )
@@ -166,7 +171,7 @@ def _assert_possible(dice: float | None, iou: float | None, where: str) -> None:
 
 
 def _comparisons(
-    cases: Sequence[Mapping[str, Any]], methods: Sequence[str], regions: Sequence[str]
+    cases: Sequence[Mapping[str, Any]], methods: Sequence[str], regions: Sequence[str], metrics: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Every two methods on every metric and region; and a sentence for two that were not measured on the same cases.
 
@@ -174,13 +179,13 @@ def _comparisons(
     """
     rows: list[dict[str, Any]] = []
     refusals: list[str] = []
-    for key, metric in METRICS.items():
+    for key in metrics:
         family = []
         for first, second in combinations(methods, 2):
             for region in regions:
                 values = [values_of(cases, method, region, key) for method in (first, second)]
                 try:
-                    result = compare(values[0], values[1], better=metric.better)
+                    result = compare(values[0], values[1], better=METRICS[key].better)
                 except InputError as error:
                     refusals.append(f"'{first}' and '{second}' are not compared: {error}")
                     break

@@ -39,8 +39,8 @@ def read_scheme(words: Sequence[str]) -> LabelScheme:
         match = _WORD.fullmatch(word)
         if match is None:
             raise InputError(
-                f"'{word}' does not name a region; write NAME=VALUES, e.g. \"Whole tumour=1,2,3\", or name one model or "
-                "one JSON file."
+                f"'{word}' does not name a region; write NAME=VALUES, e.g. \"Whole tumour=1,2,3\", or name one model "
+                "or one JSON file."
             )
         values = tuple(int(value) for value in match["values"].split(","))
         regions.append(Region(match["name"].strip(), values, DEFAULT_COLOURS_RGB[index % len(DEFAULT_COLOURS_RGB)]))

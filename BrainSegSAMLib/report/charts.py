@@ -1,8 +1,8 @@
 """The report's plots, drawn by matplotlib as SVG whose colours the page decides, so that they suit light and dark.
 
 Each plot is small and of one region: a page puts as many side by side as its width allows. Colours are drawn as
-placeholders and then replaced by the page's CSS variables. Where points are few enough to tell apart they are drawn, and
-in the plot of volumes each is a link to its case.
+placeholders and then replaced by the page's CSS variables. Where points are few enough to tell apart they are drawn,
+and in the plot of volumes each is a link to its case.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _SETTINGS: Final = {
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
 }
-_USELESS: Final = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id=\"[^\"]*\"|font-family: [^;\"]*;? ?", re.DOTALL)
+_USELESS: Final = re.compile(
+    r"<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id=\"[^\"]*\"|font-family: [^;\"]*;? ?", re.DOTALL
+)
 _DECIMALS: Final = re.compile(r"(\.\d\d)\d+")
 _ANCHOR: Final = re.compile(r'<a xlink:href="#case-(\d+)"(?: target="[^"]*")?>')
 

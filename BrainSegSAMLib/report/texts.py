@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ..metrics.empty import POLICY
+
 
 def title(data: Mapping[str, Any]) -> str:
     """Of the page."""
@@ -21,10 +23,11 @@ def header(data: Mapping[str, Any]) -> str:
         done = sum(case["methods"][method["name"]]["status"] == "evaluated" for case in cases)
         counted.append(f"<strong>{escape(method['name'])}</strong>: {done} of {len(cases)} cases")
     date = data["created"][:10]
+    version = escape(data["versions"].get("brainsegsam", ""))
     return (
         f"<h1>{escape(title(data))}</h1>\n"
-        f"<p>{' · '.join(counted)} · {escape(date)} · BrainSegSAM {escape(data['versions'].get('brainsegsam', ''))}</p>\n"
-        f"<p class=\"quiet\">Research software. Not a medical device; not for clinical use.</p>"
+        f"<p>{' · '.join(counted)} · {escape(date)} · BrainSegSAM {version}</p>\n"
+        '<p class="quiet">Research software. Not a medical device; not for clinical use.</p>'
     )
 
 
@@ -64,7 +67,8 @@ def all_metrics(data: Mapping[str, Any]) -> str:
         cells = "".join(f"<td>{_mean(found[metric['key'], m, r])}</td>" for m in methods for r in regions)
         rows.append(f'<tr><th scope="row">{escape(metric["title"])}{unit}</th>{cells}</tr>')
     return (
-        f'<table class="numbers"><thead><tr><th rowspan="2" scope="col">Metric</th>{first}</tr><tr>{second}</tr></thead>'
+        f'<table class="numbers"><thead><tr><th rowspan="2" scope="col">Metric</th>{first}</tr>'
+        f"<tr>{second}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -106,8 +110,7 @@ def about(data: Mapping[str, Any]) -> str:
 <div class="scroll" tabindex="0" role="region" aria-label="Metrics"><table class="words"><thead><tr>
 <th scope="col">Metric</th><th scope="col">What a value says</th><th scope="col">Both empty</th>
 <th scope="col">One empty</th><th scope="col">Source</th></tr></thead><tbody>{rows}</tbody></table></div>
-<p>“not defined” leaves a case out of that metric's mean; the tables say how many. The surface Dice's tolerance is
-{settings["tolerance_mm"]:g} mm.</p>
+<p>{escape(POLICY)} The surface Dice's tolerance is {settings["tolerance_mm"]:g} mm.</p>
 <h3>Statistics</h3>
 <p>Intervals are {share} bootstrap intervals of the mean, of {statistics["resamples"]} resamples (seed
 {statistics["seed"]}) in which patients, not cases, are drawn. Two methods are compared on the same cases only, by the
