@@ -19,6 +19,7 @@ from BrainSegSAMLib.evaluation_tables import check_record
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
 
 GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
@@ -39,6 +40,12 @@ def write(folder: Path, **cases: Segmentation) -> Path:
     for case_id, segmentation in cases.items():
         write_label_map(segmentation, folder / f"{case_id}.nii.gz")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take most of the time; `test_report` draws them."""
+    monkeypatch.setattr(charts, "_svg", lambda *_: "<svg></svg>")
 
 
 @pytest.fixture
@@ -78,7 +85,7 @@ def test_numbers_table_record_and_report(
     assert first["core"]["metrics"]["dice"] == pytest.approx(3 / 4)
     assert first["whole"]["volume_ml"] == pytest.approx(6 * 8 * 8 * 2.4 / 1000)
     assert record["cases"][2]["methods"]["good"]["regions"]["core"]["metrics"] == {"dice": 0.0, "hd95": None}
-    rows = list(csv.DictReader((output / "metrics.csv").open()))
+    rows = list(csv.DictReader((output / "metrics.csv").read_text().splitlines()))
     assert len(rows) == 3 * 2 * 2
     assert [row["dice"] for row in rows if row["method"] == "good" and row["region"] == "whole"] == ["1", "0.875", "1"]
     summary = {(row["method"], row["region"], row["metric"]): row for row in record["summary"]}
@@ -109,7 +116,7 @@ def test_what_is_missing_extra_double_or_broken_is_named(
         "p4": "missing", "p5": "duplicate", "p6": "failed", "p7": "extra",
     }
     assert next(row for row in record["summary"] if row["metric"] == "dice")["count"] == 3
-    rows = {row["case_id"]: row for row in csv.DictReader((output / "metrics.csv").open())}
+    rows = {row["case_id"]: row for row in csv.DictReader((output / "metrics.csv").read_text().splitlines())}
     assert rows["p4"]["status"] == "missing"
     assert rows["p4"]["dice"] == ""
     said = capsys.readouterr().err
