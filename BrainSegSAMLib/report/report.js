@@ -345,6 +345,7 @@
   $("metric").append(...metrics.map((described, index) => make("option", { value: index }, described.unit ? `${described.title} [${described.unit}]` : described.title)));
   $("order").append(make("option", { value: "worst" }, "worst first"), make("option", { value: "id" }, "case id"));
   if (methods.length > 1) $("order").append(make("option", { value: "apart" }, "methods farthest apart"));
+  if (methods.length > 1) $("legend").append(...methods.map((name, index) => make("span", {}, dot(index), name)));
   regions.forEach((region, index) => {
     const box = make("input", { type: "checkbox", checked: true });
     box.dataset.layer = `r${index}`;
