@@ -106,7 +106,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/composing.py
   BrainSegSAMLib/methods/yolo_medsam/config.py
   BrainSegSAMLib/methods/yolo_medsam/dataset.py
-  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
   BrainSegSAMLib/methods/yolo_medsam/detector.py
   BrainSegSAMLib/methods/yolo_medsam/detector_config.py
   BrainSegSAMLib/methods/yolo_medsam/detector_training.py
@@ -124,6 +123,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/detection.py
   BrainSegSAMLib/metrics/empty.py
   BrainSegSAMLib/metrics/lesions.py
   BrainSegSAMLib/metrics/measuring.py
@@ -161,6 +161,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/report/charts.py
   BrainSegSAMLib/report/texts.py
   BrainSegSAMLib/reproduce/__init__.py
+  BrainSegSAMLib/reproduce/consistency.py
   BrainSegSAMLib/reproduce/files.py
   BrainSegSAMLib/reproduce/ssnet.py
   BrainSegSAMLib/reproduce/yolo_medsam.py

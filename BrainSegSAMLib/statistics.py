@@ -16,7 +16,7 @@ from .metrics.table import Better
 FloatArray = NDArray[np.float64]
 
 _EXACT_UP_TO: Final = 100
-"""Cases that differ: up to here the signed-rank test counts every assignment of signs, beyond it uses the normal law."""
+"""Differing cases up to which the signed-rank test counts every assignment of signs; beyond, the normal law."""
 _RANKED_DIGITS: Final = 12
 """Differences that agree to so many digits are ties: the last ones are noise of rounding, and would order them."""
 

@@ -17,9 +17,9 @@ from .table import Metric
 
 POLICY: Final = (
     "Where neither reference nor prediction has a voxel of a region, they agree: shares are 1, distances, differences "
-    "and counts 0. Where exactly one has, shares are 0 and distances are not defined: such cases are counted beside the "
-    "mean of the others, and rank worst in comparisons. Lesions of the reference that are too small to count are left "
-    "out of the lesion metrics."
+    "and counts 0. Where exactly one has, shares are 0 and distances are not defined: such cases are counted beside "
+    "the mean of the others, and rank worst in comparisons. Lesions of the reference that are too small to count are "
+    "left out of the lesion metrics."
 )
 """For users, as it stands."""
 

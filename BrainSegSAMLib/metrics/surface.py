@@ -2,9 +2,9 @@
 
 Two discretisations of a surface are in use, and each metric is computed on that of its source:
 
-* *border voxels*, those of a mask that have a face in common with what is outside (voxels at the edge of the grid have),
-  for Hausdorff and mean distances, as in MONAI, medpy and nnU-Net's world; distances are between voxel centres, each
-  voxel counts alike;
+* *border voxels*, those of a mask that have a face in common with what is outside (voxels at the edge of the grid
+  have), for Hausdorff and mean distances, as in MONAI and medpy; distances are between voxel centres, each voxel
+  counts alike;
 * *surface elements*, one at each corner where eight voxels meet and are not all alike, with the area of the marching
   cubes' surface there, for the surface Dice of Nikolov et al. 2021. Of two surfaces that marching cubes could draw
   through the same corner (of the eight voxels, or of their complement), the smaller one counts; so the area is the same
