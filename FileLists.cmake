@@ -47,6 +47,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
+  BrainSegSAMLib/case_evaluation.py
   BrainSegSAMLib/case_files.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
@@ -60,6 +61,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
+  BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
@@ -67,6 +70,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
@@ -103,7 +107,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/composing.py
   BrainSegSAMLib/methods/yolo_medsam/config.py
   BrainSegSAMLib/methods/yolo_medsam/dataset.py
-  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
   BrainSegSAMLib/methods/yolo_medsam/detector.py
   BrainSegSAMLib/methods/yolo_medsam/detector_config.py
   BrainSegSAMLib/methods/yolo_medsam/detector_training.py
@@ -120,6 +123,15 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/samples.py
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
+  BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/detection.py
+  BrainSegSAMLib/metrics/empty.py
+  BrainSegSAMLib/metrics/lesions.py
+  BrainSegSAMLib/metrics/measuring.py
+  BrainSegSAMLib/metrics/overlap.py
+  BrainSegSAMLib/metrics/surface.py
+  BrainSegSAMLib/metrics/table.py
+  BrainSegSAMLib/metrics/topology.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -135,9 +147,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
+  BrainSegSAMLib/overlays.py
+  BrainSegSAMLib/pairs.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/pipeline.py
+  BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/prediction_work.py
   BrainSegSAMLib/progress.py
@@ -145,7 +160,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
   BrainSegSAMLib/remote.py
+  BrainSegSAMLib/report/__init__.py
+  BrainSegSAMLib/report/charts.py
+  BrainSegSAMLib/report/texts.py
   BrainSegSAMLib/reproduce/__init__.py
+  BrainSegSAMLib/reproduce/consistency.py
   BrainSegSAMLib/reproduce/files.py
   BrainSegSAMLib/reproduce/ssnet.py
   BrainSegSAMLib/reproduce/yolo_medsam.py
@@ -156,6 +175,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/single_image.py
+  BrainSegSAMLib/statistics.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
@@ -168,6 +188,10 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
+  BrainSegSAMLib/report/metrics.schema.json
+  BrainSegSAMLib/report/report.css
+  BrainSegSAMLib/report/report.html
+  BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json

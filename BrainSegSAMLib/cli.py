@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_track(commands)
     _add_prompt(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     _add_models(commands)
     _add_reproduce(commands)
     _add_demo(commands)
@@ -255,6 +256,50 @@ def _train(options: argparse.Namespace, console: Console, progress: Progress) ->
     for line in run_from_options(options, progress):
         console.say(line)
     return DONE
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .evaluate import add_arguments
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure predictions against references",
+        description="Measure predictions against references: tables, statistics and a report with pictures.",
+    )
+    add_arguments(parser)
+    add_worker_options(parser)
+    parser.add_argument("--progress", choices=STYLES, default="auto", help="how progress is shown (default: auto)")
+    parser.set_defaults(action=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .evaluate import describe, job_from_options, plan, run
+
+    planned = plan(job_from_options(options))
+    evaluation = run(
+        planned,
+        progress=progress,
+        on_case=lambda pair, text, kept: console.say(f"{pair.case_id}: {text}" + (" (kept)" if kept else "")),
+        tell=console.warn,
+    )
+    for line in describe(evaluation):
+        console.say(line)
+    problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
+    for row in problems:
+        console.warn(f"{row['status']}: {row['problem']}")
+    for text in warnings:
+        console.warn(text)
+    files = {kind: str(path) for kind, path in evaluation.files.items()}
+    console.result({"files": files, "problems": problems, "warnings": warnings})
+    if problems:
+        names = sorted({row["case_id"] for row in problems})
+        console.warn(
+            f"{len(names)} of {len(planned.pairs)} cases are not evaluated by every method: {', '.join(names)}."
+        )
+    return SOME_FAILED if problems else DONE
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

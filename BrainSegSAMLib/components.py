@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from .image import Segmentation
 
 BoolArray = NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
+"""A part of a grid, in the order of numpy axes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,19 @@ def label_components(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
     labels = np.zeros(mask.shape, dtype=np.int32)
     count = int(ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool), output=labels))
     return labels, count
+
+
+def bounding_box(mask: NDArray[Any]) -> Box:
+    """The smallest part of an array (z, y, x) that holds all that is not 0; three empty slices where nothing is."""
+    box = [slice(0, size) for size in mask.shape]
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(mask[tuple(box)].any(axis=others))
+        if not len(found):
+            return slice(0, 0), slice(0, 0), slice(0, 0)
+        # What is cut already makes the next axis cheaper.
+        box[axis] = slice(int(found[0]), int(found[-1]) + 1)
+    return box[0], box[1], box[2]
 
 
 def keep_largest(mask: BoolArray) -> BoolArray:

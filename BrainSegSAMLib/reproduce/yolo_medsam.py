@@ -23,13 +23,13 @@ from ..files import write_json
 from ..image import Image
 from ..labelled_images import labelled_cases, load_labelled
 from ..methods.yolo_medsam.composing import DETECTOR_FOLDER, METHOD, SEGMENTER_FOLDER
-from ..methods.yolo_medsam.detection_scores import DetectionScore, score_boxes, share_found
 from ..methods.yolo_medsam.detector import METHOD as DETECTOR
 from ..methods.yolo_medsam.detector import load_detector
 from ..methods.yolo_medsam.detector_training import TITLE as DETECTOR_TABLE
 from ..methods.yolo_medsam.measuring import FOUND_BOXES, TRUE_BOXES, Measured, measure
 from ..methods.yolo_medsam.segmenter import METHOD as SEGMENTER
 from ..methods.yolo_medsam.segmenter import Segmenter, load_segmenter
+from ..metrics.detection import DetectionScore, score_boxes, share_found
 from ..models.catalogue import find_model
 from ..models.published import ANY_MODALITY
 from ..models.store import Model, load_model

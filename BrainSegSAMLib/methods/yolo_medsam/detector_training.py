@@ -22,6 +22,7 @@ from ...errors import InputError
 from ...files import read_json, write_json
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
+from ...metrics.detection import LEAST_CONFIDENCE, Pairs, score_boxes, share_found
 from ...models.store import Model
 from ...progress import Progress
 from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes
@@ -50,7 +51,6 @@ from .dataset import (
     write_slices,
     write_split,
 )
-from .detection_scores import LEAST_CONFIDENCE, Pairs, score_boxes, share_found
 from .detector import METHOD, find_boxes
 from .detector_config import DetectionSettings, DetectorTrainingConfig
 from .slices import background_slices, known_boxes, slices_of
