@@ -160,6 +160,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
   BrainSegSAMLib/remote.py
+  BrainSegSAMLib/remote_cases.py
   BrainSegSAMLib/report/__init__.py
   BrainSegSAMLib/report/charts.py
   BrainSegSAMLib/report/texts.py

@@ -276,23 +276,24 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _evaluate(options: argparse.Namespace, console: Console, progress: Progress) -> int:
-    from .evaluate import describe, job_from_options, plan, run
+    from .evaluate import describe, job_from_options, on_this_machine, plan, run
 
-    planned = plan(job_from_options(options))
-    evaluation = run(
-        planned,
-        progress=progress,
-        on_case=lambda pair, text, kept: console.say(f"{pair.case_id}: {text}" + (" (kept)" if kept else "")),
-        tell=console.warn,
-    )
-    for line in describe(evaluation):
+    with on_this_machine(options) as local:
+        planned = plan(job_from_options(local))
+        evaluation = run(
+            planned,
+            progress=progress,
+            on_case=lambda pair, text, kept: console.say(f"{pair.case_id}: {text}" + (" (kept)" if kept else "")),
+            tell=console.warn,
+        )
+    for line in describe(evaluation, options.output):
         console.say(line)
     problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
     for row in problems:
         console.warn(f"{row['status']}: {row['problem']}")
     for text in warnings:
         console.warn(text)
-    files = {kind: str(path) for kind, path in evaluation.files.items()}
+    files = {kind: f"{options.output}/{path.name}" for kind, path in evaluation.files.items()}
     console.result({"files": files, "problems": problems, "warnings": warnings})
     if problems:
         names = sorted({row["case_id"] for row in problems})

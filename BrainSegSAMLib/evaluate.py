@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
 from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
 from .progress import Progress
+from .remote import Remote, location
+from .remote_cases import brought_here, results_for
 from .report import write_report
 
 CASES_FOLDER: Final = "cases"
@@ -273,10 +276,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="results of predict, or any label maps named by case; several are compared with each other",
     )
     parser.add_argument(
-        "--reference", required=True, type=Path,
+        "--reference", required=True, type=location,
         help="the experts' segmentations: label maps named by case, case folders, or a CSV manifest",
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder for tables and report")
+    parser.add_argument("--output", required=True, type=location, help="folder for tables and report")
     parser.add_argument(
         "--labels", nargs="+", default=[], metavar="LABELS",
         help='what label values mean: "NAME=1,2,3" for each region, a model, or a JSON file (default: as the '
@@ -290,7 +293,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-values", nargs="+", default=[], metavar="FILE=MEANT",
         help="label values of the references that mean another one, e.g. 4=3",
     )
-    parser.add_argument("--images", type=Path, help="cases to show the results on (default: what lies beside)")
+    parser.add_argument("--images", type=location, help="cases to show the results on (default: what lies beside)")
     parser.add_argument(
         "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
         help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",
@@ -298,6 +301,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resample", action="store_true", help="bring predictions onto the references' grids")
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures of the cases out")
     parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
+
+
+@contextmanager
+def on_this_machine(options: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    """The options with folders of this machine in place of URLs: copies of inputs, and of results at the end.
+
+    Raises:
+        InputError: where something cannot be read, or where workers of a cluster would not see the copies.
+        OutputError: where the results cannot be written.
+    """
+    places = [options.reference, options.images, options.output]
+    places += [location(word.partition("=")[2] or word) for word in options.predictions]
+    if options.scheduler and any(isinstance(place, Remote) for place in places):
+        raise InputError(
+            "On a cluster, evaluate needs folders that all its workers see, but URLs are copied to this machine; "
+            "give folders, or leave --scheduler out."
+        )
+    with ExitStack() as stack:
+        local = argparse.Namespace(**vars(options))
+        local.reference = stack.enter_context(brought_here(options.reference))
+        local.images = options.images and stack.enter_context(brought_here(options.images))
+        local.predictions = [_brought(word, stack) for word in options.predictions]
+        if isinstance(options.output, Remote):
+            options.output.check_writable()
+        local.output = stack.enter_context(results_for(options.output, earlier=options.resume))
+        yield local
+
+
+def _brought(word: str, stack: ExitStack) -> str:
+    """A word of --predictions, with a folder of this machine in place of a URL."""
+    name, _, place = word.partition("=")
+    for before, remote in (("", location(word)), (f"{name}=", location(place))):
+        if isinstance(remote, Remote):
+            return f"{before}{stack.enter_context(brought_here(remote))}"
+    return word
 
 
 def job_from_options(options: argparse.Namespace) -> EvaluateJob:
@@ -339,7 +377,7 @@ def _named(words: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def describe(evaluation: Evaluation) -> Iterator[str]:
+def describe(evaluation: Evaluation, output: Path | Remote) -> Iterator[str]:
     """The result for people: the first metric by method and region, and where everything lies."""
     data = evaluation.content
     first = data["metrics"][0]
@@ -351,4 +389,4 @@ def describe(evaluation: Evaluation) -> Iterator[str]:
         interval = "–" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
         yield f"{row['method'] + ' · ' + row['region']:<{wide}}  {row['count']:5d}{mean}{interval:>17} {median}"
     for kind, path in evaluation.files.items():
-        yield f"{kind:<7} {path}"
+        yield f"{kind:<7} {output}/{path.name}"

@@ -37,6 +37,8 @@ from .models.catalogue import find_model, is_installed
 from .models.store import MODEL_FILE, Model, load_model
 from .progress import Progress
 from .recipes import PARTS, Recipe, SSNetRecipe, read_recipe
+from .remote import Remote, location
+from .remote_cases import mirror
 from .runs import RECORD_VERSION, RUN_FILE, versions
 
 
@@ -294,7 +296,7 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options; device and progress are the caller's."""
     parser.add_argument("--recipe", required=True, type=Path, metavar="JSON", help="what to train and how")
-    parser.add_argument("--input", required=True, type=Path, help="labelled cases, as for predict")
+    parser.add_argument("--input", required=True, type=location, help="labelled cases, as for predict")
     parser.add_argument("--output", required=True, type=Path, help="model folder to make")
     parser.add_argument("--work", type=Path, help="folder for intermediate files (default: OUTPUT.work)")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="folds trained side by side (default: 1)")
@@ -323,7 +325,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
             raise InputError(f"{name} is {value}; it must be 1 or more.")
     job = TrainJob(
         options.recipe,
-        options.input,
+        Path(),
         options.output,
         options.work,
         options.device,
@@ -333,7 +335,11 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         options.workers,
         options.scheduler,
     )
-    model = run(job, progress=progress)
+    source = options.input
+    if isinstance(source, Remote):  # kept with the intermediate files, because every step and every resumption reads it
+        progress.log(f"Copying {source} into the work folder.")
+        source = mirror(source, job.work_folder / "input")
+    model = run(replace(job, source=source), progress=progress)
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):
