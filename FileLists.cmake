@@ -47,6 +47,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
+  BrainSegSAMLib/case_evaluation.py
+  BrainSegSAMLib/case_files.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
@@ -59,6 +61,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/dicom.py
   BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
+  BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
@@ -66,6 +70,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
@@ -142,14 +147,23 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
+  BrainSegSAMLib/overlays.py
+  BrainSegSAMLib/pairs.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/pipeline.py
+  BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
+  BrainSegSAMLib/prediction_work.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
+  BrainSegSAMLib/remote.py
+  BrainSegSAMLib/remote_cases.py
+  BrainSegSAMLib/report/__init__.py
+  BrainSegSAMLib/report/charts.py
+  BrainSegSAMLib/report/texts.py
   BrainSegSAMLib/reproduce/__init__.py
   BrainSegSAMLib/reproduce/consistency.py
   BrainSegSAMLib/reproduce/files.py
@@ -175,6 +189,10 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
+  BrainSegSAMLib/report/metrics.schema.json
+  BrainSegSAMLib/report/report.css
+  BrainSegSAMLib/report/report.html
+  BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json

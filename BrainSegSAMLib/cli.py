@@ -16,6 +16,7 @@ from . import __version__
 from .console import STYLES, Console, add_worker_options, parse_setting
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
+from .remote import location
 
 DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_track(commands)
     _add_prompt(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     _add_models(commands)
     _add_reproduce(commands)
     _add_demo(commands)
@@ -106,10 +108,11 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--input",
         required=True,
-        type=Path,
-        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest",
+        type=location,
+        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest; "
+        "or the URL of one, as in s3://bucket/cases",
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--output", required=True, type=location, help="folder for the results, or its URL")
     parser.add_argument("--reference", metavar="MODALITY", help="modality whose grid the results have")
     parser.add_argument("--modality-names", type=Path, metavar="JSON", help="further names of modalities")
     parser.add_argument("--no-mirroring", action="store_true", help="no averaging over mirror images: faster")
@@ -253,6 +256,51 @@ def _train(options: argparse.Namespace, console: Console, progress: Progress) ->
     for line in run_from_options(options, progress):
         console.say(line)
     return DONE
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .evaluate import add_arguments
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure predictions against references",
+        description="Measure predictions against references: tables, statistics and a report with pictures.",
+    )
+    add_arguments(parser)
+    add_worker_options(parser)
+    parser.add_argument("--progress", choices=STYLES, default="auto", help="how progress is shown (default: auto)")
+    parser.set_defaults(action=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .evaluate import describe, job_from_options, on_this_machine, plan, run
+
+    with on_this_machine(options) as local:
+        planned = plan(job_from_options(local))
+        evaluation = run(
+            planned,
+            progress=progress,
+            on_case=lambda pair, text, kept: console.say(f"{pair.case_id}: {text}" + (" (kept)" if kept else "")),
+            tell=console.warn,
+        )
+    for line in describe(evaluation, options.output):
+        console.say(line)
+    problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
+    for row in problems:
+        console.warn(f"{row['status']}: {row['problem']}")
+    for text in warnings:
+        console.warn(text)
+    files = {kind: f"{options.output}/{path.name}" for kind, path in evaluation.files.items()}
+    console.result({"files": files, "problems": problems, "warnings": warnings})
+    if problems:
+        names = sorted({row["case_id"] for row in problems})
+        console.warn(
+            f"{len(names)} of {len(planned.pairs)} cases are not evaluated by every method: {', '.join(names)}."
+        )
+    return SOME_FAILED if problems else DONE
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------
