@@ -48,6 +48,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
   BrainSegSAMLib/case_evaluation.py
+  BrainSegSAMLib/case_files.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
@@ -153,10 +154,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/pipeline.py
   BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
+  BrainSegSAMLib/prediction_work.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
+  BrainSegSAMLib/remote.py
   BrainSegSAMLib/report/__init__.py
   BrainSegSAMLib/report/charts.py
   BrainSegSAMLib/report/texts.py

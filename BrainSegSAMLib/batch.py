@@ -15,12 +15,11 @@ from typing import Any, Final
 
 from .backends.devices import gpu_devices, resolve_device
 from .errors import DependencyError, InputError
-from .pipeline import CaseWork, Item, Row, Saved, run_pipeline
+from .pipeline import CaseWork, Item, Row, Saved, describe_failure, run_pipeline
 from .progress import Progress
 
-__all__ = ["CaseWork", "Row", "Workers", "run_batch"]
+__all__ = ["CaseWork", "Row", "Workers", "describe_failure", "run_batch"]
 
-_CASES_WORTH_A_PROCESS: Final = 2
 _GB: Final = 1024**3
 
 
@@ -64,6 +63,7 @@ def run_batch(
     on_row: Callable[[Row[Item, Saved]], None],
     workers: Workers | None = None,
     memory_gb: float = 4.0,
+    cases_per_worker: int = 2,
     tell: Callable[[str], None] | None = None,
 ) -> None:
     """Work on every case, each in one task.
@@ -79,6 +79,7 @@ def run_batch(
             in order.
         workers: which processes work; sized to machine and cases where None.
         memory_gb: what one worker needs at its peak; by it the machine's memory bounds the number of workers.
+        cases_per_worker: how many cases are worth the start of a process; by it their number bounds that of workers.
         tell: gets a sentence on the cluster that is used, with the address of its dashboard.
 
     Raises:
@@ -90,7 +91,11 @@ def run_batch(
     workers = workers or Workers()
     if not items:
         return
-    processes = None if workers.scheduler else local_processes(len(items), workers, memory_gb=memory_gb)
+    processes = (
+        None
+        if workers.scheduler
+        else local_processes(len(items), workers, memory_gb=memory_gb, cases_per_worker=cases_per_worker)
+    )
     if processes is not None and len(processes.devices) == 1:
         work = start(processes.devices[0])
         run_pipeline(items, work, name=name, progress=progress, on_row=on_row, retries=workers.retries)
@@ -112,7 +117,9 @@ def run_batch(
     )
 
 
-def local_processes(cases: int, workers: Workers, *, memory_gb: float) -> LocalProcesses:
+def local_processes(
+    cases: int, workers: Workers, *, memory_gb: float, cases_per_worker: int = 2
+) -> LocalProcesses:
     """How many processes on this machine suit so many cases, with which devices and threads.
 
     On a CPU: as many as there are cores and as memory allows, because several processes of few threads do more than one
@@ -133,7 +140,7 @@ def local_processes(cases: int, workers: Workers, *, memory_gb: float) -> LocalP
         count = 1
     else:
         most = len(devices) if devices[0] != "cpu" else min(cores, int(available_memory_gb() / memory_gb))
-        count = max(1, min(most, cases // _CASES_WORTH_A_PROCESS))
+        count = max(1, min(most, cases // cases_per_worker))
     return LocalProcesses(tuple(devices[i % len(devices)] for i in range(count)), max(1, cores // count))
 
 

@@ -16,6 +16,7 @@ from . import __version__
 from .console import STYLES, Console, add_worker_options, parse_setting
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
+from .remote import location
 
 DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
@@ -107,10 +108,11 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--input",
         required=True,
-        type=Path,
-        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest",
+        type=location,
+        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest; "
+        "or the URL of one, as in s3://bucket/cases",
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--output", required=True, type=location, help="folder for the results, or its URL")
     parser.add_argument("--reference", metavar="MODALITY", help="modality whose grid the results have")
     parser.add_argument("--modality-names", type=Path, metavar="JSON", help="further names of modalities")
     parser.add_argument("--no-mirroring", action="store_true", help="no averaging over mirror images: faster")

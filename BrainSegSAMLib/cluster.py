@@ -25,7 +25,7 @@ from .progress import Progress
 
 _POLL_S: Final = 0.2
 _COUNT_WORKERS_EVERY_S: Final = 2.0
-_CONNECT_S: Final = 20.0
+_CONNECT_S: Final = 10.0
 # Starting many processes that each import torch takes a while on a busy machine.
 _LOCAL_START: Final = "300s"
 
@@ -229,6 +229,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         # A machine that was asleep, or a process that was stopped, has not lost its workers.
         "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": _LOCAL_START,
+        # A worker that died is started again; on a busy machine that takes longer than Dask waits for it otherwise.
+        "distributed.deploy.lost-worker-timeout": _LOCAL_START,
         "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
         # Workers are sized by what a case needs; Dask would stop one that is busy with a large case.
         "distributed.worker.memory.terminate": False,
@@ -243,7 +245,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             env=environment,
-            silence_logs=logging.DEBUG,
+            silence_logs=logging.CRITICAL,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from . import __version__
 from .errors import BrainSegSAMError
-from .pipeline import CaseWork, describe_failure
+from .pipeline import CaseWork, Resumable, describe_failure
 from .progress import Progress
 
 CASES_IN_MEMORY: Final = 2
@@ -73,6 +73,8 @@ def work_on(task: Task, item: object) -> object:
     with session.places:
         try:
             session.progress.check()
+            if isinstance(session.work, Resumable) and (known := session.work.finished(item)) is not None:
+                return known
             loaded = session.work.load(item)
             with session.computing:
                 computed = session.work.compute(loaded, session.progress.part("", until=1.0))

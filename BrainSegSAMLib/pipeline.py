@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
@@ -54,6 +54,15 @@ class CaseWork(Protocol[ItemIn, Loaded, Computed, SavedOut]):
 
     def save(self, item: ItemIn, computed: Computed) -> SavedOut:
         """Write what was computed; runs in a background thread. What it returns should be small: it may travel."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol[ItemIn, SavedOut]):
+    """Work that can tell what it has finished, so that nothing is done twice where a worker dies before it says so."""
+
+    def finished(self, item: ItemIn) -> SavedOut | None:
+        """What `save` returned for a case in this batch, by what lies there; None where it was not finished."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Work on cases that costs nothing, for tests of batches; it lies in a module so that worker processes can import it."""
+"""Work on cases that costs nothing, for tests of batches; it lies in a module that worker processes can import."""
 
 from __future__ import annotations
 
@@ -55,8 +55,14 @@ class Work:
         return loaded.upper()
 
     def save(self, item: str, computed: str) -> str:
+        with (self.folder / "finishings").open("a") as stream:
+            stream.write(f"{item}\n")
         (self.folder / f"{item}.done").write_text(computed)
         return computed
+
+    def finished(self, item: str) -> str | None:
+        done = self.folder / f"{item}.done"
+        return done.read_text() if done.exists() else None
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,15 @@ FLOORS = {
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
-        "measurements", "pairs", "planes"],
+        "measurements", "case_files", "remote", "pairs", "planes"],
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "overlays"],
     3: ["methods", "label_sources", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
-        "single_image"],
+        "single_image", "prediction_work"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
-COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image"}
+COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image", "prediction_work"}
 MODEL_PACKAGES = {
     "nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils",
     "segment_anything", "sam2", "ultralytics", "monai", "timm",
