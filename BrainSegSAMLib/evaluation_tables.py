@@ -17,8 +17,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from .case_evaluation import EVALUATED, EvaluationSettings
+from .case_evaluation import EVALUATED
 from .errors import DependencyError, InputError
+from .evaluation_inputs import EvaluationSettings
 from .files import write_json, write_text
 from .metrics import METRICS
 from .runs import versions
@@ -38,15 +39,15 @@ def content(
     cases: Sequence[Mapping[str, Any]],
     settings: EvaluationSettings,
     *,
-    methods: Mapping[str, Path],
-    reference: Path,
+    methods: Mapping[str, object],
+    reference: object,
 ) -> dict[str, Any]:
     """All numbers of an evaluation.
 
     Args:
         cases: contents of the cases' files, with or without their pictures; see `case_evaluation`.
         settings: of the evaluation.
-        methods: name → where its predictions lie, in order.
+        methods: name → where its predictions lie (a path or a URL), in order.
         reference: where the references lie.
 
     Returns:

@@ -19,7 +19,8 @@ from typing import Any, Final
 from .cases import Case
 from .errors import DependencyError, InputError, OutputError
 from .files import PARTIAL_PREFIX, read_json
-from .volumes import volume_suffix
+from .modalities import REFERENCE, ModalityTable
+from .volumes import volume_stem, volume_suffix
 
 _URL: Final = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+)://(?P<credentials>[^/@]*@)?(?P<rest>.+)")
 # Small text beside volumes; everything else that is no volume may be DICOM, and only its content tells.
@@ -222,6 +223,32 @@ def named_as(source: Remote) -> Iterator[tuple[Path, Remote, dict[str, RemoteFil
         if whole:
             root.fetch(whole)
         yield (top / name if is_table else top), root, listing
+
+
+def fetch_segmentations(source: Remote, folder: Path, *, table: ModalityTable) -> Path:
+    """Copy the segmentations of a remote folder to this machine, with tables and records, and without images.
+
+    Args:
+        source: a folder.
+        folder: where to.
+        table: names of modalities; a volume that is named as one is an image.
+
+    Returns:
+        The copy, named like the source.
+
+    Raises:
+        InputError: where the source cannot be listed or read.
+    """
+    top = folder / (PurePosixPath(source.url).name or "cases")
+    wanted = {}
+    for name in source.listing():
+        path = Path(name)
+        is_told = path.suffix.lower() in (".json", *_TABLES)
+        if is_told or (volume_suffix(path) and table.recognise(volume_stem(path)) in (None, REFERENCE)):
+            wanted[name] = top / name
+    top.mkdir(parents=True, exist_ok=True)
+    source.fetch(wanted)
+    return top
 
 
 def fetch_case(source: Remote, case: Case, modalities: Iterable[str], folder: Path) -> tuple[Case, dict[str, str]]:

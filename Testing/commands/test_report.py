@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from BrainSegSAMLib.case_evaluation import EvaluationSettings
+from BrainSegSAMLib.evaluation_inputs import EvaluationSettings
 from BrainSegSAMLib.evaluation_tables import check_record, content
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation

@@ -26,7 +26,7 @@ FLOORS = {
         "measurements", "case_files", "remote", "pairs", "planes"],
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "overlays"],
-    3: ["methods", "label_sources", "case_evaluation", "evaluation_tables", "report"],
+    3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
