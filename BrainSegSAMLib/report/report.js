@@ -295,8 +295,8 @@
       return -Math.max(...spread);
     }
     if (row.one.methods.some((method) => method.status !== "evaluated")) return -Infinity;
-    const bad = found.flat().map(badness).filter((value) => value !== Infinity);
-    return bad.length ? -bad.reduce((sum, value) => sum + value, 0) / bad.length : -Infinity;
+    const bad = found.flat().map(badness);
+    return bad.includes(Infinity) ? -Number.MAX_VALUE : -bad.reduce((sum, value) => sum + value, 0) / bad.length;
   }
 
   function arrange() {
