@@ -123,7 +123,7 @@
     if (wanted) {
       const content = make("div", { className: "detail-body waiting" });
       content.dataset.place = place;
-      row.detail = make("tr", { className: "detail" }, make("td", { colSpan: 1 + methods.length * regions.length }, content));
+      row.detail = make("tr", { className: "detail" }, make("td", { colSpan: 2 + methods.length * regions.length }, content));
       row.body.append(row.detail);
       seen.observe(content);
     } else {
@@ -256,6 +256,7 @@
           row.line.append(shown);
         });
       });
+      row.line.append(make("td", { className: "filler" }));
     }
   }
 
@@ -266,6 +267,7 @@
       if (methods.length > 1) groups.append(make("th", { scope: "colgroup", colSpan: regions.length }, dot(m), name));
       regions.forEach((region, r) => names.append(make("th", { scope: "col", "aria-sort": "none" }, sorter(region.name, m, r))));
     });
+    groups.append(make("td", { className: "filler" }));
     table.tHead.replaceChildren(...new Set([groups, names]));
   }
 
