@@ -133,7 +133,7 @@ def by_gudhi(pair: Pair) -> dict[str, float]:
 
 
 def by_brats(pair: Pair, checkout: Path) -> dict[str, float]:
-    """From `get_LesionWiseScores`; what follows it there, for adult glioma, is written out: pandas dropped its calls."""
+    """From `get_LesionWiseScores`; what follows it there, for adult glioma, is written out here."""
     import importlib.util
 
     import nibabel
