@@ -42,6 +42,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_child.py
+  BrainSegSAMLib/backends/yolo_gpus.py
   BrainSegSAMLib/backends/yolo_network.py
   BrainSegSAMLib/backends/yolo_package.py
   BrainSegSAMLib/backends/yolo_training.py
