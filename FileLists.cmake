@@ -42,6 +42,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_child.py
+  BrainSegSAMLib/backends/yolo_gpus.py
   BrainSegSAMLib/backends/yolo_network.py
   BrainSegSAMLib/backends/yolo_package.py
   BrainSegSAMLib/backends/yolo_training.py
@@ -163,6 +165,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
   BrainSegSAMLib/remote.py
+  BrainSegSAMLib/remote_cases.py
   BrainSegSAMLib/report/__init__.py
   BrainSegSAMLib/report/charts.py
   BrainSegSAMLib/report/texts.py

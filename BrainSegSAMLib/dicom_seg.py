@@ -8,18 +8,18 @@ Frames without a voxel are left out, as dcmqi and Slicer do it too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .dicom import series_at
+from .dicom import frames_of, is_dicom, is_segmentation, read_header, series_at
 from .errors import DependencyError, GeometryError, InputError
 from .files import atomic_path
 from .geometry import Geometry
 from .image import Segmentation
-from .labels import Code, Region, Terminology
+from .labels import DEFAULT_COLOURS_RGB, Code, LabelScheme, Region, Terminology
 
 DICOM_SEG_SUFFIX: Final = ".seg.dcm"
 
@@ -29,25 +29,11 @@ UNCODED: Final = Terminology(_TISSUE, _TISSUE)
 
 _LONGEST_TEXT: Final = 64  # of DICOM's "long string"
 _SERIES_NUMBER: Final = 300
-# As for series that are read (`dicom`): a missing or doubled frame is off by a whole distance.
-_SPACING_TOLERANCE: Final = 0.05
 # What every image must have, if only empty (type 2), and what anonymisers take away all the same.
 _MAY_BE_EMPTY: Final = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
     "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
 )  # fmt: skip
-
-
-class _Frames(NamedTuple):
-    """Where the frames of a series or of a multi-frame image lie.
-
-    Attributes:
-        geometry: their grid, with k along the normal of the frames.
-        slices: for each frame, in the order of the files or of the image, its index k.
-    """
-
-    geometry: Geometry
-    slices: NDArray[np.intp]
 
 
 def write_dicom_seg(
@@ -74,11 +60,8 @@ def write_dicom_seg(
         raise InputError(f"{path} must end in {DICOM_SEG_SUFFIX}.")
     highdicom = _highdicom()
     headers = _read_headers(source)
-    try:
-        frames = _frames_of(headers)
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise _unusable(source, error) from error
-    label_map = _on_grid(segmentation, frames.geometry, source)[frames.slices]
+    grid, slices = frames_of(headers, source)
+    segments = _segments(segmentation, _on_grid(segmentation, grid, source)[slices])
     descriptions = [
         _describe(highdicom, number, region, algorithm, version)
         for number, region in enumerate(segmentation.scheme.regions, start=1)
@@ -86,7 +69,8 @@ def write_dicom_seg(
     try:
         made = highdicom.seg.Segmentation(
             source_images=headers,
-            pixel_array=_segments(segmentation, label_map),
+            pixel_array=segments,
+            omit_empty_frames=bool(segments.any()),
             segmentation_type="BINARY",
             segment_descriptions=descriptions,
             series_instance_uid=highdicom.UID(),
@@ -99,14 +83,58 @@ def write_dicom_seg(
             device_serial_number="none",
             content_label="SEGMENTATION",
             content_description="For research; not for clinical use",
-            content_creator_name="BrainSegSAM",
+            content_creator_name="BrainSegSAM^",
             series_description=_text(f"Segmentation by {algorithm}"),
             specific_character_set="ISO_IR 192",  # a region's name may need letters that the source's set lacks
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unusable(source, error) from error
+        raise InputError(
+            f"A DICOM SEG cannot refer to the series {source}: {str(error).rstrip('.')}. Export the series again."
+        ) from error
     with atomic_path(path) as partial:
         made.save_as(partial)
+
+
+def dicom_seg_at(path: Path) -> Path | None:
+    """The DICOM SEG that a path stands for: that file, or the only DICOM file of a folder; None for anything else."""
+    try:
+        files = [file for file in path.iterdir() if is_dicom(file)] if path.is_dir() else [path]
+    except OSError:
+        return None  # whoever reads it next says why it cannot be read
+    if len(files) != 1 or not is_dicom(files[0]):
+        return None
+    return files[0] if is_segmentation(read_header(files[0])) else None
+
+
+def read_dicom_seg(file: Path) -> Segmentation:
+    """Read a DICOM SEG, whoever wrote it.
+
+    Args:
+        file: from `dicom_seg_at`.
+
+    Returns:
+        The segments, with their names, colours and codes, on the smallest grid that holds all frames; frames that were
+        left out are empty. `resample.resample_segmentation` puts it onto the image's grid.
+
+    Raises:
+        InputError: where it cannot be read, holds fractions, or its frames are not of one regular grid.
+        DependencyError: without the package highdicom.
+    """
+    highdicom = _highdicom()
+    try:
+        read = highdicom.seg.segread(file)
+        if read.segmentation_type.value == "FRACTIONAL":
+            raise InputError(f"{file} holds fractions, not masks; export it as a binary DICOM SEG.")
+        volume = read.get_volume(combine_segments=False)
+        regions = _regions(read, highdicom)
+    except InputError:
+        raise
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{file} cannot be read as a DICOM SEG: {str(error).rstrip('.')}.") from error
+    size = (volume.shape[2], volume.shape[1], volume.shape[0])
+    grid = Geometry.from_ijk_to_lps(volume.affine[:, [2, 1, 0, 3]], size)
+    masks = {region.name: volume.array[..., index] > 0 for index, region in enumerate(regions)}
+    return Segmentation.from_masks(grid, masks, scheme=LabelScheme(tuple(regions)), name=file.name)
 
 
 def _highdicom() -> Any:
@@ -114,14 +142,9 @@ def _highdicom() -> Any:
         import highdicom
     except ImportError as error:
         raise DependencyError(
-            "The Python package highdicom is needed to write DICOM SEG; install it with: pip install highdicom"
+            "The Python package highdicom is needed for DICOM SEG; install it with: pip install highdicom"
         ) from error
     return highdicom
-
-
-def _unusable(source: Path, error: Exception) -> InputError:
-    reason = str(error).rstrip(".")
-    return InputError(f"A DICOM SEG cannot refer to the series {source}: {reason}. Export the series again.")
 
 
 # ---- the source ----------------------------------------------------------------------------------------------------
@@ -129,52 +152,12 @@ def _unusable(source: Path, error: Exception) -> InputError:
 
 def _read_headers(source: Path) -> list[Any]:
     """The data sets of a series without their voxels; what may be empty is there."""
-    import pydicom
-
-    headers = []
-    for file in series_at(source).files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (OSError, pydicom.errors.InvalidDicomError) as error:
-            raise InputError(f"{file} cannot be read: {error}.") from error
+    headers = [read_header(file) for file in series_at(source).files]
+    for header in headers:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in header:
                 setattr(header, keyword, None)
-        headers.append(header)
     return headers
-
-
-def _frames_of(headers: list[Any]) -> _Frames:
-    """The grid of a series of single images, or of one image with several frames."""
-    first = headers[0]
-    if "PerFrameFunctionalGroupsSequence" in first:
-        shared, each = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence
-        planes = [frame.PlanePositionSequence[0] for frame in each]
-        orientation = _of_all(shared, each, "PlaneOrientationSequence").ImageOrientationPatient
-        measures = _of_all(shared, each, "PixelMeasuresSequence")
-    else:
-        planes, orientation, measures = headers, first.ImageOrientationPatient, first
-    positions = np.array([plane.ImagePositionPatient for plane in planes], dtype=np.float64)
-    row, column = np.reshape(np.array(orientation, dtype=np.float64), (2, 3))
-    normal = np.cross(row, column)
-    order = np.argsort(positions @ normal)
-    steps = np.diff((positions @ normal)[order])
-    distance = float(steps.mean())
-    if distance <= 0 or np.abs(steps - distance).max() > _SPACING_TOLERANCE * distance:
-        raise ValueError("its frames are not evenly stacked")
-    height, width = (float(value) for value in measures.PixelSpacing)
-    geometry = Geometry(
-        (first.Columns, first.Rows, len(order)),
-        (width, height, distance),
-        tuple(positions[order[0]]),
-        np.stack([row, column, normal], axis=1),
-    )
-    return _Frames(geometry, np.argsort(order))
-
-
-def _of_all(shared: Any, each: Any, keyword: str) -> Any:
-    """An item that all frames have in common, wherever the image says it."""
-    return (shared if keyword in shared else each[0])[keyword][0]
 
 
 # ---- the segments --------------------------------------------------------------------------------------------------
@@ -192,16 +175,18 @@ def _on_grid(segmentation: Segmentation, grid: Geometry, source: Path) -> NDArra
 
 
 def _segments(segmentation: Segmentation, label_map: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
-    """Where no regions overlap, segment numbers, uint16 (frame, y, x); else a mask each, uint8 (frame, y, x, region)."""
+    """Segment numbers, uint16 (frame, y, x); where regions overlap, masks, uint8 (frame, y, x, region)."""
     regions = segmentation.scheme.regions
     highest = max(int(label_map.max()), *(value for region in regions for value in region.labels))
     member = np.zeros((highest + 1, len(regions)), dtype=np.uint8)
     for index, region in enumerate(regions):
         member[list(region.labels), index] = 1
     if segmentation.scheme.overlapping:
-        return member[label_map]
-    numbers: NDArray[np.uint16] = (member @ np.arange(1, len(regions) + 1)).astype(np.uint16)
-    return numbers[label_map]
+        masks: NDArray[np.uint8] = member[label_map]
+        return masks
+    number = (member @ np.arange(1, len(regions) + 1)).astype(np.uint16)
+    numbers: NDArray[np.uint16] = number[label_map]
+    return numbers
 
 
 def _describe(highdicom: Any, number: int, region: Region, algorithm: str, version: str) -> Any:
@@ -225,6 +210,32 @@ def _describe(highdicom: Any, number: int, region: Region, algorithm: str, versi
 
 def _coded(highdicom: Any, code: Code) -> Any:
     return highdicom.sr.CodedConcept(code.value, code.scheme, _text(code.meaning))
+
+
+def _regions(read: Any, highdicom: Any) -> list[Region]:
+    """The segments of a DICOM SEG in the order of their numbers, as regions with the label values 1, 2, …."""
+    regions: list[Region] = []
+    for number in read.segment_numbers:
+        segment = read.get_segment_description(number)
+        name, names = str(segment.segment_label).strip() or f"Segment {number}", {region.name for region in regions}
+        name = next(n for n in (name, f"{name} ({number})", f"Segment {number}") if n not in names)
+        colour = DEFAULT_COLOURS_RGB[len(regions) % len(DEFAULT_COLOURS_RGB)]
+        if "RecommendedDisplayCIELabValue" in segment:
+            lab = highdicom.color.CIELabColor.from_dicom_value(list(segment.RecommendedDisplayCIELabValue))
+            colour = lab.to_rgb(clip=True)
+        where = segment.anatomic_regions
+        terminology = Terminology(
+            _code(segment.segmented_property_category),
+            _code(segment.segmented_property_type),
+            _code(where[0]) if where else None,
+        )
+        coded = None if terminology == UNCODED else terminology
+        regions.append(Region(name, (len(regions) + 1,), colour, coded))
+    return regions
+
+
+def _code(concept: Any) -> Code:
+    return Code(str(concept.scheme_designator), str(concept.value), str(concept.meaning))
 
 
 def _text(text: str) -> str:

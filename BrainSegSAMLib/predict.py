@@ -9,9 +9,7 @@ there and true; `--resume` relies on that. `run.json` sums the run up, and `meas
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +28,8 @@ from .models.catalogue import find_model
 from .models.store import Model, load_model
 from .prediction_work import CaseResult, Earlier, PredictJob, Start, is_finished
 from .progress import Progress
-from .remote import Remote, RemoteFile, named_as
+from .remote import Remote, RemoteFile
+from .remote_cases import named_as, results_for
 from .runs import RECORD_VERSION, RUN_FILE, versions
 
 __all__ = ["CaseResult", "Plan", "PredictJob", "describe_plan", "plan", "run"]
@@ -163,7 +162,7 @@ def run(
         raise
     finally:
         results.sort(key=lambda result: result.case_id)
-        with _folder_for(job.output) as folder:
+        with results_for(job.output) as folder:
             _write_run_record(planned, results, folder / RUN_FILE, status=status, started=started)
             write_measurements(_measured(results, job.output), folder / MEASUREMENTS_FILE)
     return results
@@ -204,17 +203,6 @@ def _run_cases(
         workers=Workers(job.workers, job.scheduler, job.device),
         tell=tell,
     )
-
-
-@contextlib.contextmanager
-def _folder_for(output: Path | Remote) -> Iterator[Path]:
-    """The output folder; of a URL a temporary one whose files are copied there at the end."""
-    if isinstance(output, Path):
-        yield output
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-        output.put({path.name: path for path in sorted(Path(name).iterdir())})
 
 
 def _measured(results: Sequence[CaseResult], output: Path | Remote) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,8 @@ from .modalities import ModalityTable
 from .models.catalogue import find_model
 from .models.store import Model
 from .progress import Progress
-from .remote import Remote, RemoteFile, fetch_case, state_of
+from .remote import Remote, RemoteFile
+from .remote_cases import fetch_case, state_of
 
 
 @dataclass(frozen=True)

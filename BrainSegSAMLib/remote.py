@@ -12,22 +12,14 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from .cases import Case
 from .errors import DependencyError, InputError, OutputError
 from .files import PARTIAL_PREFIX, read_json
-from .modalities import REFERENCE, ModalityTable
-from .volumes import volume_stem, volume_suffix
 
 _URL: Final = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+)://(?P<credentials>[^/@]*@)?(?P<rest>.+)")
-# Small text beside volumes; everything else that is no volume may be DICOM, and only its content tells.
-_TEXT: Final = frozenset({".json", ".csv", ".tsv", ".txt", ".md", ".bval", ".bvec", ".xml", ".html", ".pdf", ".png",
-                           ".raw", ".zraw"})
-_DATA_FILE: Final = re.compile(r"^(?:data ?file|ElementDataFile)\s*[:=]\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
-_TABLES: Final = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -193,116 +185,6 @@ def location(text: str) -> Path | Remote:
     return Remote(text.rstrip("/"))
 
 
-@contextlib.contextmanager
-def named_as(source: Remote) -> Iterator[tuple[Path, Remote, dict[str, RemoteFile]]]:
-    """A local folder with the names of a remote one, in which cases can be looked for.
-
-    Volumes are empty there; tables, and what may be DICOM by its name, are whole, because their contents say which
-    cases there are.
-
-    Yields:
-        The folder, or the table in it where the URL is that of a table; what its names are relative to; and `listing`.
-
-    Raises:
-        InputError: where the source cannot be listed or read.
-    """
-    name = PurePosixPath(source.url).name
-    is_table = name.lower().endswith(_TABLES) or bool(volume_suffix(Path(name)))
-    root = Remote(source.url.rsplit("/", 1)[0]) if is_table else source
-    listing = root.listing()
-    with tempfile.TemporaryDirectory(prefix="brainsegsam-names-") as folder:
-        top = Path(folder) / (PurePosixPath(root.url).name or "cases")
-        whole = {}
-        for relative in listing:
-            local = top / relative
-            local.parent.mkdir(parents=True, exist_ok=True)
-            if _is_telling(local) or (is_table and relative == name):
-                whole[relative] = local
-            else:
-                local.touch()
-        if whole:
-            root.fetch(whole)
-        yield (top / name if is_table else top), root, listing
-
-
-def fetch_segmentations(source: Remote, folder: Path, *, table: ModalityTable) -> Path:
-    """Copy the segmentations of a remote folder to this machine, with tables and records, and without images.
-
-    Args:
-        source: a folder.
-        folder: where to.
-        table: names of modalities; a volume that is named as one is an image.
-
-    Returns:
-        The copy, named like the source.
-
-    Raises:
-        InputError: where the source cannot be listed or read.
-    """
-    top = folder / (PurePosixPath(source.url).name or "cases")
-    wanted = {}
-    for name in source.listing():
-        path = Path(name)
-        is_told = path.suffix.lower() in (".json", *_TABLES)
-        if is_told or (volume_suffix(path) and table.recognise(volume_stem(path)) in (None, REFERENCE)):
-            wanted[name] = top / name
-    top.mkdir(parents=True, exist_ok=True)
-    source.fetch(wanted)
-    return top
-
-
-def fetch_case(source: Remote, case: Case, modalities: Iterable[str], folder: Path) -> tuple[Case, dict[str, str]]:
-    """Copy a case's files to this machine.
-
-    Args:
-        source: what the case's paths are relative to.
-        case: from `cases.find_cases` in a folder of `named_as`, with relative paths.
-        modalities: which of them.
-        folder: where to.
-
-    Returns:
-        The case with the paths of the copies; and the state of each modality, as `state_of` gives it.
-
-    Raises:
-        InputError: where a file cannot be read.
-    """
-    local: dict[str, Path] = {}
-    states: dict[str, str] = {}
-    for number, name in enumerate(modalities):
-        path = case.modalities[name]
-        place = folder / str(number)
-        if volume_suffix(path):
-            local[name] = place / path.name
-            states[name] = source.fetch({path.as_posix(): local[name]})[path.as_posix()]
-            _fetch_data_file(source, path, local[name])
-            continue
-        # A DICOM series: a folder of its own, or, of several in one folder, one file that stands for its series.
-        is_folder = source.is_folder(path.as_posix())
-        series = path if is_folder else path.parent
-        copy = place / series.name
-        states[name] = source.fetch({series.as_posix(): copy})[series.as_posix()]
-        local[name] = copy if is_folder else copy / path.name
-    return replace(case, modalities=local), states
-
-
-def state_of(path: Path, listing: Mapping[str, RemoteFile]) -> str:
-    """The state of a modality: of its file, or of all files of its DICOM series' folder; "" where there is none."""
-    name = path.as_posix()
-    if volume_suffix(path):
-        return listing[name].state if name in listing else ""
-    folder = path.parent.as_posix() if name in listing else name
-    prefix = "" if folder == "." else f"{folder}/"
-    return _combined({name: file.state for name, file in listing.items() if name.startswith(prefix)})
-
-
-def _fetch_data_file(source: Remote, path: Path, local: Path) -> None:
-    """Copy the file with the voxels that a header (.nhdr, .mhd) names."""
-    if local.suffix.lower() in (".nhdr", ".mhd"):
-        match = _DATA_FILE.search(local.read_bytes()[:100_000].decode("latin-1"))
-        if match and match[1].upper() not in ("LOCAL", "LIST"):
-            source.fetch({(path.parent / match[1]).as_posix(): local.parent / match[1]})
-
-
 def _fetch(system: Any, path: str, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     if not system.isdir(path):
@@ -318,17 +200,13 @@ def _fetch(system: Any, path: str, target: Path) -> str:
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             states[relative] = str(system.checksum(inner))
             system.get_file(inner, str(target / relative))
-    return _combined(states)
+    return combined_state(states)
 
 
-def _combined(states: Mapping[str, str]) -> str:
+def combined_state(states: Mapping[str, str]) -> str:
     """One text for the files of a folder; names count by their last part only, so that the folder's name does not."""
     lines = sorted(f"{PurePosixPath(name).name} {state}" for name, state in states.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _is_telling(path: Path) -> bool:
-    return not volume_suffix(path) and path.suffix.lower() not in _TEXT
 
 
 def _is_visible(name: str) -> bool:

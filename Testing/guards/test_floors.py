@@ -23,7 +23,7 @@ FLOORS = {
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
-        "measurements", "case_files", "remote", "pairs", "planes"],
+        "measurements", "pairs", "planes", "case_files", "remote", "remote_cases"],
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "overlays"],
     3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
