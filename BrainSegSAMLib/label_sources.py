@@ -48,7 +48,7 @@ def read_scheme(words: Sequence[str]) -> LabelScheme:
 
 
 def own_scheme(source: Path, found: Sequence[FoundSegmentation]) -> LabelScheme | None:
-    """What a set of segmentations says itself: the segments that its first case names, or nnU-Net's dataset.json beside it.
+    """What a set of segmentations says itself, by the segments of its first case or nnU-Net's dataset.json beside it.
 
     Args:
         source: where they were found.

@@ -84,10 +84,10 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
     """Find the segmentations of a source, whoever made them.
 
     Args:
-        source: a folder that `predict` wrote; a flat folder of label maps, .seg.nrrd or .seg.dcm files named by case (a
-            word such as "seg" or "label" after the case id is left out); a folder of case folders, each with one segmentation,
-            images beside it or not; a BIDS dataset; a single file; or a CSV manifest with the columns `case_id`,
-            `reference` and where wanted `patient` and modalities.
+        source: a folder that `predict` wrote; a flat folder of label maps, .seg.nrrd or .seg.dcm files named by case
+            (a word such as "seg" or "label" after the case id is left out); a folder of case folders, each with one
+            segmentation, images beside it or not; a BIDS dataset; a single file; or a CSV manifest with the columns
+            `case_id`, `reference` and where wanted `patient` and modalities.
         table: names of modalities; the default one where None.
 
     Returns:
