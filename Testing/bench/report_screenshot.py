@@ -42,7 +42,8 @@ def main() -> None:
             browser.get(options.report.resolve().as_uri())
             while not browser.execute_script("return document.querySelector('.detail-body .plane')"):
                 time.sleep(0.2)
-            clip = {"x": 0, "y": 0, "width": options.width, "height": browser.execute_script(f"return {END}"), "scale": 1}
+            height = browser.execute_script(f"return {END}")
+            clip = {"x": 0, "y": 0, "width": options.width, "height": height, "scale": 1}
             shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
         finally:
             browser.quit()
