@@ -47,15 +47,23 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
+  BrainSegSAMLib/case_evaluation.py
+  BrainSegSAMLib/case_files.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
+  BrainSegSAMLib/cluster.py
+  BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
   BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
+  BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
+  BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_inputs.py
+  BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
@@ -63,9 +71,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/measurements.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
   BrainSegSAMLib/methods/nnunet/clean_up.py
@@ -140,13 +150,22 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
+  BrainSegSAMLib/overlays.py
+  BrainSegSAMLib/pairs.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
+  BrainSegSAMLib/pipeline.py
+  BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
+  BrainSegSAMLib/prediction_work.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
+  BrainSegSAMLib/remote.py
+  BrainSegSAMLib/report/__init__.py
+  BrainSegSAMLib/report/charts.py
+  BrainSegSAMLib/report/texts.py
   BrainSegSAMLib/reproduce/__init__.py
   BrainSegSAMLib/reproduce/consistency.py
   BrainSegSAMLib/reproduce/files.py
@@ -172,6 +191,10 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
+  BrainSegSAMLib/report/metrics.schema.json
+  BrainSegSAMLib/report/report.css
+  BrainSegSAMLib/report/report.html
+  BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json

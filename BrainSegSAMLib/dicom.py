@@ -69,7 +69,7 @@ def read_series(path: Path) -> Any:
         GeometryError: where the slices are stacked obliquely (gantry tilt).
     """
     sitk = simpleitk()
-    series = _choose_series(path)
+    series = series_at(path)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in series.files])
     reader.MetaDataDictionaryArrayUpdateOn()
@@ -83,7 +83,12 @@ def read_series(path: Path) -> Any:
     return image
 
 
-def _choose_series(path: Path) -> Series:
+def series_at(path: Path) -> Series:
+    """The series of a folder that holds one, or of a file in its folder.
+
+    Raises:
+        InputError: where there is none, or several, or a file of the folder is damaged.
+    """
     folder = path if path.is_dir() else path.parent
     found = find_series(folder)
     _check_none_left_out(folder, found)

@@ -13,13 +13,13 @@ import pytest
 import SimpleITK as sitk
 
 from BrainSegSAMLib import cli
+from BrainSegSAMLib.case_files import write_case as write_result
 from BrainSegSAMLib.files import sha256_of
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.models.store import load_model
-from BrainSegSAMLib.predict import write_case as write_result
 from BrainSegSAMLib.reproduce.consistency import contradiction
 from BrainSegSAMLib.reproduce.ssnet import TABLE_I, Score, mean_scores, table
 
