@@ -132,7 +132,7 @@ def _at(hits: NDArray[np.intp], found: NDArray[np.intp], reference: BoolArray) -
 
 
 def _ratio(above: NDArray[np.generic], below: NDArray[np.generic], otherwise: FloatArray) -> FloatArray:
-    return np.divide(above, below, out=otherwise.copy(), where=below != 0)
+    return np.asarray(np.divide(above, below, out=otherwise.copy(), where=below != 0))
 
 
 def _alignment(hits: NDArray[np.intp], found: NDArray[np.intp], known: int, size: int) -> FloatArray:
@@ -204,4 +204,4 @@ def _weighted_f(reference: BoolArray, soft: FloatArray) -> float:
     right = np.count_nonzero(reference) - float(error[reference].sum())
     recall = 1 - float(error[reference].mean())
     precision = right / (right + float(error[~reference].sum()) + _EPS)
-    return 2 * recall * precision / (recall + precision + _EPS)
+    return float(2 * recall * precision / (recall + precision + _EPS))

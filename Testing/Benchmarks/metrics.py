@@ -1,6 +1,6 @@
 """All 3-D metrics of one case, and each by the fastest of its peers: seconds, values and peak memory, in one run.
 
-python Testing/Benchmarks/metrics.py [--reference FILE] [--prediction FILE] [--repeats 3] [--brats CHECKOUT]
+PYTHONPATH=. python Testing/Benchmarks/metrics.py [--reference FILE] [--prediction FILE] [--repeats 3] [--brats CHECKOUT]
     [--small] [--output JSON]
 
 One BraTS case (240×240×155) in three regions. Where no prediction is given, it is the reference bent smoothly and
@@ -75,9 +75,8 @@ def main() -> None:
         for name, peer in candidates.items():
             taken, answers = best(functools.partial(_theirs, peer, masks, spacing), options.repeats)
             theirs[name] = taken
-            difference = max(difference, *(
-                abs(value - values[region][key]) for region, answer in answers.items() for key, value in answer.items()
-            ))  # fmt: skip
+            off = [abs(value - values[region][key]) for region, one in answers.items() for key, value in one.items()]
+            difference = max([difference, *off])
         rows[", ".join(keys)] = {"ours": ours, **theirs, "largest difference": difference}
     found["seconds by metric"] = rows
     fastest = {name: min((v for k, v in row.items() if k not in ("ours", "largest difference")), default=None)
