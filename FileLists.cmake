@@ -42,6 +42,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_child.py
+  BrainSegSAMLib/backends/yolo_gpus.py
   BrainSegSAMLib/backends/yolo_network.py
   BrainSegSAMLib/backends/yolo_package.py
   BrainSegSAMLib/backends/yolo_training.py
@@ -62,6 +64,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_inputs.py
   BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
@@ -124,11 +127,13 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/calibration.py
   BrainSegSAMLib/metrics/detection.py
   BrainSegSAMLib/metrics/empty.py
   BrainSegSAMLib/metrics/lesions.py
   BrainSegSAMLib/metrics/measuring.py
   BrainSegSAMLib/metrics/overlap.py
+  BrainSegSAMLib/metrics/saliency.py
   BrainSegSAMLib/metrics/surface.py
   BrainSegSAMLib/metrics/table.py
   BrainSegSAMLib/metrics/topology.py

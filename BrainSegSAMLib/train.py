@@ -53,7 +53,7 @@ class TrainJob:
         work: folder for intermediate files, by which an interrupted training is resumed; `<output>.work` where None.
         device: "auto", or a torch device name.
         at_once: folds of an nnU-Net that are trained at the same time.
-        gpus: how many GPUs train one nnU-Net together.
+        gpus: how many GPUs train one nnU-Net or detector together.
         workers: processes that prepare an nnU-Net's cases; None sizes them to the machine and the cases.
         scheduler: address of a running Dask cluster that prepares them instead; see `batch.Workers`.
         overrides: settings of the training to use instead of the recipe's. Of an ssnet recipe: settings of SSNet, and
@@ -176,8 +176,9 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
             )
         if isinstance(config, DetectorTrainingConfig):
             return train_detector(
-                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
-            )
+                cases, config, template, work=work, device=device, gpus=job.gpus, label_values=recipe.label_values,
+                progress=progress,
+            )  # fmt: skip
         if isinstance(config, SamTrainingConfig):
             return train_medsam(
                 cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
@@ -186,18 +187,18 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
         execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1, workers, job.gpus)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
-    _check_shares(job, recipe.method if not isinstance(config, TrainingConfig) else None, device)
+    _check_shares(job, recipe.method, config, device)
     return _Plan(template, tuple(case.case_id for case in cases), config.as_dict(), device, start)
 
 
-def _check_shares(job: TrainJob, other_method: str | None, device: str) -> None:
-    """Fail before the training where it cannot be shared out as asked; `other_method` is one that is not nnU-Net's."""
-    if other_method and job.at_once > 1:
-        raise InputError(f"Networks of the method {other_method} are trained one by one; leave --at-once at 1.")
+def _check_shares(job: TrainJob, method: str, config: object, device: str) -> None:
+    """Fail before the training where it cannot be shared out as asked."""
+    if job.at_once > 1 and not isinstance(config, TrainingConfig):
+        raise InputError(f"Networks of the method {method} are trained one by one; leave --at-once at 1.")
     if job.gpus == 1:
         return
-    if other_method:
-        raise InputError(f"Networks of the method {other_method} are trained on one GPU; leave --gpus at 1.")
+    if not isinstance(config, (TrainingConfig, DetectorTrainingConfig)):
+        raise InputError(f"Networks of the method {method} are trained on one GPU; leave --gpus at 1.")
     if job.at_once > 1:
         raise InputError("Either several folds are trained at once (--at-once), or one on several GPUs (--gpus).")
     found = len(gpu_devices()) if device == "cuda" else 0
@@ -301,7 +302,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, help="folder for intermediate files (default: OUTPUT.work)")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="folds trained side by side (default: 1)")
     parser.add_argument(
-        "--gpus", type=int, default=1, metavar="N", help="GPUs that train one nnU-Net together (default: 1)"
+        "--gpus", type=int, default=1, metavar="N", help="GPUs that train one nnU-Net or detector together (default: 1)"
     )
     add_worker_options(parser)
     parser.add_argument(

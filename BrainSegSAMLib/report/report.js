@@ -123,7 +123,7 @@
     if (wanted) {
       const content = make("div", { className: "detail-body waiting" });
       content.dataset.place = place;
-      row.detail = make("tr", { className: "detail" }, make("td", { colSpan: 1 + methods.length * regions.length }, content));
+      row.detail = make("tr", { className: "detail" }, make("td", { colSpan: 2 + methods.length * regions.length }, content));
       row.body.append(row.detail);
       seen.observe(content);
     } else {
@@ -256,6 +256,7 @@
           row.line.append(shown);
         });
       });
+      row.line.append(make("td", { className: "filler" }));
     }
   }
 
@@ -266,6 +267,7 @@
       if (methods.length > 1) groups.append(make("th", { scope: "colgroup", colSpan: regions.length }, dot(m), name));
       regions.forEach((region, r) => names.append(make("th", { scope: "col", "aria-sort": "none" }, sorter(region.name, m, r))));
     });
+    groups.append(make("td", { className: "filler" }));
     table.tHead.replaceChildren(...new Set([groups, names]));
   }
 
@@ -295,8 +297,8 @@
       return -Math.max(...spread);
     }
     if (row.one.methods.some((method) => method.status !== "evaluated")) return -Infinity;
-    const bad = found.flat().map(badness).filter((value) => value !== Infinity);
-    return bad.length ? -bad.reduce((sum, value) => sum + value, 0) / bad.length : -Infinity;
+    const bad = found.flat().map(badness);
+    return bad.includes(Infinity) ? -Number.MAX_VALUE : -bad.reduce((sum, value) => sum + value, 0) / bad.length;
   }
 
   function arrange() {
@@ -392,7 +394,9 @@
   });
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#case-"]');
-    if (link) reach(link.getAttribute("href").slice(6));
+    if (!link) return;
+    event.preventDefault(); // the browser would take the focus away
+    reach(link.getAttribute("href").slice(6));
   });
 
   /** A case that is filtered out comes back when a link leads to it. */
@@ -404,6 +408,8 @@
       arrange();
     }
     open(row.place, true);
+    location.hash = `case-${row.place}`;
+    row.body.scrollIntoView({ block: "start" });
     row.button.focus({ preventScroll: true });
   }
 
@@ -422,6 +428,6 @@
   showHead();
   showMetric();
   if ($("pictures").checked) rows.forEach((row) => open(row.place, true));
-  if (location.hash.startsWith("#case-")) reach(location.hash.slice(6));
+  if (/^#case-\d+$/.test(location.hash) && rows[location.hash.slice(6)]) reach(location.hash.slice(6));
   root.dataset.ready = String(Math.round(performance.now()));
 })();

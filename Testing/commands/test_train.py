@@ -69,7 +69,7 @@ def test_options_recipe_and_cases_reach_the_training(tmp_path: Path, called: dic
     source = make_cases(tmp_path / "data")
     chosen = options(
         "--recipe", str(recipe), "--input", str(source), "--output", str(tmp_path / "tiny"), "--at-once", "2",
-        "--set", "epochs=3", "--set", "patch_size=[8,8,8]", "--set", "planner=nnUNetPlannerResEncM",
+        "--workers", "3", "--set", "epochs=3", "--set", "patch_size=[8,8,8]", "--set", "planner=nnUNetPlannerResEncM",
     )  # fmt: skip
     lines = list(command.run_from_options(chosen, Progress()))
     config = called["config"]
@@ -78,6 +78,7 @@ def test_options_recipe_and_cases_reach_the_training(tmp_path: Path, called: dic
     assert [case.case_id for case in called["cases"]] == ["a", "b"]
     assert called["label_values"] == {4: 1}
     assert called["run"].at_once == 2
+    assert called["run"].workers == Workers(3)
     assert called["template"].scheme.names == ("lesion",)
     assert lines[1] == "  lesion: Dice 0.500"
     record = json.loads((tmp_path / "tiny.work" / "run.json").read_text())
@@ -133,6 +134,13 @@ def test_cases_without_reference_and_odd_options_are_refused(tmp_path: Path, cal
         list(command.run_from_options(options(*arguments), Progress()))
     with pytest.raises(InputError, match="--at-once is 0"):
         list(command.run_from_options(options(*arguments, "--at-once", "0"), Progress()))
+    for gpus, complaint in (("0", "--gpus is 0"), ("2", "with the device 'cpu' there are 0 GPUs to share")):
+        with pytest.raises(InputError, match=complaint):
+            source_of_b = make_cases(tmp_path / f"data-{gpus}")
+            list(command.run_from_options(
+                options(*arguments[:2], "--input", str(source_of_b), *arguments[4:], "--device", "cpu", "--gpus", gpus),
+                Progress(),
+            ))  # fmt: skip
     with pytest.raises(InputError, match="needs NAME=VALUE"):
         list(command.run_from_options(options(*arguments, "--set", "epochs"), Progress()))
     assert not called

@@ -23,11 +23,10 @@ FLOORS = {
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
-        "measurements", "pairs", "planes", "case_files", "remote",
-        "remote_cases"],
+        "measurements", "pairs", "planes", "case_files", "remote", "remote_cases"],
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "overlays"],
-    3: ["methods", "label_sources", "case_evaluation", "evaluation_tables", "report"],
+    3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
