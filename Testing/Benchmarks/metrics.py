@@ -1,7 +1,7 @@
 """All 3-D metrics of one case, and each by the fastest of its peers: seconds, values and peak memory, in one run.
 
-PYTHONPATH=. python Testing/Benchmarks/metrics.py [--reference FILE] [--prediction FILE] [--repeats 3] [--brats CHECKOUT]
-    [--small] [--output JSON]
+PYTHONPATH=. python Testing/Benchmarks/metrics.py [--reference FILE] [--prediction FILE] [--repeats 3]
+    [--brats CHECKOUT] [--small] [--output JSON]
 
 One BraTS case (240×240×155) in three regions. Where no prediction is given, it is the reference bent smoothly and
 thinned a little, with a false lesion. The peers are those of monai, medpy, surface-distance, panoptica and
