@@ -51,8 +51,8 @@ _NRRD_TYPES: Final = {
 
 
 def names_its_segments(path: Path) -> bool:
-    """Whether a file's name is that of a format that names its segments: .seg.nrrd, or .seg.dcm (DICOM SEG)."""
-    return path.name.lower().endswith((SEGMENTATION_SUFFIX, DICOM_SEG_SUFFIX))
+    """Whether a file tells its segments by their names (a .seg.nrrd, a DICOM SEG), and not by label values alone."""
+    return path.name.lower().endswith((SEGMENTATION_SUFFIX, DICOM_SEG_SUFFIX)) or dicom_seg_at(path) is not None
 
 
 def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> Segmentation:
