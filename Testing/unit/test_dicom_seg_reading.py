@@ -22,7 +22,7 @@ from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.itk import image_of
 from BrainSegSAMLib.labels import Code, LabelScheme, Region, Terminology
 from BrainSegSAMLib.resample import resample_segmentation
-from BrainSegSAMLib.segmentation_files import read_segmentation
+from BrainSegSAMLib.segmentation_files import names_its_segments, read_segmentation
 from BrainSegSAMLib.volumes import read_volume
 
 dicom_files = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "dicom_files.py")))
@@ -74,6 +74,15 @@ def test_one_plane_two_apart_and_none(series: Path, oblique_grid: Geometry, plan
         labels[plane, 2:5, 7] = 1
     file = write(Segmentation(oblique_grid, LabelScheme.plain({"spot": 1}), labels), series)
     np.testing.assert_array_equal(resample_segmentation(read_segmentation(file), oblique_grid).label_map, labels)
+
+
+def test_it_is_known_by_its_content(segmentation: Segmentation, series: Path) -> None:
+    file = write(segmentation, series)
+    plain = file.rename(file.with_name("1-01.dcm"))
+    assert names_its_segments(plain)
+    assert names_its_segments(plain.parent)
+    assert not names_its_segments(series)
+    assert not names_its_segments(next(series.iterdir()))
 
 
 def test_same_names_are_told_apart(segmentation: Segmentation, series: Path) -> None:
