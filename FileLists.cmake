@@ -64,6 +64,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_inputs.py
   BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py

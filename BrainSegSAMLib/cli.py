@@ -276,29 +276,27 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _evaluate(options: argparse.Namespace, console: Console, progress: Progress) -> int:
-    from .evaluate import describe, job_from_options, on_this_machine, plan, run
+    from .evaluate import describe, job_from_options, planned, run
 
-    with on_this_machine(options) as local:
-        planned = plan(job_from_options(local))
+    with planned(job_from_options(options)) as plan:
         evaluation = run(
-            planned,
+            plan,
             progress=progress,
             on_case=lambda pair, text, kept: console.say(f"{pair.case_id}: {text}" + (" (kept)" if kept else "")),
             tell=console.warn,
         )
-    for line in describe(evaluation, options.output):
+    for line in describe(evaluation):
         console.say(line)
     problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
     for row in problems:
         console.warn(f"{row['status']}: {row['problem']}")
     for text in warnings:
         console.warn(text)
-    files = {kind: f"{options.output}/{path.name}" for kind, path in evaluation.files.items()}
-    console.result({"files": files, "problems": problems, "warnings": warnings})
+    console.result({"files": dict(evaluation.files), "problems": problems, "warnings": warnings})
     if problems:
         names = sorted({row["case_id"] for row in problems})
         console.warn(
-            f"{len(names)} of {len(planned.pairs)} cases are not evaluated by every method: {', '.join(names)}."
+            f"{len(names)} of {len(plan.pairs)} cases are not evaluated by every method: {', '.join(names)}."
         )
     return SOME_FAILED if problems else DONE
 

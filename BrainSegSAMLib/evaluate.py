@@ -8,19 +8,19 @@ which `--resume` knows what is finished).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from .batch import Row, Workers, run_batch
 from .case_evaluation import (
     FAILED,
     CaseEvaluator,
-    EvaluationSettings,
     case_file,
     failed_case,
     is_finished,
@@ -28,6 +28,7 @@ from .case_evaluation import (
 )
 from .case_layouts import find_groups
 from .errors import InputError, OutputError
+from .evaluation_inputs import EvaluationSettings
 from .evaluation_tables import content, write_csv, write_record
 from .files import check_writable, read_json
 from .label_sources import own_scheme, parse_label_values, read_scheme
@@ -37,7 +38,7 @@ from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
 from .progress import Progress
 from .remote import Remote, location
-from .remote_cases import brought_here, results_for
+from .remote_cases import fetch_segmentations
 from .report import write_report
 
 CASES_FOLDER: Final = "cases"
@@ -51,7 +52,7 @@ class EvaluateJob:
     """What to evaluate, against what, and where to write it.
 
     Attributes:
-        predictions: name of a method → what `pairs.find_segmentations` takes; the first is compared with the others.
+        predictions: name of a method → what `pairs.find_segmentations` takes, or a folder behind a URL.
         reference: the same, of the references.
         output: folder for the results; made where missing.
         labels: what `label_sources.read_scheme` takes; what the first predictions say themselves where empty.
@@ -68,9 +69,9 @@ class EvaluateJob:
         scheduler: address of a Dask cluster that runs already.
     """
 
-    predictions: Mapping[str, Path]
-    reference: Path
-    output: Path
+    predictions: Mapping[str, Path | Remote]
+    reference: Path | Remote
+    output: Path | Remote
     labels: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -90,11 +91,13 @@ class Plan:
 
     Attributes:
         job: what was asked for.
+        output: folder on this machine for the results.
         settings: what decides the numbers.
         pairs: every case of either side.
     """
 
     job: EvaluateJob
+    output: Path
     settings: EvaluationSettings
     pairs: tuple[Pair, ...]
 
@@ -109,11 +112,15 @@ class Evaluation:
     """
 
     content: Mapping[str, Any]
-    files: Mapping[str, Path]
+    files: Mapping[str, str]
 
 
-def plan(job: EvaluateJob) -> Plan:
-    """Find the cases and what their labels mean; writes nothing.
+@contextlib.contextmanager
+def planned(job: EvaluateJob) -> Iterator[Plan]:
+    """Find the cases and what their labels mean; writes no results.
+
+    What lies behind URLs is copied to this machine for as long as the block lasts (segmentations, no images), and what
+    `run` wrote is copied to an output behind a URL when it ends, however it ends.
 
     Raises:
         InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
@@ -122,16 +129,46 @@ def plan(job: EvaluateJob) -> Plan:
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
+    with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
+        here = Path(name)
+
+        def local(source: Path | Remote, place: str) -> Path:
+            copied = isinstance(source, Remote)
+            return fetch_segmentations(source, here / place, table=ModalityTable.default()) if copied else source
+
+        sources = {method: local(source, str(index)) for index, (method, source) in enumerate(job.predictions.items())}
+        settings, pairs = _find(job, sources, local(job.reference, "reference"))
+        if isinstance(job.output, Path):
+            yield Plan(job, job.output, settings, pairs)
+            return
+        output = here / "output"
+        job.output.check_writable()
+        if job.resume:
+            finished = [path for path in job.output.listing(may_be_missing=True) if path.startswith(f"{CASES_FOLDER}/")]
+            job.output.fetch({path: output / path for path in finished})
+        try:
+            yield Plan(job, output, settings, pairs)
+        finally:
+            made = sorted(path for path in output.rglob("*") if path.is_file())
+            job.output.put({path.relative_to(output).as_posix(): path for path in made})
+
+
+def _find(
+    job: EvaluateJob, sources: Mapping[str, Path], reference: Path
+) -> tuple[EvaluationSettings, tuple[Pair, ...]]:
+    """What decides the numbers, and the cases, of sources on this machine."""
     metrics = tuple(metric.key for metric in chosen(job.metrics or None))
-    references = find_segmentations(job.reference)
-    predictions = {name: find_segmentations(source) for name, source in job.predictions.items()}
-    if job.reference.is_file() and all(len(found) == 1 for found in (references, *predictions.values())):
+    references = find_segmentations(reference)
+    predictions = {name: find_segmentations(source) for name, source in sources.items()}
+    if reference.is_file() and all(len(found) == 1 for found in (references, *predictions.values())):
         # One file against one file: whoever names them has paired them.
         case_id, patient = references[0].case_id, references[0].patient
         predictions = {n: [replace(f[0], case_id=case_id, patient=patient)] for n, f in predictions.items()}
-    own = {name: own_scheme(job.predictions[name], found) for name, found in predictions.items()}
-    scheme = _scheme(job, own, references)
-    if not job.labels:
+    if job.labels:
+        scheme = read_scheme(job.labels)
+    else:
+        own = {name: own_scheme(sources[name], found) for name, found in predictions.items()}
+        scheme = _said(own.values()) or _required(own_scheme(reference, references))
         predictions = {n: found if own[n] in (None, scheme) else _by_names(found) for n, found in predictions.items()}
     settings = EvaluationSettings(
         scheme,
@@ -142,11 +179,11 @@ def plan(job: EvaluateJob) -> Plan:
         job.resample,
         job.pictures,
     )
-    return Plan(job, settings, tuple(pair_cases(references, predictions, images=_images(job.images))))
+    return settings, tuple(pair_cases(references, predictions, images=_images(job.images)))
 
 
 def run(
-    planned: Plan,
+    plan: Plan,
     *,
     progress: Progress | None = None,
     on_case: Callable[[Pair, str, bool], None] | None = None,
@@ -155,7 +192,7 @@ def run(
     """Do what was planned.
 
     Args:
-        planned: from `plan`.
+        plan: from `planned`.
         progress: of the whole run.
         on_case: told of every case as soon as its file is there: the case, what came out, and whether an earlier run
             had finished it.
@@ -167,15 +204,15 @@ def run(
         Cancelled: when the progress was cancelled; the files of finished cases stay.
     """
     progress = progress or Progress()
-    job, settings = planned.job, planned.settings
-    folder = job.output / CASES_FOLDER
+    job, settings = plan.job, plan.settings
+    folder = plan.output / CASES_FOLDER
     files = {"table": "metrics.csv", "record": "metrics.json", "report": "report.html"}
-    paths = {kind: job.output / name for kind, name in files.items()}
+    paths = {kind: plan.output / name for kind, name in files.items()}
     check_writable(folder)
     _remove(paths.values())
     on_case = on_case or (lambda _pair, _text, _kept: None)
     todo = []
-    for pair in planned.pairs:
+    for pair in plan.pairs:
         if job.resume and is_finished(pair, settings, folder):
             on_case(pair, summary_line(read_json(case_file(folder, pair.case_id))), True)
         else:
@@ -195,13 +232,14 @@ def run(
         workers=Workers(job.workers, job.scheduler), memory_gb=_MEMORY_GB, tell=tell,
     )  # fmt: skip
     progress.stage("Summing up", until=0.95)
-    cases = [_without_picture(pair, folder, crashed) for pair in planned.pairs]
+    cases = [_without_picture(pair, folder, crashed) for pair in plan.pairs]
     data = content(cases, settings, methods=job.predictions, reference=job.reference)
     write_csv(data, paths["table"])
     write_record(data, paths["record"])
     progress.stage("Writing the report", until=1.0)
     write_report(data, paths["report"], picture=partial(_picture, folder, settings.pictures))
-    return Evaluation(data, paths)
+    shown = {kind: f"{str(job.output).rstrip('/')}/{path.name}" for kind, path in paths.items()}
+    return Evaluation(data, shown)
 
 
 def _evaluator(evaluator: CaseEvaluator, _device: str) -> CaseEvaluator:
@@ -234,15 +272,11 @@ def _picture(folder: Path, wanted: bool, case_id: str) -> dict[str, Any] | None:
 # ---- what the labels mean, and which cases ---------------------------------------------------------------------------
 
 
-def _scheme(
-    job: EvaluateJob, own: Mapping[str, LabelScheme | None], references: Sequence[FoundSegmentation]
-) -> LabelScheme:
-    if job.labels:
-        return read_scheme(job.labels)
-    for scheme in own.values():
-        if scheme is not None:
-            return scheme
-    scheme = own_scheme(job.reference, references)
+def _said(schemes: Iterable[LabelScheme | None]) -> LabelScheme | None:
+    return next((scheme for scheme in schemes if scheme is not None), None)
+
+
+def _required(scheme: LabelScheme | None) -> LabelScheme:
     if scheme is None:
         raise InputError(
             "Neither the predictions nor the references say what their label values mean; say it, e.g. "
@@ -293,7 +327,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-values", nargs="+", default=[], metavar="FILE=MEANT",
         help="label values of the references that mean another one, e.g. 4=3",
     )
-    parser.add_argument("--images", type=location, help="cases to show the results on (default: what lies beside)")
+    parser.add_argument("--images", type=Path, help="cases to show the results on (default: what lies beside)")
     parser.add_argument(
         "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
         help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",
@@ -301,41 +335,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resample", action="store_true", help="bring predictions onto the references' grids")
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures of the cases out")
     parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
-
-
-@contextmanager
-def on_this_machine(options: argparse.Namespace) -> Iterator[argparse.Namespace]:
-    """The options with folders of this machine in place of URLs: copies of inputs, and of results at the end.
-
-    Raises:
-        InputError: where something cannot be read, or where workers of a cluster would not see the copies.
-        OutputError: where the results cannot be written.
-    """
-    places = [options.reference, options.images, options.output]
-    places += [location(word.partition("=")[2] or word) for word in options.predictions]
-    if options.scheduler and any(isinstance(place, Remote) for place in places):
-        raise InputError(
-            "On a cluster, evaluate needs folders that all its workers see, but URLs are copied to this machine; "
-            "give folders, or leave --scheduler out."
-        )
-    with ExitStack() as stack:
-        local = argparse.Namespace(**vars(options))
-        local.reference = stack.enter_context(brought_here(options.reference))
-        local.images = options.images and stack.enter_context(brought_here(options.images))
-        local.predictions = [_brought(word, stack) for word in options.predictions]
-        if isinstance(options.output, Remote):
-            options.output.check_writable()
-        local.output = stack.enter_context(results_for(options.output, earlier=options.resume))
-        yield local
-
-
-def _brought(word: str, stack: ExitStack) -> str:
-    """A word of --predictions, with a folder of this machine in place of a URL."""
-    name, _, place = word.partition("=")
-    for before, remote in (("", location(word)), (f"{name}=", location(place))):
-        if isinstance(remote, Remote):
-            return f"{before}{stack.enter_context(brought_here(remote))}"
-    return word
 
 
 def job_from_options(options: argparse.Namespace) -> EvaluateJob:
@@ -362,22 +361,23 @@ def job_from_options(options: argparse.Namespace) -> EvaluateJob:
     )
 
 
-def _named(words: Sequence[str]) -> dict[str, Path]:
+def _named(words: Sequence[str]) -> dict[str, Path | Remote]:
     """Predictions by name: the one given as NAME=FOLDER, else the folder's own."""
-    named: dict[str, Path] = {}
+    named: dict[str, Path | Remote] = {}
     for word in words:
-        name, equals, place = word.partition("=")
-        if not equals or Path(word).exists():
-            name, place = "", word
-        path = Path(place)
-        name = name.strip() or path.resolve().name or str(path)
+        name, equals, text = word.partition("=")
+        if not equals or "/" in name or Path(word).exists():
+            name, text = "", word
+        place = location(text)
+        own = place.resolve().name if isinstance(place, Path) else PurePosixPath(place.url).name
+        name = name.strip() or own or text
         if name in named:
             raise InputError(f"Two predictions are called '{name}'; give them names: NAME=FOLDER.")
-        named[name] = path
+        named[name] = place
     return named
 
 
-def describe(evaluation: Evaluation, output: Path | Remote) -> Iterator[str]:
+def describe(evaluation: Evaluation) -> Iterator[str]:
     """The result for people: the first metric by method and region, and where everything lies."""
     data = evaluation.content
     first = data["metrics"][0]
@@ -389,4 +389,4 @@ def describe(evaluation: Evaluation, output: Path | Remote) -> Iterator[str]:
         interval = "–" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
         yield f"{row['method'] + ' · ' + row['region']:<{wide}}  {row['count']:5d}{mean}{interval:>17} {median}"
     for kind, path in evaluation.files.items():
-        yield f"{kind:<7} {output}/{path.name}"
+        yield f"{kind:<7} {path}"

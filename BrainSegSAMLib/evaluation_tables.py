@@ -17,8 +17,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from .case_evaluation import EVALUATED, EvaluationSettings
+from .case_evaluation import EVALUATED
 from .errors import DependencyError, InputError
+from .evaluation_inputs import EvaluationSettings
 from .files import write_json, write_text
 from .metrics import METRICS
 from .runs import versions
@@ -29,6 +30,8 @@ SCHEMA: Final = Path(__file__).with_name("report") / "metrics.schema.json"
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 10_000
 SEED: Final = 0
+_FEW_PATIENTS: Final = 20  # see `statistics.summarise`
+_TOO_FEW_FOR_A_TEST: Final = 6  # with five pairs, the least p-value of a two-sided signed-rank test is 2/2⁵
 
 Values = dict[str, float | None]
 """Case → value of one metric, of one region, by one method."""
@@ -38,15 +41,15 @@ def content(
     cases: Sequence[Mapping[str, Any]],
     settings: EvaluationSettings,
     *,
-    methods: Mapping[str, Path],
-    reference: Path,
+    methods: Mapping[str, object],
+    reference: object,
 ) -> dict[str, Any]:
     """All numbers of an evaluation.
 
     Args:
         cases: contents of the cases' files, with or without their pictures; see `case_evaluation`.
         settings: of the evaluation.
-        methods: name → where its predictions lie, in order.
+        methods: name → where its predictions lie (a path or a URL), in order.
         reference: where the references lie.
 
     Returns:
@@ -216,10 +219,9 @@ def _warnings(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -
     of_patients = {patients[str(case["case_id"])] for case in evaluated}
     if len(of_patients) == 1:
         found.append("All cases are of one patient, so there is no confidence interval and nothing can be concluded.")
-    elif 1 < len(of_patients) < 6:
-        found.append(
-            f"With {len(of_patients)} patients, confidence intervals are rough and no paired test can reach p < 0.05."
-        )
+    elif 1 < len(of_patients) < _FEW_PATIENTS:
+        test = ", and no paired test can reach p < 0.05" if len(of_patients) < _TOO_FEW_FOR_A_TEST else ""
+        found.append(f"With {len(of_patients)} patients, bootstrap intervals are narrower than they should be{test}.")
     return found
 
 

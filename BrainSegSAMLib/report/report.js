@@ -295,8 +295,8 @@
       return -Math.max(...spread);
     }
     if (row.one.methods.some((method) => method.status !== "evaluated")) return -Infinity;
-    const bad = found.flat().map(badness).filter((value) => value !== Infinity);
-    return bad.length ? -bad.reduce((sum, value) => sum + value, 0) / bad.length : -Infinity;
+    const bad = found.flat().map(badness);
+    return bad.includes(Infinity) ? -Number.MAX_VALUE : -bad.reduce((sum, value) => sum + value, 0) / bad.length;
   }
 
   function arrange() {
@@ -392,7 +392,9 @@
   });
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#case-"]');
-    if (link) reach(link.getAttribute("href").slice(6));
+    if (!link) return;
+    event.preventDefault(); // the browser would take the focus away
+    reach(link.getAttribute("href").slice(6));
   });
 
   /** A case that is filtered out comes back when a link leads to it. */
@@ -404,6 +406,8 @@
       arrange();
     }
     open(row.place, true);
+    location.hash = `case-${row.place}`;
+    row.body.scrollIntoView({ block: "start" });
     row.button.focus({ preventScroll: true });
   }
 
@@ -422,6 +426,6 @@
   showHead();
   showMetric();
   if ($("pictures").checked) rows.forEach((row) => open(row.place, true));
-  if (location.hash.startsWith("#case-")) reach(location.hash.slice(6));
+  if (/^#case-\d+$/.test(location.hash) && rows[location.hash.slice(6)]) reach(location.hash.slice(6));
   root.dataset.ready = String(Math.round(performance.now()));
 })();

@@ -62,7 +62,7 @@ def run(references: Path, output: Path, *predictions: Path, more: tuple[str, ...
     fast = () if "--metrics" in more else ("--metrics", "dice", "hd95")
     return cli.main(
         ["evaluate", "--predictions", *map(str, predictions), "--reference", str(references), "--output", str(output),
-         "--workers", "1", *fast, *more]
+         *([] if "--workers" in more else ["--workers", "1"]), *fast, *more]
     )
 
 
@@ -257,6 +257,33 @@ def test_a_full_disk_is_said(references: Path, good: Path, tiny_disk: Path, caps
     said = capsys.readouterr().err
     assert "disk is full" in said
     assert not (tiny_disk / "out" / "report.html").exists()
+
+
+def test_sources_and_output_may_be_urls(references: Path, good: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for folder, name in ((references, "references"), (good, "good")):
+        memory.put(str(folder), f"/evaluate/{name}", recursive=True)
+    place = "memory://evaluate"
+    arguments = ["--predictions", f"{place}/good", "--reference", f"{place}/references", "--output", f"{place}/out"]
+    for more in ([], ["--resume"]):
+        assert cli.main(["evaluate", *arguments, *LABELS, "--metrics", "dice", "--workers", "1", *more]) == 0
+    record = json.loads(memory.cat("/evaluate/out/metrics.json"))
+    assert record["reference"] == f"{place}/references"
+    assert [row["mean"] for row in record["summary"]] == [pytest.approx(23 / 24), pytest.approx(7 / 12)]
+    assert memory.exists("/evaluate/out/report.html")
+    assert memory.exists("/evaluate/out/cases/p3.json")
+    memory.rm("/evaluate", recursive=True)
+
+
+@pytest.mark.slow
+def test_several_workers_give_the_same_numbers(references: Path, good: Path, tmp_path: Path) -> None:
+    for name, workers in (("one", "1"), ("two", "2")):
+        assert run(references, tmp_path / name, good, more=(*LABELS, "--workers", workers)) == 0
+    one, two = (record_of(tmp_path / name) for name in ("one", "two"))
+    assert one["cases"] == two["cases"]
+    assert one["summary"] == two["summary"]
 
 
 def test_results_of_predict_bring_their_own_labels(

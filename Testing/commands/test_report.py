@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from BrainSegSAMLib.case_evaluation import EvaluationSettings
+from BrainSegSAMLib.evaluation_inputs import EvaluationSettings
 from BrainSegSAMLib.evaluation_tables import check_record, content
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
@@ -201,6 +201,8 @@ def test_five_hundred_cases_open_at_once_without_a_network(page: Any, report: Pa
 
 
 def test_pictures_are_drawn_when_they_are_near(page: Any) -> None:
+    assert page.execute_script("return document.querySelectorAll('.plane').length") == 0, "plots come first"
+    page.execute_script("document.getElementById('cases').scrollIntoView()")
     until(page, "document.querySelectorAll('.plane').length >= 6")
     assert page.execute_script("return document.querySelectorAll('.plane').length") < 200
     last = "[...document.querySelectorAll('.detail-body')].at(-1)"
@@ -240,7 +242,8 @@ def test_a_point_leads_to_its_case_even_if_it_is_filtered_out(page: Any) -> None
     choose(page, "find", "case_499")
     click = "document.querySelector('[data-chart=volumes] a[href=\"#case-42\"]')"
     page.execute_script(f"{click}.dispatchEvent(new MouseEvent('click', {{bubbles: true, cancelable: true}}))")
-    assert page.execute_script("return document.activeElement.textContent") == "case_042"
+    assert until(page, "document.activeElement.textContent === 'case_042'")
+    assert page.execute_script("return document.querySelector('tbody:target').id") == "case-42"
     assert len(shown(page)) == CASES
 
 
@@ -275,6 +278,7 @@ def test_everything_can_be_done_with_keys(page: Any) -> None:
 
 
 def test_layers_are_switched_for_all_pictures(page: Any) -> None:
+    page.execute_script("document.getElementById('cases').scrollIntoView()")
     until(page, "document.querySelector('.plane .fill')")
     shows = "return getComputedStyle(document.querySelector('.plane {}')).display"
     for layer, element in (("ref", ".ref"), ("fill", ".fill"), ("r1", ".fill .r1")):
