@@ -83,11 +83,13 @@
     document.querySelectorAll(".plots").forEach((place) => {
       const kind = place.dataset.chart;
       if (kind === "volumes" && place.childElementCount) return;
-      const wanted = [...document.querySelectorAll(`template[data-chart="${kind}"]`)]
-        .filter((template) => !template.dataset.metric || template.dataset.metric === described.key);
-      place.replaceChildren(...wanted.map((template) => {
-        const which = template.dataset.which ? make("span", { className: "quiet" }, ` · ${template.dataset.which}`) : null;
-        return make("figure", {}, make("figcaption", {}, template.dataset.region, which), template.content.cloneNode(true));
+      const wanted = [...document.querySelectorAll(`script[data-chart="${kind}"]`)]
+        .filter((plot) => !plot.dataset.metric || plot.dataset.metric === described.key);
+      place.replaceChildren(...wanted.map((plot) => {
+        const which = plot.dataset.which ? make("span", { className: "quiet" }, ` · ${plot.dataset.which}`) : null;
+        const figure = make("figure", {}, make("figcaption", {}, plot.dataset.region, which));
+        figure.insertAdjacentHTML("beforeend", plot.textContent);
+        return figure;
       }));
       if (!wanted.length && kind !== "differences") place.append(make("p", { className: "quiet" }, "No case has a value."));
       const frame = place.closest("[data-needs]");

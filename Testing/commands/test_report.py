@@ -108,6 +108,11 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(report: Path) -> None:
     parsed = _Page()
     parsed.feed(page)
     assert parsed.open == []
+    plots = re.findall(r'<script type="image/svg\+xml"[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert len(plots) == 4 + 4 + 4, "volumes, distributions and differences of two regions, methods and metrics"
+    for plot in plots:
+        parsed.feed(plot)
+    assert parsed.open == []
     assert {address for address in parsed.addresses if not address.startswith("#")} == set()
     assert "</script><i>second" in parsed.text, "names are text, whatever they hold"
     assert re.findall(r"<!--[a-z-]+-->", page) == []
