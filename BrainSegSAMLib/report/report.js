@@ -269,7 +269,7 @@
       if (methods.length > 1) groups.append(make("th", { scope: "colgroup", colSpan: regions.length }, dot(m), name));
       regions.forEach((region, r) => names.append(make("th", { scope: "col", "aria-sort": "none" }, sorter(region.name, m, r))));
     });
-    groups.append(make("td", { className: "filler" }));
+    groups.append(make("td", { className: "filler", rowSpan: methods.length > 1 ? 2 : 1 }));
     table.tHead.replaceChildren(...new Set([groups, names]));
   }
 
