@@ -184,8 +184,8 @@ def peers(brats: Path | None) -> dict[tuple[str, ...], dict[str, Peer]]:
 def _medpy() -> dict[str, Peer]:
     from medpy.metric import binary
 
-    plain = {"dice": binary.dc, "f1": binary.dc, "iou": binary.jc, "precision": binary.precision, "recall": binary.recall,
-             "specificity": binary.specificity}  # fmt: skip
+    plain = {"dice": binary.dc, "f1": binary.dc, "iou": binary.jc, "precision": binary.precision,
+             "recall": binary.recall, "specificity": binary.specificity}  # fmt: skip
     placed = {"hd": binary.hd, "asd": binary.asd}
     # Of other definitions, so only their seconds count: percentile and mean of both directions.
     timed = {"hd95": binary.hd95, "assd": binary.assd}
