@@ -194,10 +194,13 @@ class _Driver(Generic[Item, Saved]):
             return None
         if self._client.status != "running" or type(failure).__name__ in ("FutureCancelledError", "CancelledError"):
             raise self._lost() from failure
-        return (
+        sentence = (
             f"A worker could not take or give back the case ({type(failure).__name__}: {failure}); "
-            "check that BrainSegSAM is installed alike on all workers."
+            "check that BrainSegSAM is installed alike for the scheduler and all workers."
         )
+        if not self._succeeded:
+            raise BrainSegSAMError(sentence) from failure
+        return sentence
 
     def _lost(self) -> BrainSegSAMError:
         return BrainSegSAMError(
