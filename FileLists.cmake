@@ -127,11 +127,13 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
   BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/calibration.py
   BrainSegSAMLib/metrics/detection.py
   BrainSegSAMLib/metrics/empty.py
   BrainSegSAMLib/metrics/lesions.py
   BrainSegSAMLib/metrics/measuring.py
   BrainSegSAMLib/metrics/overlap.py
+  BrainSegSAMLib/metrics/saliency.py
   BrainSegSAMLib/metrics/surface.py
   BrainSegSAMLib/metrics/table.py
   BrainSegSAMLib/metrics/topology.py

@@ -124,11 +124,17 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
 
     Raises:
         InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
-            a setting cannot be.
+            a setting cannot be; where a URL cannot be read, or the workers of a cluster would not see its copy.
+        OutputError: where a URL cannot be written.
         ModelError: where the labels are those of a model that cannot be used.
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
+    if job.scheduler and any(isinstance(p, Remote) for p in (*job.predictions.values(), job.reference, job.output)):
+        raise InputError(
+            "On a cluster, evaluate needs folders that all its workers see, but URLs are copied to this machine; "
+            "give folders, or leave --scheduler out."
+        )
     with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
         here = Path(name)
 

@@ -17,7 +17,7 @@ from .labels import LabelScheme
 from .metrics import DEFAULT_TOLERANCE_MM, METRICS
 from .pairs import READY, Pair
 from .resample import resample_channel, resample_segmentation
-from .segmentation_files import SEGMENTATION_SUFFIX, read_segmentation
+from .segmentation_files import names_its_segments, read_segmentation
 from .volumes import read_volume
 
 _PREFERRED: Final = ("flair", "t1ce", "dwi", "t2", "t1")
@@ -104,13 +104,13 @@ def load_pair(pair: Pair, settings: EvaluationSettings) -> LoadedPair:
 
 
 def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
-    """Read a reference: a .seg.nrrd by the names of its segments, a label map with the label values of the settings.
+    """Read a reference: by the names of its segments where it names them, else with the label values of the settings.
 
     Raises:
         InputError, GeometryError: as `segmentation_files.read_segmentation`; and where a value or segment is not of the
             scheme.
     """
-    if path.name.lower().endswith(SEGMENTATION_SUFFIX):
+    if names_its_segments(path):
         return _read(path, settings)[0]
     raw = read_segmentation(path)
     highest = max([int(raw.label_map.max()), *settings.label_values, *settings.label_values.values()])
@@ -132,7 +132,7 @@ def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
 
 def _read(path: Path, settings: EvaluationSettings) -> tuple[Segmentation, list[str]]:
     """A segmentation that has all regions that are evaluated, and what to know of it."""
-    if not path.name.lower().endswith(SEGMENTATION_SUFFIX):
+    if not names_its_segments(path):
         return read_segmentation(path, settings.scheme), []
     found = read_segmentation(path)  # by names: its label values may be anything
     names = found.scheme.names

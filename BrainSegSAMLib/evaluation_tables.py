@@ -218,7 +218,7 @@ def _warnings(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -
         found.append(f"The reference of {listed(empty)} {verb} empty: the policy for empty masks decides their values.")
     of_patients = {patients[str(case["case_id"])] for case in evaluated}
     if len(of_patients) == 1:
-        found.append("All cases are of one patient, so there is no confidence interval and nothing can be concluded.")
+        found.append("All that is evaluated is of one patient, so there is no confidence interval.")
     elif 1 < len(of_patients) < _FEW_PATIENTS:
         test = ", and no paired test can reach p < 0.05" if len(of_patients) < _TOO_FEW_FOR_A_TEST else ""
         found.append(f"With {len(of_patients)} patients, bootstrap intervals are narrower than they should be{test}.")

@@ -14,7 +14,7 @@ from .methods.nnunet.description import label_scheme
 from .models.catalogue import find_model
 from .models.store import load_model
 from .pairs import FoundSegmentation
-from .segmentation_files import SEGMENTATION_SUFFIX, read_segmentation
+from .segmentation_files import names_its_segments, read_segmentation
 
 _DATASET: Final = "dataset.json"
 _WORD: Final = re.compile(r"(?P<name>[^=]+)=(?P<values>\d+(?:,\d+)*)")
@@ -48,7 +48,7 @@ def read_scheme(words: Sequence[str]) -> LabelScheme:
 
 
 def own_scheme(source: Path, found: Sequence[FoundSegmentation]) -> LabelScheme | None:
-    """What a set of segmentations says itself: the .seg.nrrd of its first case, or nnU-Net's dataset.json beside it.
+    """What a set of segmentations says itself, by the segments of its first case or nnU-Net's dataset.json beside it.
 
     Args:
         source: where they were found.
@@ -59,7 +59,7 @@ def own_scheme(source: Path, found: Sequence[FoundSegmentation]) -> LabelScheme 
     """
     for one in found[:1]:
         described = one.segments or one.path
-        if described.name.lower().endswith(SEGMENTATION_SUFFIX):
+        if names_its_segments(described):
             return read_segmentation(described).scheme
     folder = source if source.is_dir() else source.parent
     path = next((place / _DATASET for place in (folder, folder.parent) if (place / _DATASET).is_file()), None)

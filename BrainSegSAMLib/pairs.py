@@ -16,7 +16,7 @@ from .cases import check_case_id
 from .errors import InputError
 from .files import read_json
 from .modalities import OTHER, REFERENCE, ModalityTable
-from .segmentation_files import LABEL_MAP_SUFFIXES, SEGMENTATION_SUFFIX
+from .segmentation_files import LABEL_MAP_SUFFIXES, SEGMENTATION_SUFFIX, names_its_segments
 from .volumes import volume_stem, volume_suffix
 
 MISSING, EXTRA, DUPLICATE, READY = "missing", "extra", "duplicate", "ready"
@@ -28,7 +28,7 @@ class FoundSegmentation:
 
     Attributes:
         case_id: whose.
-        path: a label map or a .seg.nrrd.
+        path: a label map, a .seg.nrrd or a .seg.dcm.
         patient: who the case is of.
         images: modality → image of the same case that lies beside it, or that it was predicted from.
         segments: the .seg.nrrd of the same result, where `path` is a label map that `predict` wrote.
@@ -84,10 +84,10 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
     """Find the segmentations of a source, whoever made them.
 
     Args:
-        source: a folder that `predict` wrote; a flat folder of label maps or .seg.nrrd files named by case (a word such
-            as "seg" or "label" after the case id is left out); a folder of case folders, each with one segmentation,
-            images beside it or not; a BIDS dataset; a single file; or a CSV manifest with the columns `case_id`,
-            `reference` and where wanted `patient` and modalities.
+        source: a folder that `predict` wrote; a flat folder of label maps, .seg.nrrd or .seg.dcm files named by case
+            (a word such as "seg" or "label" after the case id is left out); a folder of case folders, each with one
+            segmentation, images beside it or not; a BIDS dataset; a single file; or a CSV manifest with the columns
+            `case_id`, `reference` and where wanted `patient` and modalities.
         table: names of modalities; the default one where None.
 
     Returns:
@@ -98,7 +98,7 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
     """
     table = table or ModalityTable.default()
     if source.is_file() and _is_label_map(source):
-        found = [_found(volume_stem(source).removesuffix(".seg"), source)]
+        found = [_found(_stem(source), source)]
     elif source.is_dir() and any(_is_label_map(path) for path in _files_in(source)):
         found = _from_run(source) or _flat(source, table)
     else:
@@ -252,13 +252,12 @@ def _by_id(found: Sequence[FoundSegmentation]) -> dict[str, list[FoundSegmentati
 
 
 def _is_label_map(path: Path) -> bool:
-    return bool(volume_suffix(path))
+    return bool(volume_suffix(path)) or names_its_segments(path)
 
 
 def _stem(path: Path) -> str:
-    """The name without its suffix; ".seg.nrrd" is one suffix."""
-    name = volume_stem(path)
-    return name.removesuffix(".seg") if path.name.lower().endswith(SEGMENTATION_SUFFIX) else name
+    """The name without its suffix; ".seg.nrrd" and ".seg.dcm" are one suffix."""
+    return path.with_suffix("").stem if names_its_segments(path) else volume_stem(path)
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from .cases import Case
 from .files import read_json, write_json
 from .modalities import REFERENCE, ModalityTable
 from .remote import Remote, RemoteFile, combined_state
+from .segmentation_files import names_its_segments
 from .volumes import volume_stem, volume_suffix
 
 # Small text beside volumes; everything else that is no volume may be DICOM, and only its content tells.
@@ -72,7 +73,8 @@ def fetch_segmentations(source: Remote, folder: Path, *, table: ModalityTable) -
     for name in source.listing():
         path = Path(name)
         is_told = path.suffix.lower() in (".json", *_TABLES)
-        if is_told or (volume_suffix(path) and table.recognise(volume_stem(path)) in (None, REFERENCE)):
+        is_image = volume_suffix(path) and table.recognise(volume_stem(path)) not in (None, REFERENCE)
+        if is_told or names_its_segments(path) or (volume_suffix(path) and not is_image):
             wanted[name] = top / name
     top.mkdir(parents=True, exist_ok=True)
     source.fetch(wanted)

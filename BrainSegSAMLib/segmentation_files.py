@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom_seg import dicom_seg_at, read_dicom_seg
+from .dicom_seg import DICOM_SEG_SUFFIX, dicom_seg_at, read_dicom_seg
 from .errors import InputError, OutputError
 from .files import atomic_path
 from .geometry import Geometry
@@ -48,6 +48,11 @@ _NRRD_TYPES: Final = {
     "uint32": "unsigned int",
     "uint64": "unsigned long long",
 }
+
+
+def names_its_segments(path: Path) -> bool:
+    """Whether a file's name is that of a format that names its segments: .seg.nrrd, or .seg.dcm (DICOM SEG)."""
+    return path.name.lower().endswith((SEGMENTATION_SUFFIX, DICOM_SEG_SUFFIX))
 
 
 def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> Segmentation:

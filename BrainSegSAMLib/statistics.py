@@ -115,9 +115,12 @@ def summarise(
         return Summary(0, len(values))
     found = np.concatenate([np.asarray(group) for group in groups])
     low, high = _interval(groups, confidence, resamples, seed) if len(groups) > 1 else (None, None)
-    quartiles = np.percentile(found, [0, 25, 50, 75, 100]).tolist()
+    minimum, quartile_1, median, quartile_3, maximum = (float(q) for q in np.percentile(found, [0, 25, 50, 75, 100]))
     sd = float(found.std(ddof=1)) if len(found) > 1 else None
-    return Summary(len(found), len(values) - len(found), float(found.mean()), sd, *quartiles, low, high)
+    return Summary(
+        len(found), len(values) - len(found), float(found.mean()), sd,
+        minimum, quartile_1, median, quartile_3, maximum, low, high,
+    )  # fmt: skip
 
 
 def compare(first: Mapping[str, float | None], second: Mapping[str, float | None], *, better: Better) -> Comparison:

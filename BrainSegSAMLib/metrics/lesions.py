@@ -116,7 +116,7 @@ def match_lesions(
 
 def _dilated(mask: BoolArray, steps: int) -> BoolArray:
     """A mask after steps of dilation by the 18 neighbours that share a face or an edge; a new array."""
-    grown = mask.copy()
+    grown: BoolArray = mask.copy()
     for _ in range(steps):
         # The 19 voxels are three squares of nine, each a row dilated along another axis.
         along_x, along_y = _dilated_along(grown, 2), _dilated_along(grown, 1)
@@ -128,7 +128,7 @@ def _dilated(mask: BoolArray, steps: int) -> BoolArray:
 
 
 def _dilated_along(mask: BoolArray, axis: int) -> BoolArray:
-    grown = mask.copy()
+    grown: BoolArray = mask.copy()
     moved, kept = np.moveaxis(grown, axis, 0), np.moveaxis(mask, axis, 0)
     moved[1:] |= kept[:-1]
     moved[:-1] |= kept[1:]

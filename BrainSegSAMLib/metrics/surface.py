@@ -111,14 +111,13 @@ def surface_dice(
     surfaces = [(code != 0) & (code != 255) for code in codes]
     shared = surfaces[0] & surfaces[1]
     areas = _element_areas(spacing_zyx_mm)
-    near = total = 0.0
+    beyond = total = 0.0
     for code, own, other in zip(codes, surfaces, reversed(surfaces), strict=True):
         total += float(areas[code[own]].sum())
-        near += float(areas[code[shared]].sum())
         lonely = own & ~shared
         within = _within(lonely, other, spacing_zyx_mm, tolerance_mm)
-        near += float(areas[code[lonely]][within].sum())
-    return min(1.0, near / total)
+        beyond += float(areas[code[lonely]][~within].sum())
+    return 1 - beyond / total
 
 
 def _distances(own: BoolArray, other: BoolArray, shared: BoolArray, spacing_zyx_mm: Spacing) -> FloatArray:
@@ -150,7 +149,9 @@ def _tree(mask: BoolArray, spacing_zyx_mm: Spacing):  # type: ignore[no-untyped-
 
 
 def _points_mm(mask: BoolArray, spacing_zyx_mm: Spacing) -> FloatArray:
-    return np.stack(np.nonzero(mask), axis=1) * np.asarray(spacing_zyx_mm)
+    # Three times as fast as `nonzero` of three axes.
+    places = np.unravel_index(np.flatnonzero(mask), mask.shape)
+    return np.asarray(np.stack(places, axis=1) * np.asarray(spacing_zyx_mm))
 
 
 def _corner_codes(mask: BoolArray) -> NDArray[np.uint8]:

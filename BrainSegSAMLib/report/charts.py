@@ -24,6 +24,7 @@ _SIZE_INCHES: Final = (3.5, 2.4)
 _PLACE: Final = (0.165, 0.155, 0.82, 0.82)
 _INK, _LINE = "#010101", "#020202"
 _MOST_POINTS: Final = 60
+_FEWEST_FOR_BOX: Final = 4
 _FEWEST_FOR_VIOLIN: Final = 8
 _SETTINGS: Final = {
     "font.size": 8,
@@ -75,11 +76,12 @@ def distribution(cases: Cases, methods: Sequence[str], region: str, metric: str)
                     body.set(facecolor=colour, edgecolor="none", alpha=0.25)
             few = len(group) <= _MOST_POINTS
             line = {"color": colour, "linewidth": 1.1}
-            axes.boxplot(
-                [group], positions=[index], widths=0.26, showfliers=not few, boxprops=line, whiskerprops=line,
-                capprops=line, medianprops={"color": _INK, "linewidth": 1.6},
-                flierprops={"marker": ".", "markersize": 3, "markerfacecolor": colour, "markeredgecolor": "none"},
-            )  # fmt: skip
+            if len(group) >= _FEWEST_FOR_BOX:
+                axes.boxplot(
+                    [group], positions=[index], widths=0.26, showfliers=not few, boxprops=line, whiskerprops=line,
+                    capprops=line, medianprops={"color": _INK, "linewidth": 1.6},
+                    flierprops={"marker": ".", "markersize": 3, "markerfacecolor": colour, "markeredgecolor": "none"},
+                )  # fmt: skip
             if few:
                 spread = (np.arange(len(group)) * 0.618034 % 1 - 0.5) * 0.34
                 axes.scatter(index + spread, group, s=9, color=colour, alpha=0.75, linewidths=0)
@@ -213,13 +215,18 @@ def _values(cases: Cases, method: str, region: str, metric: str) -> Any:
 
 
 def _limit(axes: Any, metric: str) -> None:
-    """Shares are shown from 0 to 1, so that two plots can be compared; other numbers by what there is."""
+    """Shares end at 1, and begin at 0 unless all are high; lengths and counts begin at 0."""
     described = METRICS[metric]
-    if described.lowest == 0 and described.highest == 1:
-        low, _ = axes.get_ylim()
-        axes.set_ylim(-0.03 if low < 0.6 else low, 1.03)
-    elif described.lowest == 0:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if axes.get_ylim()[0] < 0 else 0)
+    if described.lowest != 0:
+        return
+    low, _ = axes.get_ylim()
+    if described.highest != 1:
+        axes.set_ylim(bottom=0)
+        return
+    start = 0.0 if low < 0.6 else float(np.floor(low * 10) / 10)
+    step = 0.2 if start == 0 else 0.1 if start < 0.8 else 0.05
+    axes.set_ylim(start - 0.03 * (1 - start), 1 + 0.03 * (1 - start))
+    axes.set_yticks(np.arange(start, 1 + step / 2, step))
 
 
 def _with_unit(metric: str) -> str:

@@ -91,7 +91,7 @@ def number(value: float) -> str:
 def about(data: Mapping[str, Any]) -> str:
     """What each metric says, the policy for empty masks, the statistics and the settings."""
     statistics, settings = data["statistics"], data["settings"]
-    share = f"{statistics['confidence']:.0%}"
+    share = f"{100 * statistics['confidence']:g} %"
     rows = "".join(
         f'<tr><th scope="row">{escape(metric["title"])}</th><td>{escape(metric["meaning"])}</td>'
         f"<td>{_policy(metric['both_empty'])}</td><td>{_policy(metric['one_empty'])}</td>"

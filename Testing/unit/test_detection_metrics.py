@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from BrainSegSAMLib.boxes import SliceBox, iou
 from BrainSegSAMLib.metrics.detection import MOST_BOXES, THRESHOLDS, DetectionScore, score_boxes, share_found
+from Testing.metric_cases import boxes
 
 BOX = (10.0, 10.0, 20.0, 20.0)
 
@@ -51,6 +54,15 @@ def test_nothing_known_or_nothing_found() -> None:
     assert score_boxes([([], [SliceBox(0, BOX)])]).map50 == 0.0
     assert score_boxes([]).recall == 0.0
     assert share_found([([], [])]) == 1.0
+
+
+def test_the_average_precision_of_pycocotools() -> None:
+    recorded = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text(encoding="utf-8"))["boxes"]
+    drawn = boxes()
+    found = [SliceBox(index, box, kind, confidence) for index, kind, confidence, box in drawn if confidence]
+    known = [SliceBox(index, box, kind) for index, kind, confidence, box in drawn if not confidence]
+    score = score_boxes([(found, known)])
+    assert (score.map50, score.map50_95) == pytest.approx((recorded["map50"], recorded["map50_95"]), abs=1e-9)
 
 
 def drawn_case(rng: np.random.Generator) -> tuple[list[SliceBox], list[SliceBox]]:

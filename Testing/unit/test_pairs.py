@@ -27,7 +27,8 @@ def ids(source: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["a1.nii.gz", "a2.seg.nrrd", "dataset.json"], {"a1": "a1.nii.gz", "a2": "a2.seg.nrrd"}),
+        (["a1.nii.gz", "a2.seg.nrrd", "a3.seg.dcm", "dataset.json"],
+         {"a1": "a1.nii.gz", "a2": "a2.seg.nrrd", "a3": "a3.seg.dcm"}),
         (["p1_seg.nii.gz", "p2_seg.nii.gz"], {"p1": "p1_seg.nii.gz", "p2": "p2_seg.nii.gz"}),
         (["p1_flair.nii.gz", "p1_seg.nii.gz", "p2_flair.nii.gz", "p2_seg.nii.gz", "p2_brainmask.nii.gz"],
          {"p1": "p1_seg.nii.gz", "p2": "p2_seg.nii.gz"}),
