@@ -65,7 +65,7 @@ class EvaluateJob:
         resample: bring predictions on other grids onto the reference's.
         pictures: draw the cases.
         resume: keep the cases that an earlier run finished with the same inputs and settings.
-        workers: how many processes; by the machine and the cases where None.
+        workers: how many processes; by the machine's cores and memory and the number of cases where None.
         scheduler: address of a Dask cluster that runs already.
     """
 
@@ -81,7 +81,7 @@ class EvaluateJob:
     resample: bool = False
     pictures: bool = True
     resume: bool = False
-    workers: int | None = None
+    workers: int | None = 1
     scheduler: str | None = None
 
 
