@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
-from .cluster_worker import CASES_IN_MEMORY, CaseError, StartError, Task, end, work_on
+from .cluster_worker import CASES_IN_MEMORY, CaseError, StartError, Task, dask_setup, end, work_on
 from .errors import BrainSegSAMError, InputError
 from .pipeline import CaseWork, Item, Row, Saved
 from .progress import Progress
@@ -194,10 +194,13 @@ class _Driver(Generic[Item, Saved]):
             return None
         if self._client.status != "running" or type(failure).__name__ in ("FutureCancelledError", "CancelledError"):
             raise self._lost() from failure
-        return (
+        sentence = (
             f"A worker could not take or give back the case ({type(failure).__name__}: {failure}); "
-            "check that BrainSegSAM is installed alike on all workers."
+            "check that BrainSegSAM is installed alike for the scheduler and all workers."
         )
+        if not self._succeeded:
+            raise BrainSegSAMError(sentence) from failure
+        return sentence
 
     def _lost(self) -> BrainSegSAMError:
         return BrainSegSAMError(
@@ -231,6 +234,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         "distributed.comm.timeouts.connect": _LOCAL_START,
         # A worker that died is started again; on a busy machine that takes longer than Dask waits for it otherwise.
         "distributed.deploy.lost-worker-timeout": _LOCAL_START,
+        "distributed.worker.preload": [dask_setup.__module__],
         "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
         # Workers are sized by what a case needs; Dask would stop one that is busy with a large case.
         "distributed.worker.memory.terminate": False,

@@ -6,6 +6,7 @@ memory at most, whatever number of threads the worker was started with.
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -60,6 +61,11 @@ class _Session:
 _sessions: dict[str, _Session] = {}
 _ended: set[str] = set()
 _setting_up = threading.Lock()
+
+
+def dask_setup(_worker: object) -> None:
+    """Dask calls this in each local worker: an interrupt from the keyboard reaches all of them, but is the driver's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def work_on(task: Task, item: object) -> object:

@@ -49,15 +49,13 @@ def label_components(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
 
 def bounding_box(mask: NDArray[Any]) -> Box:
     """The smallest part of an array (z, y, x) that holds all that is not 0; three empty slices where nothing is."""
-    box = [slice(0, size) for size in mask.shape]
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero(mask[tuple(box)].any(axis=others))
-        if not len(found):
-            return slice(0, 0), slice(0, 0), slice(0, 0)
-        # What is cut already makes the next axis cheaper.
-        box[axis] = slice(int(found[0]), int(found[-1]) + 1)
-    return box[0], box[1], box[2]
+    z = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(z):
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    # Seen along z, what is left is a picture: the other two axes cost nothing then.
+    seen = mask[z[0] : z[-1] + 1].any(axis=0)
+    y, x = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    return slice(int(z[0]), int(z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
 def keep_largest(mask: BoolArray) -> BoolArray:

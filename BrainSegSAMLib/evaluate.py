@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,7 +38,7 @@ from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
 from .progress import Progress
 from .remote import Remote, location
-from .remote_cases import brought_here, results_for
+from .remote_cases import fetch_segmentations
 from .report import write_report
 
 CASES_FOLDER: Final = "cases"
@@ -64,7 +65,7 @@ class EvaluateJob:
         resample: bring predictions on other grids onto the reference's.
         pictures: draw the cases.
         resume: keep the cases that an earlier run finished with the same inputs and settings.
-        workers: how many processes; by the machine and the cases where None.
+        workers: how many processes; by the machine's cores and memory and the number of cases where None.
         scheduler: address of a Dask cluster that runs already.
     """
 
@@ -75,12 +76,12 @@ class EvaluateJob:
     regions: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     label_values: Mapping[int, int] = field(default_factory=dict)
-    images: Path | Remote | None = None
+    images: Path | None = None
     tolerance_mm: float = 1.0
     resample: bool = False
     pictures: bool = True
     resume: bool = False
-    workers: int | None = None
+    workers: int | None = 1
     scheduler: str | None = None
 
 
@@ -118,8 +119,8 @@ class Evaluation:
 def planned(job: EvaluateJob) -> Iterator[Plan]:
     """Find the cases and what their labels mean; writes no results.
 
-    What lies behind URLs is copied to this machine for as long as the block lasts, and what `run` wrote is copied to an
-    output behind a URL at its end.
+    What lies behind URLs is copied to this machine for as long as the block lasts (segmentations, no images), and what
+    `run` wrote is copied to an output behind a URL when it ends, however it ends.
 
     Raises:
         InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
@@ -129,25 +130,37 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
-    places = (*job.predictions.values(), job.reference, job.images, job.output)
-    if job.scheduler and any(isinstance(place, Remote) for place in places):
+    if job.scheduler and any(isinstance(p, Remote) for p in (*job.predictions.values(), job.reference, job.output)):
         raise InputError(
             "On a cluster, evaluate needs folders that all its workers see, but URLs are copied to this machine; "
             "give folders, or leave --scheduler out."
         )
-    with contextlib.ExitStack() as stack:
-        sources = {name: stack.enter_context(brought_here(source)) for name, source in job.predictions.items()}
-        reference = stack.enter_context(brought_here(job.reference))
-        images = None if job.images is None else stack.enter_context(brought_here(job.images))
-        settings, pairs = _find(job, sources, reference, images)
-        if isinstance(job.output, Remote):
-            job.output.check_writable()
-        output = stack.enter_context(results_for(job.output, earlier=job.resume))
-        yield Plan(job, output, settings, pairs)
+    with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
+        here = Path(name)
+
+        def local(source: Path | Remote, place: str) -> Path:
+            copied = isinstance(source, Remote)
+            return fetch_segmentations(source, here / place, table=ModalityTable.default()) if copied else source
+
+        sources = {method: local(source, str(index)) for index, (method, source) in enumerate(job.predictions.items())}
+        settings, pairs = _find(job, sources, local(job.reference, "reference"))
+        if isinstance(job.output, Path):
+            yield Plan(job, job.output, settings, pairs)
+            return
+        output = here / "output"
+        job.output.check_writable()
+        if job.resume:
+            finished = [path for path in job.output.listing(may_be_missing=True) if path.startswith(f"{CASES_FOLDER}/")]
+            job.output.fetch({path: output / path for path in finished})
+        try:
+            yield Plan(job, output, settings, pairs)
+        finally:
+            made = sorted(path for path in output.rglob("*") if path.is_file())
+            job.output.put({path.relative_to(output).as_posix(): path for path in made})
 
 
 def _find(
-    job: EvaluateJob, sources: Mapping[str, Path], reference: Path, images: Path | None
+    job: EvaluateJob, sources: Mapping[str, Path], reference: Path
 ) -> tuple[EvaluationSettings, tuple[Pair, ...]]:
     """What decides the numbers, and the cases, of sources on this machine."""
     metrics = tuple(metric.key for metric in chosen(job.metrics or None))
@@ -172,7 +185,7 @@ def _find(
         job.resample,
         job.pictures,
     )
-    return settings, tuple(pair_cases(references, predictions, images=_images(images)))
+    return settings, tuple(pair_cases(references, predictions, images=_images(job.images)))
 
 
 def run(
@@ -320,7 +333,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-values", nargs="+", default=[], metavar="FILE=MEANT",
         help="label values of the references that mean another one, e.g. 4=3",
     )
-    parser.add_argument("--images", type=location, help="cases to show the results on (default: what lies beside)")
+    parser.add_argument("--images", type=Path, help="cases to show the results on (default: what lies beside)")
     parser.add_argument(
         "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
         help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",

@@ -94,8 +94,10 @@ def run_pipeline(
         for _ in range(retries):
             if isinstance(outcome, str):
                 outcome = _attempt(lambda: work.save(item, work.compute(work.load(item), part)))
+        progress.counted()
         on_row(Row(item, None, outcome) if isinstance(outcome, str) else Row(item, outcome.value))
 
+    progress.count("cases", total=len(items))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cases") as background:
         loading = background.submit(work.load, items[0]) if items else None
         waiting: tuple[Item, Future[Saved] | str, Progress] | None = None

@@ -178,7 +178,8 @@ def describe_plan(planned: Plan) -> list[str]:
     ]
     for case in planned.todo:
         lines.append(f"Case    {case.case_id}: would be segmented from")
-        lines += [f"          {name}: {case.modalities[name]}" for name in model.modalities]
+        base = f"{planned.source}/" if planned.source else ""
+        lines += [f"          {name}: {base}{case.modalities[name]}" for name in model.modalities]
     for result in planned.results:
         reason = f"cannot be used: {result.error}" if result.error else "finished by an earlier run"
         lines.append(f"Case    {result.case_id}: {reason}")

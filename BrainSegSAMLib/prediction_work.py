@@ -43,7 +43,8 @@ class PredictJob:
         reference: modality whose grid the result has; the model's first where None.
         table: names of modalities.
         overrides: settings of the method to use instead of the model's, e.g. {"mirroring": False}.
-        workers: how many processes on this machine; None sizes it to the machine and the cases.
+        workers: how many processes on this machine; None sizes it to the machine and the cases. A script that asks for
+            more than this one needs `if __name__ == "__main__":`, as Python's multiprocessing does.
         scheduler: address of a running Dask cluster to use instead; see `batch.Workers`.
     """
 
@@ -56,7 +57,7 @@ class PredictJob:
     reference: str | None = None
     table: ModalityTable | None = None
     overrides: Mapping[str, object] = field(default_factory=dict)
-    workers: int | None = None
+    workers: int | None = 1
     scheduler: str | None = None
 
 

@@ -102,6 +102,20 @@ class Progress:
         """Report a line for the log."""
         self._report(message)
 
+    def count(self, unit: str, *, total: int) -> None:
+        """Begin to count sub-jobs, so that the reports of `part` say how many of them are finished, and how fast.
+
+        Args:
+            unit: what they are, as in "cases".
+            total: how many there are.
+        """
+        self._unit, self._done, self._total = unit, 0, total
+        self._stage_started = time.monotonic()
+
+    def counted(self) -> None:
+        """One more sub-job is finished."""
+        self._done += 1
+
     def part(self, name: str, *, until: float) -> Progress:
         """A progress for one sub-job (a case of many), which fills this one from here up to `until`.
 
@@ -116,11 +130,14 @@ class Progress:
         return self._stage_begin + (self._stage_end - self._stage_begin) * min(1.0, within)
 
     def _report(self, message: str) -> None:
-        elapsed = time.monotonic() - self._stage_started
-        rate = self._done / elapsed if self._unit and self._done and elapsed > 0 else None
+        fraction = self._fraction()
         self._emit(
-            ProgressUpdate(self._stage, self._done, self._total, self._fraction(), None, message, self._unit, rate)
+            ProgressUpdate(self._stage, self._done, self._total, fraction, None, message, self._unit, self._rate())
         )
+
+    def _rate(self) -> float | None:
+        elapsed = time.monotonic() - self._stage_started
+        return self._done / elapsed if self._unit and self._done and elapsed > 0 else None
 
     def _emit(self, update: ProgressUpdate) -> None:
         """Pass a report on, with the estimate of the whole job."""
@@ -145,4 +162,9 @@ class _Part(Progress):
     def _emit(self, update: ProgressUpdate) -> None:
         label = f"{self._name}: {update.stage}" if update.stage else self._name
         fraction = self._begin + (self._end - self._begin) * update.fraction
-        self._parent._emit(replace(update, stage=label, fraction=fraction))
+        parent = self._parent
+        update = replace(update, stage=label, fraction=fraction)
+        if parent._unit and not update.unit:
+            done, total, rate = parent._done, parent._total, parent._rate()
+            update = replace(update, done=done, total=total, unit=parent._unit, rate_per_s=rate)
+        parent._emit(update)

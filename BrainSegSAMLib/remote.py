@@ -119,7 +119,7 @@ class Remote:
                 target = PurePosixPath(_join(root, name))
                 partial = str(target.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(4)}-{target.name}"))
                 try:
-                    system.makedirs(str(target.parent), exist_ok=True)
+                    # Makes folders where a server has them; a bucket that is not there is an error, and is not made.
                     system.put_file(str(source), partial)
                     system.mv(partial, str(target))
                 except BaseException:

@@ -12,8 +12,10 @@ from typing import Final
 
 from .cases import Case
 from .files import read_json, write_json
+from .modalities import REFERENCE, ModalityTable
 from .remote import Remote, RemoteFile, combined_state
-from .volumes import volume_suffix
+from .segmentation_files import names_its_segments
+from .volumes import volume_stem, volume_suffix
 
 # Small text beside volumes; everything else that is no volume may be DICOM, and only its content tells.
 _TEXT: Final = frozenset({".json", ".csv", ".tsv", ".txt", ".md", ".bval", ".bvec", ".xml", ".html", ".pdf", ".png",
@@ -52,18 +54,31 @@ def named_as(source: Remote) -> Iterator[tuple[Path, Remote, dict[str, RemoteFil
         yield (top / name if name else top), root, listing
 
 
-@contextlib.contextmanager
-def brought_here(place: Path | Remote) -> Iterator[Path]:
-    """A place on this machine: itself, or a temporary copy of everything that lies behind a URL, under the same name.
+def fetch_segmentations(source: Remote, folder: Path, *, table: ModalityTable) -> Path:
+    """Copy the segmentations of a remote folder to this machine, with tables and records, and without images.
+
+    Args:
+        source: a folder.
+        folder: where to.
+        table: names of modalities; a volume that is named as one is an image.
+
+    Returns:
+        The copy, named like the source.
 
     Raises:
-        InputError: where something cannot be read.
+        InputError: where the source cannot be listed or read.
     """
-    if isinstance(place, Path):
-        yield place
-        return
-    with tempfile.TemporaryDirectory(prefix="brainsegsam-copy-") as folder:
-        yield mirror(place, Path(folder))
+    top = folder / (PurePosixPath(source.url).name or "cases")
+    wanted = {}
+    for name in source.listing():
+        path = Path(name)
+        is_told = path.suffix.lower() in (".json", *_TABLES)
+        is_image = volume_suffix(path) and table.recognise(volume_stem(path)) not in (None, REFERENCE)
+        if is_told or names_its_segments(path) or (volume_suffix(path) and not is_image):
+            wanted[name] = top / name
+    top.mkdir(parents=True, exist_ok=True)
+    source.fetch(wanted)
+    return top
 
 
 def mirror(source: Remote, folder: Path) -> Path:
@@ -91,12 +106,11 @@ def mirror(source: Remote, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def results_for(place: Path | Remote, *, earlier: bool = False) -> Iterator[Path]:
+def results_for(place: Path | Remote) -> Iterator[Path]:
     """A folder of this machine for results: the place itself, or a temporary one that is copied to a URL at the end.
 
     Args:
         place: where the results shall lie.
-        earlier: whether those that lie behind the URL already are needed.
 
     Raises:
         OutputError: where a result cannot be written.
@@ -106,8 +120,6 @@ def results_for(place: Path | Remote, *, earlier: bool = False) -> Iterator[Path
         return
     with tempfile.TemporaryDirectory(prefix="brainsegsam-results-") as name:
         folder = Path(name)
-        if earlier:
-            place.fetch({relative: folder / relative for relative in place.listing(may_be_missing=True)})
         try:
             yield folder
         finally:

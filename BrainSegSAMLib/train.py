@@ -68,7 +68,7 @@ class TrainJob:
     at_once: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
     gpus: int = 1
-    workers: int | None = None
+    workers: int | None = 1
     scheduler: str | None = None
 
     @property

@@ -184,7 +184,9 @@ def _measure(
         raise InputError(f"The tolerance {tolerance_mm} mm of the surface Dice cannot be used; give 0 or more.")
     box = _joined(bounding_box(reference), bounding_box(prediction))
     spacing = (float(spacing_zyx_mm[0]), float(spacing_zyx_mm[1]), float(spacing_zyx_mm[2]))
-    pair = _Pair(reference[box], prediction[box], grid, spacing, float(tolerance_mm), lesions)
+    # Copies: all that follows is faster on what lies together in memory.
+    cut = (np.ascontiguousarray(mask[box]) for mask in (reference, prediction))
+    pair = _Pair(*cut, grid, spacing, float(tolerance_mm), lesions)
     found = {}
     for metric in metrics:
         decided, value = settled(

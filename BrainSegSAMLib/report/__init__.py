@@ -1,7 +1,7 @@
 """The report of an evaluation: one HTML file that needs nothing else, neither a network nor a server.
 
 The page's parts lie beside this file (`report.html`, `report.css`, `report.js`) and are put together here. What would
-make it slow to open is inert until it is looked at: plots wait in templates, the pictures of cases as text.
+make it slow to open is text until it is looked at: the plots of other metrics, and the pictures of cases.
 """
 
 from __future__ import annotations
@@ -109,27 +109,27 @@ def _page_case(
 
 
 def _charts(data: Mapping[str, Any]) -> Iterator[str]:
-    """Each plot in a template of its own, which a browser reads but does not draw."""
+    """Each plot as text that a browser does not look into: names in it are escaped, so none can end the element."""
     cases, regions = data["cases"], data["settings"]["regions"]
     methods = [method["name"] for method in data["methods"]]
 
-    def template(kind: str, metric: str, region: str, which: str, svg: str) -> str:
+    def plot(kind: str, metric: str, region: str, which: str, svg: str) -> str:
         names = {"chart": kind, "metric": metric, "region": region, "which": which}
         said = " ".join(f'data-{key}="{html.escape(value, quote=True)}"' for key, value in names.items())
-        return f"<template {said}>{svg}</template>\n" if svg else ""
+        return f'<script type="image/svg+xml" {said}>{svg}</script>\n' if svg else ""
 
     for region in regions:
         for index, name in enumerate(methods):
             svg = charts.volumes(cases, name, region, colour=index)
-            yield template("volumes", "", region, name if len(methods) > 1 else "", svg)
+            yield plot("volumes", "", region, name if len(methods) > 1 else "", svg)
     for metric in data["metrics"]:
         for region in regions:
-            yield template("distribution", metric["key"], region, "", charts.distribution(
+            yield plot("distribution", metric["key"], region, "", charts.distribution(
                 cases, methods, region, metric["key"]
             ))
             for (one, first), (two, second) in combinations(enumerate(methods), 2):
                 svg = charts.differences(cases, first, second, region, metric["key"], colours=(one, two))
-                yield template("differences", metric["key"], region, f"{first} − {second}", svg)
+                yield plot("differences", metric["key"], region, f"{first} − {second}", svg)
 
 
 def _pictures(data: Mapping[str, Any], picture: Picture) -> Iterator[str]:

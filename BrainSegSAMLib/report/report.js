@@ -83,11 +83,13 @@
     document.querySelectorAll(".plots").forEach((place) => {
       const kind = place.dataset.chart;
       if (kind === "volumes" && place.childElementCount) return;
-      const wanted = [...document.querySelectorAll(`template[data-chart="${kind}"]`)]
-        .filter((template) => !template.dataset.metric || template.dataset.metric === described.key);
-      place.replaceChildren(...wanted.map((template) => {
-        const which = template.dataset.which ? make("span", { className: "quiet" }, ` · ${template.dataset.which}`) : null;
-        return make("figure", {}, make("figcaption", {}, template.dataset.region, which), template.content.cloneNode(true));
+      const wanted = [...document.querySelectorAll(`script[data-chart="${kind}"]`)]
+        .filter((plot) => !plot.dataset.metric || plot.dataset.metric === described.key);
+      place.replaceChildren(...wanted.map((plot) => {
+        const which = plot.dataset.which ? make("span", { className: "quiet" }, ` · ${plot.dataset.which}`) : null;
+        const figure = make("figure", {}, make("figcaption", {}, plot.dataset.region, which));
+        figure.insertAdjacentHTML("beforeend", plot.textContent);
+        return figure;
       }));
       if (!wanted.length && kind !== "differences") place.append(make("p", { className: "quiet" }, "No case has a value."));
       const frame = place.closest("[data-needs]");
@@ -267,7 +269,7 @@
       if (methods.length > 1) groups.append(make("th", { scope: "colgroup", colSpan: regions.length }, dot(m), name));
       regions.forEach((region, r) => names.append(make("th", { scope: "col", "aria-sort": "none" }, sorter(region.name, m, r))));
     });
-    groups.append(make("td", { className: "filler" }));
+    groups.append(make("td", { className: "filler", rowSpan: methods.length > 1 ? 2 : 1 }));
     table.tHead.replaceChildren(...new Set([groups, names]));
   }
 

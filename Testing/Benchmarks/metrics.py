@@ -184,8 +184,8 @@ def peers(brats: Path | None) -> dict[tuple[str, ...], dict[str, Peer]]:
 def _medpy() -> dict[str, Peer]:
     from medpy.metric import binary
 
-    plain = {"dice": binary.dc, "iou": binary.jc, "precision": binary.precision, "recall": binary.recall,
-             "specificity": binary.specificity}  # fmt: skip
+    plain = {"dice": binary.dc, "f1": binary.dc, "iou": binary.jc, "precision": binary.precision,
+             "recall": binary.recall, "specificity": binary.specificity}  # fmt: skip
     placed = {"hd": binary.hd, "asd": binary.asd}
     # Of other definitions, so only their seconds count: percentile and mean of both directions.
     timed = {"hd95": binary.hd95, "assd": binary.assd}
@@ -213,18 +213,12 @@ def _monai() -> dict[str, Peer]:
         prediction, reference = (torch.from_numpy(mask)[None, None] for mask in (masks[1], masks[0]))
         return {"y_pred": prediction, "y": reference, "include_background": True}
 
-    def confusion(name: str, key: str) -> Peer:
-        return lambda masks, _: {
-            key: float(metrics.compute_confusion_matrix_metric(name, metrics.get_confusion_matrix(**both(masks))))
-        }
-
     def placed(key: str, call: Callable[..., Any], **settings: Any) -> Peer:
         return lambda masks, spacing: {key: float(call(**both(masks), spacing=spacing, **settings))}
 
     return {
         "dice": lambda masks, _: {"dice": float(metrics.compute_dice(**both(masks)))},
         "iou": lambda masks, _: {"iou": float(metrics.compute_iou(**both(masks)))},
-        "f1": confusion("f1 score", "f1"),
         "hd": placed("hd", metrics.compute_hausdorff_distance),
         "hd95": placed("hd95", metrics.compute_hausdorff_distance, percentile=95),
         "asd": placed("asd", metrics.compute_average_surface_distance),

@@ -138,6 +138,31 @@ def test_wrong_places_are_named(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_an_interrupt_from_the_keyboard_ends_in_order(
+    random_model: Path, tmp_path: Path, write_case: Callable[..., Path]
+) -> None:
+    """It reaches the whole process group, the workers too."""
+    for index in range(12):
+        write_case(tmp_path / "cases" / f"case-{index:02d}", GRID, seed=index)
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "BrainSegSAMLib"]
+    command += arguments(random_model, tmp_path / "cases", output, "--workers", "2")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True, start_new_session=True
+    ) as process:
+        while not list(output.glob("case-*.json")):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "was cancelled" in said
+    assert summary(output)["status"] == "cancelled"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_killed_run_is_finished_by_the_next_and_no_case_is_done_twice(
     random_model: Path, tmp_path: Path, write_case: Callable[..., Path], workers: str

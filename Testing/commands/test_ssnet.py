@@ -104,7 +104,8 @@ def test_every_stage_lies_beside_the_answer(
     assert predict(composed, source, output) == 0
     names = {path.name for path in output.iterdir()}
     assert names == {
-        "case.nii.gz", "case.seg.nrrd", "case.json", "run.json", *(f"case_{stage}.nii.gz" for stage in STAGES)
+        "case.nii.gz", "case.seg.nrrd", "case.json", "run.json", "measurements.csv",
+        *(f"case_{stage}.nii.gz" for stage in STAGES),
     }
     record = json.loads((output / "case.json").read_text())
     assert set(record["outputs"]) == {"label_map", "segmentation", *STAGES}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from BrainSegSAMLib import train as command
+from BrainSegSAMLib.batch import Workers
 from BrainSegSAMLib.cases import Case
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
 from BrainSegSAMLib.methods.nnunet.config import TrainingConfig
@@ -134,15 +135,17 @@ def test_cases_without_reference_and_odd_options_are_refused(tmp_path: Path, cal
         list(command.run_from_options(options(*arguments), Progress()))
     with pytest.raises(InputError, match="--at-once is 0"):
         list(command.run_from_options(options(*arguments, "--at-once", "0"), Progress()))
-    for gpus, complaint in (("0", "--gpus is 0"), ("2", "with the device 'cpu' there are 0 GPUs to share")):
-        with pytest.raises(InputError, match=complaint):
-            source_of_b = make_cases(tmp_path / f"data-{gpus}")
-            list(command.run_from_options(
-                options(*arguments[:2], "--input", str(source_of_b), *arguments[4:], "--device", "cpu", "--gpus", gpus),
-                Progress(),
-            ))  # fmt: skip
     with pytest.raises(InputError, match="needs NAME=VALUE"):
         list(command.run_from_options(options(*arguments, "--set", "epochs"), Progress()))
+    assert not called
+
+
+def test_gpus_that_are_not_there_are_refused(tmp_path: Path, called: dict[str, Any]) -> None:
+    source = make_cases(tmp_path / "data")
+    arguments = ["--recipe", str(write_recipe(tmp_path)), "--input", str(source), "--output", str(tmp_path / "tiny")]
+    for gpus, complaint in (("0", "--gpus is 0"), ("2", "with the device 'cpu' there are 0 GPUs to share")):
+        with pytest.raises(InputError, match=complaint):
+            list(command.run_from_options(options(*arguments, "--gpus", gpus), Progress()))
     assert not called
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,20 @@ def test_a_cancel_ends_the_pipeline_with_what_was_finished() -> None:
     rows, _steps = work([0, 4, 7, 5], progress)
     assert progress.cancelled
     assert [row.item for row in rows] == [0, 4]
+
+
+def test_the_pace_is_reported_with_each_case() -> None:
+    updates: list[ProgressUpdate] = []
+    work([0, 4, 8, 9], Progress(updates.append))
+    computing = [update for update in updates if update.stage.endswith("computing")]
+    assert [(update.done, update.total, update.unit) for update in computing] == [
+        (0, 4, "cases"), (0, 4, "cases"), (1, 4, "cases"), (2, 4, "cases"),
+    ]  # fmt: skip
+    assert computing[0].rate_per_s is None
+    assert computing[3].rate_per_s is not None
+    err = io.StringIO()
+    Console("plain", out=io.StringIO(), err=err).listener(replace(UPDATE, unit="cases", rate_per_s=0.05))
+    assert err.getvalue() == "[ 38%] Segmenting · 3 of 8 cases, 3.0 a minute · about 1:23 left\n"
 
 
 def test_no_items_no_rows() -> None:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from BrainSegSAMLib.cases import find_cases, load_image
 from BrainSegSAMLib.errors import InputError, OutputError
 from BrainSegSAMLib.remote import Remote, location
-from BrainSegSAMLib.remote_cases import brought_here, fetch_case, mirror, named_as, results_for, state_of
+from BrainSegSAMLib.remote_cases import fetch_case, mirror, named_as, results_for, state_of
 from Testing.ftp_server import serving
 
 
@@ -131,21 +131,11 @@ def test_a_mirror_copies_what_changed(served: tuple[Path, str], tmp_path: Path) 
     assert set(after) == {"a", "b"}
     assert after["a"] == before["a"]
     assert after["b"] != before["b"]
-    with brought_here(Remote(f"{url}/cases/a")) as copy:
-        assert copy.name == "a"
-        assert (copy / "flair.nii.gz").is_file()
-    assert not copy.exists()
-    with brought_here(tmp_path) as same:
-        assert same == tmp_path
 
 
-def test_results_are_copied_at_the_end_and_earlier_ones_are_there(served: tuple[Path, str]) -> None:
+def test_results_are_copied_at_the_end(served: tuple[Path, str]) -> None:
     folder, url = served
     with results_for(Remote(f"{url}/results")) as local:
         (local / "cases").mkdir()
         (local / "cases" / "a.json").write_text("1")
     assert (folder / "results" / "cases" / "a.json").read_text() == "1"
-    with results_for(Remote(f"{url}/results"), earlier=True) as local:
-        assert (local / "cases" / "a.json").read_text() == "1"
-        (local / "b.json").write_text("2")
-    assert sorted(path.name for path in (folder / "results").rglob("*.json")) == ["a.json", "b.json"]

@@ -53,7 +53,7 @@ class TrainingRun:
     device: str = "cpu"
     at_once: int = 1
     cores: int = 1
-    workers: Workers = field(default_factory=Workers)
+    workers: Workers = field(default_factory=lambda: Workers(1))
     gpus: int = 1
 
 

@@ -13,9 +13,9 @@ from ...backends.devices import resolve_precision
 from ...backends.weights import set_weights
 from ...backends.yolo import YoloDetector
 from ...backends.yolo_architecture import YoloArchitecture
+from ...backends.yolo_gpus import train_on_gpus
 from ...backends.yolo_network import build
 from ...backends.yolo_package import LICENCE
-from ...backends.yolo_gpus import train_on_gpus
 from ...backends.yolo_training import YoloTraining, train
 from ...boxes import SliceBox, link
 from ...cases import Case
