@@ -185,15 +185,15 @@ def _measure(
     box = _joined(bounding_box(reference), bounding_box(prediction))
     spacing = (float(spacing_zyx_mm[0]), float(spacing_zyx_mm[1]), float(spacing_zyx_mm[2]))
     # Copies: all that follows is faster on what lies together in memory.
-    cut = (np.ascontiguousarray(mask[box]) for mask in (reference, prediction))
-    pair = _Pair(*cut, grid, spacing, float(tolerance_mm), lesions)
-    found = {}
+    known, found = np.ascontiguousarray(reference[box]), np.ascontiguousarray(prediction[box])
+    pair = _Pair(known, found, grid, spacing, float(tolerance_mm), lesions)
+    values = {}
     for metric in metrics:
         decided, value = settled(
             metric, reference_empty=not pair.counts.reference, prediction_empty=not pair.counts.prediction
         )
-        found[metric.key] = value if decided else _COMPUTED[metric.key](pair)
-    return found
+        values[metric.key] = value if decided else _COMPUTED[metric.key](pair)
+    return values
 
 
 def _joined(first: Box, second: Box) -> Box:
