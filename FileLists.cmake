@@ -42,20 +42,30 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py
+  BrainSegSAMLib/backends/yolo_child.py
+  BrainSegSAMLib/backends/yolo_gpus.py
   BrainSegSAMLib/backends/yolo_network.py
   BrainSegSAMLib/backends/yolo_package.py
   BrainSegSAMLib/backends/yolo_training.py
   BrainSegSAMLib/batch.py
   BrainSegSAMLib/boxes.py
+  BrainSegSAMLib/case_evaluation.py
+  BrainSegSAMLib/case_files.py
   BrainSegSAMLib/case_layouts.py
   BrainSegSAMLib/cases.py
   BrainSegSAMLib/cli.py
+  BrainSegSAMLib/cluster.py
+  BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
   BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
+  BrainSegSAMLib/dicom_seg.py
   BrainSegSAMLib/errors.py
+  BrainSegSAMLib/evaluate.py
+  BrainSegSAMLib/evaluation_inputs.py
+  BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py
   BrainSegSAMLib/geometry.py
@@ -63,9 +73,11 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/measurements.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
   BrainSegSAMLib/methods/nnunet/clean_up.py
@@ -98,7 +110,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/composing.py
   BrainSegSAMLib/methods/yolo_medsam/config.py
   BrainSegSAMLib/methods/yolo_medsam/dataset.py
-  BrainSegSAMLib/methods/yolo_medsam/detection_scores.py
   BrainSegSAMLib/methods/yolo_medsam/detector.py
   BrainSegSAMLib/methods/yolo_medsam/detector_config.py
   BrainSegSAMLib/methods/yolo_medsam/detector_training.py
@@ -115,6 +126,17 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/methods/yolo_medsam/samples.py
   BrainSegSAMLib/methods/yolo_medsam/segmenter.py
   BrainSegSAMLib/methods/yolo_medsam/slices.py
+  BrainSegSAMLib/metrics/__init__.py
+  BrainSegSAMLib/metrics/calibration.py
+  BrainSegSAMLib/metrics/detection.py
+  BrainSegSAMLib/metrics/empty.py
+  BrainSegSAMLib/metrics/lesions.py
+  BrainSegSAMLib/metrics/measuring.py
+  BrainSegSAMLib/metrics/overlap.py
+  BrainSegSAMLib/metrics/saliency.py
+  BrainSegSAMLib/metrics/surface.py
+  BrainSegSAMLib/metrics/table.py
+  BrainSegSAMLib/metrics/topology.py
   BrainSegSAMLib/modalities.py
   BrainSegSAMLib/models/__init__.py
   BrainSegSAMLib/models/archives.py
@@ -130,14 +152,25 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
+  BrainSegSAMLib/overlays.py
+  BrainSegSAMLib/pairs.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
+  BrainSegSAMLib/pipeline.py
+  BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
+  BrainSegSAMLib/prediction_work.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
   BrainSegSAMLib/recipes.py
+  BrainSegSAMLib/remote.py
+  BrainSegSAMLib/remote_cases.py
+  BrainSegSAMLib/report/__init__.py
+  BrainSegSAMLib/report/charts.py
+  BrainSegSAMLib/report/texts.py
   BrainSegSAMLib/reproduce/__init__.py
+  BrainSegSAMLib/reproduce/consistency.py
   BrainSegSAMLib/reproduce/files.py
   BrainSegSAMLib/reproduce/ssnet.py
   BrainSegSAMLib/reproduce/yolo_medsam.py
@@ -148,6 +181,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/segmentation_files.py
   BrainSegSAMLib/settings.py
   BrainSegSAMLib/single_image.py
+  BrainSegSAMLib/statistics.py
   BrainSegSAMLib/track.py
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
@@ -160,6 +194,10 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/methods/yolo_medsam/README.md
   BrainSegSAMLib/models/catalogue.schema.json
   BrainSegSAMLib/models/model.schema.json
+  BrainSegSAMLib/report/metrics.schema.json
+  BrainSegSAMLib/report/report.css
+  BrainSegSAMLib/report/report.html
+  BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json

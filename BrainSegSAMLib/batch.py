@@ -1,125 +1,157 @@
-"""Many cases, one after the other; a failure is a row in the result, not a crash.
+"""Many cases, in this process or through Dask on several; the same call, the same rows.
 
-While one case is computed, the next one is read and the last one written in a background thread: reading and
-compressing use one core, and numpy, SimpleITK and torch let go of Python's lock while they work.
+One worker works in this process (`pipeline`). Several are processes of their own on this machine, or a Dask cluster
+that runs already (`cluster`). How many there are by default follows from the machine's cores, memory and GPUs, and from
+the number of cases: a process that must first load torch and a model is not worth it for one case.
 """
 
 from __future__ import annotations
 
-import logging
+import importlib.util
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Final
 
-from .errors import BrainSegSAMError, Cancelled
+from .backends.devices import gpu_devices, resolve_device
+from .errors import DependencyError, InputError
+from .pipeline import CaseWork, Item, Row, Saved, describe_failure, run_pipeline
 from .progress import Progress
 
-Item = TypeVar("Item")
-Loaded = TypeVar("Loaded")
-Computed = TypeVar("Computed")
-Saved = TypeVar("Saved")
+__all__ = ["CaseWork", "Row", "Workers", "describe_failure", "run_batch"]
 
-_log = logging.getLogger(__name__)
+_GB: Final = 1024**3
 
 
 @dataclass(frozen=True)
-class Row(Generic[Item, Saved]):
-    """What became of one item.
+class Workers:
+    """Which processes work on the cases.
 
     Attributes:
-        item: what was worked on.
-        saved: what `save` returned; None where it failed.
-        error: the sentence that says why it failed; "" where it did not.
+        count: how many processes on this machine; 1 works in this one; None sizes it to the machine and the cases. Not
+            used with a scheduler.
+        scheduler: address of a Dask cluster that runs already, e.g. "tcp://10.0.0.1:8786"; None for this machine.
+        device: torch device name for all, or "auto": with several GPUs each worker gets its own.
+        retries: how often a case that fails is tried again before it is reported.
     """
 
-    item: Item
-    saved: Saved | None
-    error: str = ""
-
-
-def run_pipeline(
-    items: Sequence[Item],
-    *,
-    load: Callable[[Item], Loaded],
-    compute: Callable[[Loaded, Progress], Computed],
-    save: Callable[[Item, Computed], Saved],
-    name: Callable[[Item], str],
-    progress: Progress,
-    on_row: Callable[[Row[Item, Saved]], None] | None = None,
-) -> list[Row[Item, Saved]]:
-    """Load, compute and save every item; at most two items are in memory beside the one that is computed.
-
-    Args:
-        items: what to work on, in order.
-        load: reads one item; runs in the background thread.
-        compute: works on what was loaded; runs in the calling thread with a progress of its own.
-        save: writes what was computed; runs in the background thread.
-        name: of an item, for progress and log.
-        progress: of the whole.
-        on_row: told of each finished or failed item, in order, in the calling thread.
-
-    Returns:
-        One row per item, in order. A `Cancelled` ends the whole and is raised after what runs was brought to its end.
-    """
-    rows: list[Row[Item, Saved]] = []
-
-    def finish(item: Item, saving: Future[Saved] | str) -> None:
-        outcome = saving if isinstance(saving, str) else _outcome(saving)
-        rows.append(Row(item, None, outcome) if isinstance(outcome, str) else Row(item, outcome.value))
-        if on_row is not None:
-            on_row(rows[-1])
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="cases") as background:
-        loading = background.submit(load, items[0]) if items else None
-        waiting: tuple[Item, Future[Saved] | str] | None = None
-        for index, item in enumerate(items):
-            assert loading is not None
-            part = progress.part(name(item), until=(index + 1) / len(items))
-            loaded = _outcome(loading)
-            loading = background.submit(load, items[index + 1]) if index + 1 < len(items) else None
-            saving: Future[Saved] | str
-            try:
-                computed = loaded if isinstance(loaded, str) else _attempt(partial(compute, loaded.value, part))
-                saving = computed if isinstance(computed, str) else background.submit(save, item, computed.value)
-            except Cancelled:
-                if waiting is not None:
-                    finish(*waiting)
-                raise
-            del loaded, computed
-            if waiting is not None:
-                finish(*waiting)
-            waiting = (item, saving)
-        if waiting is not None:
-            finish(*waiting)
-    return rows
+    count: int | None = None
+    scheduler: str | None = None
+    device: str = "cpu"
+    retries: int = 2
 
 
 @dataclass(frozen=True)
-class _Value(Generic[Item]):
-    value: Item
+class LocalProcesses:
+    """Processes on this machine.
+
+    Attributes:
+        devices: the torch device of each.
+        threads: of each, for computing.
+    """
+
+    devices: tuple[str, ...]
+    threads: int
 
 
-def _outcome(future: Future[Item]) -> _Value[Item] | str:
-    return _attempt(future.result)
+def run_batch(
+    items: Sequence[Item],
+    start: Callable[[str], CaseWork[Item, Any, Any, Saved]],
+    *,
+    name: Callable[[Item], str],
+    progress: Progress,
+    on_row: Callable[[Row[Item, Saved]], None],
+    workers: Workers | None = None,
+    memory_gb: float = 4.0,
+    cases_per_worker: int = 2,
+    tell: Callable[[str], None] | None = None,
+) -> None:
+    """Work on every case, each in one task.
+
+    Args:
+        items: what to work on; each can be pickled.
+        start: called once in each process with the torch device of that process ("cpu" where none is needed); gives
+            what is done with each case. Can be pickled: a frozen dataclass with `__call__`, or a `functools.partial` of
+            a function at a module's top.
+        name: of an item, for progress and log.
+        progress: of the whole; may cancel.
+        on_row: told of each finished or failed case in the calling thread; with several workers as they end, otherwise
+            in order.
+        workers: which processes work; sized to machine and cases where None.
+        memory_gb: what one worker needs at its peak; by it the machine's memory bounds the number of workers.
+        cases_per_worker: how many cases are worth the start of a process; by it their number bounds that of workers.
+        tell: gets a sentence on the cluster that is used, with the address of its dashboard.
+
+    Raises:
+        InputError: where the scheduler is not there, or the number of workers or the device makes no sense.
+        DependencyError: where several workers are asked for and Dask is not installed.
+        BrainSegSAMError: what `start` raises, where no worker can start; where the cluster is lost.
+        Cancelled: when the progress was cancelled; finished cases stay finished.
+    """
+    workers = workers or Workers()
+    if not items:
+        return
+    processes = (
+        None
+        if workers.scheduler
+        else local_processes(len(items), workers, memory_gb=memory_gb, cases_per_worker=cases_per_worker)
+    )
+    if processes is not None and len(processes.devices) == 1:
+        work = start(processes.devices[0])
+        run_pipeline(items, work, name=name, progress=progress, on_row=on_row, retries=workers.retries)
+        return
+    if importlib.util.find_spec("distributed") is None:
+        raise DependencyError(
+            "Several workers need the Python package 'distributed', which is not installed: pip install distributed. "
+            "With --workers 1 it is not needed."
+        )
+    from .cluster import Cluster, run_on_cluster
+
+    cluster = (
+        Cluster(address=workers.scheduler, devices=(workers.device,))
+        if processes is None
+        else Cluster(devices=processes.devices, threads=processes.threads)
+    )
+    run_on_cluster(
+        items, start, cluster=cluster, name=name, progress=progress, on_row=on_row, retries=workers.retries, tell=tell
+    )
 
 
-def _attempt(work: Callable[[], Item]) -> _Value[Item] | str:
-    """The value of a call, or the sentence that says why it failed; a cancellation goes through."""
-    try:
-        return _Value(work())
-    except Cancelled:
-        raise
-    except Exception as failure:
-        return describe_failure(failure)
+def local_processes(
+    cases: int, workers: Workers, *, memory_gb: float, cases_per_worker: int = 2
+) -> LocalProcesses:
+    """How many processes on this machine suit so many cases, with which devices and threads.
+
+    On a CPU: as many as there are cores and as memory allows, because several processes of few threads do more than one
+    of many; on GPUs: one for each.
+
+    Raises:
+        InputError: where the number of workers makes no sense, or the device is not there.
+    """
+    if workers.count is not None and workers.count < 1:
+        raise InputError(f"--workers is {workers.count}; it must be 1 or more.")
+    devices = gpu_devices() if workers.device in ("auto", "cuda") else []
+    if not devices:
+        devices = [resolve_device(workers.device) if workers.device != "cpu" else "cpu"]
+    cores = core_count()
+    if workers.count is not None:
+        count = min(workers.count, cases)
+    elif importlib.util.find_spec("distributed") is None:
+        count = 1
+    else:
+        most = len(devices) if devices[0] != "cpu" else min(cores, int(available_memory_gb() / memory_gb))
+        count = max(1, min(most, cases // cases_per_worker))
+    return LocalProcesses(tuple(devices[i % len(devices)] for i in range(count)), max(1, cores // count))
 
 
-def describe_failure(failure: BaseException) -> str:
-    """A sentence for a failure: our own errors speak for themselves, others are named and logged with their origin."""
-    if isinstance(failure, BrainSegSAMError):
-        return str(failure)
-    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
-        return "There was not enough memory; close other programs, or choose another device."
-    _log.error("unexpected failure", exc_info=failure)
-    return f"An unexpected error occurred ({type(failure).__name__}: {failure}); please report it with the log."
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory_gb() -> float:
+    """Memory that is free now, and not more than a container allows."""
+    import psutil
+    from distributed.system import MEMORY_LIMIT
+
+    return float(min(psutil.virtual_memory().available, MEMORY_LIMIT)) / _GB

@@ -160,9 +160,18 @@ def _problem(group: Group, by_role: Mapping[str, Sequence[FoundFile]], modalitie
     return ""
 
 
+def check_case_id(case_id: str, source: Path) -> None:
+    """Refuse a case id that cannot name a file.
+
+    Raises:
+        InputError: naming the source that it is from.
+    """
+    if _UNSAFE_NAME.search(case_id):
+        raise InputError(f"{source}: the case id '{case_id}' cannot name a file; use letters, digits, - and _.")
+
+
 def _check_ids(groups: Sequence[Group], source: Path) -> None:
     for case_id, count in Counter(group.case_id for group in groups).items():
         if count > 1:
             raise InputError(f"{source} has the case id '{case_id}' {count} times; each case needs its own.")
-        if _UNSAFE_NAME.search(case_id):
-            raise InputError(f"{source}: the case id '{case_id}' cannot name a file; use letters, digits, - and _.")
+        check_case_id(case_id, source)

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
-from .console import STYLES, Console, parse_setting
+from .console import STYLES, Console, add_worker_options, parse_setting
 from .errors import BrainSegSAMError, Cancelled
 from .progress import Progress
+from .remote import location
 
 DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_track(commands)
     _add_prompt(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     _add_models(commands)
     _add_reproduce(commands)
     _add_demo(commands)
@@ -106,10 +108,11 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--input",
         required=True,
-        type=Path,
-        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest",
+        type=location,
+        help="a case folder, a folder of case folders, an nnU-Net images folder, a BIDS dataset, or a CSV manifest; "
+        "or the URL of one, as in s3://bucket/cases",
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--output", required=True, type=location, help="folder for the results, or its URL")
     parser.add_argument("--reference", metavar="MODALITY", help="modality whose grid the results have")
     parser.add_argument("--modality-names", type=Path, metavar="JSON", help="further names of modalities")
     parser.add_argument("--no-mirroring", action="store_true", help="no averaging over mirror images: faster")
@@ -120,6 +123,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="any other setting of the model's method, e.g. answer=ensemble for SSNet; the value is JSON",
     )
     parser.add_argument("--resume", action="store_true", help="skip cases that an earlier run finished")
+    add_worker_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what is missing; write nothing")
     parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
     _add_common(parser)
@@ -148,6 +152,8 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
             **{key: value for key, value in chosen.items() if value is not None},
             **dict(parse_setting(text) for text in options.set),
         },
+        workers=options.workers,
+        scheduler=options.scheduler,
     )
     planned = plan(job)
     if planned.model.demonstration:
@@ -167,7 +173,7 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
         for note in result.notes:
             console.warn(f"{result.case_id}: {note}")
 
-    results = run(planned, progress=progress, on_result=on_result)
+    results = run(planned, progress=progress, on_result=on_result, tell=console.warn)
     failed = [result for result in results if result.status == "failed"]
     console.result({"cases": [_as_json(result) for result in results]})
     if failed:
@@ -250,6 +256,49 @@ def _train(options: argparse.Namespace, console: Console, progress: Progress) ->
     for line in run_from_options(options, progress):
         console.say(line)
     return DONE
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .evaluate import add_arguments
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure predictions against references",
+        description="Measure predictions against references: tables, statistics and a report with pictures.",
+    )
+    add_arguments(parser)
+    add_worker_options(parser)
+    parser.add_argument("--progress", choices=STYLES, default="auto", help="how progress is shown (default: auto)")
+    parser.set_defaults(action=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from .evaluate import describe, job_from_options, planned, run
+
+    with planned(job_from_options(options)) as plan:
+        evaluation = run(
+            plan,
+            progress=progress,
+            on_case=lambda pair, text, kept: console.say(f"{pair.case_id}: {text}" + (" (kept)" if kept else "")),
+            tell=console.warn,
+        )
+    for line in describe(evaluation):
+        console.say(line)
+    problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
+    for row in problems:
+        console.warn(f"{row['status']}: {row['problem']}")
+    for text in warnings:
+        console.warn(text)
+    console.result({"files": dict(evaluation.files), "problems": problems, "warnings": warnings})
+    if problems:
+        names = sorted({row["case_id"] for row in problems})
+        console.warn(
+            f"{len(names)} of {len(plan.pairs)} cases are not evaluated by every method: {', '.join(names)}."
+        )
+    return SOME_FAILED if problems else DONE
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -79,7 +80,7 @@ class Console:
             layout = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
             self._bar = tqdm(total=1.0, file=self._err, bar_format=layout, leave=False, dynamic_ncols=True)
         self._bar.set_description(update.stage, refresh=False)
-        self._bar.set_postfix_str(_left(update), refresh=False)
+        self._bar.set_postfix_str(" · ".join(filter(None, (_pace(update), _left(update)))), refresh=False)
         self._bar.update(max(0.0, update.fraction - self._bar.n))
         self._bar.refresh()
 
@@ -89,7 +90,7 @@ class Console:
         if update.stage == stage and now - shown < _PLAIN_INTERVAL_S and not update.message:
             return
         self._last = (update.stage, now)
-        parts = [f"[{update.fraction:4.0%}] {update.stage}", update.message, _left(update)]
+        parts = [f"[{update.fraction:4.0%}] {update.stage}", update.message, _pace(update), _left(update)]
         print(" · ".join(part for part in parts if part), file=self._err, flush=True)
 
     def _show_json(self, update: ProgressUpdate) -> None:
@@ -102,11 +103,25 @@ class Console:
                 "fraction": round(update.fraction, 4),
                 "remaining_s": None if update.remaining_s is None else round(update.remaining_s, 1),
                 "message": update.message,
+                "unit": update.unit,
+                "rate_per_s": None if update.rate_per_s is None else round(update.rate_per_s, 4),
             }
         )
 
     def _write_json(self, data: dict[str, Any]) -> None:
         print(json.dumps(data), file=self._out, flush=True)
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that works on many cases: how many processes, and where."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, metavar="N",
+        help="cases at once, each in a process of its own (default: by the machine's cores, memory and GPUs)",
+    )  # fmt: skip
+    where.add_argument(
+        "--scheduler", metavar="ADDRESS", help="work on a Dask cluster that runs already, e.g. tcp://10.0.0.1:8786"
+    )
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -122,6 +137,19 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value  # as in ensemble=union
+
+
+def _pace(update: ProgressUpdate) -> str:
+    """How many are finished and how fast, as people say it: "12 of 100 cases, 3.1 a minute"."""
+    if not update.unit:
+        return ""
+    count = f"{update.done} of {update.total} {update.unit}"
+    if update.rate_per_s is None:
+        return count
+    for seconds, period in ((1, "second"), (60, "minute")):
+        if update.rate_per_s * seconds >= 1:
+            return f"{count}, {update.rate_per_s * seconds:.1f} a {period}"
+    return f"{count}, {update.rate_per_s * 3600:.1f} an hour"
 
 
 def _left(update: ProgressUpdate) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .cases import Case, load_image
 from .components import RegionStatistics, statistics
@@ -25,6 +24,7 @@ from .headers import check_nifti
 from .image import Image, Segmentation
 from .itk import image_of, quiet_itk, simpleitk
 from .labels import LabelScheme
+from .metrics import dice
 from .models.store import Model
 from .phantom import CHANNELS, ORIGIN_LPS_MM, Phantom, make_phantom
 from .pictures import overlay_png
@@ -190,15 +190,6 @@ def write_synthetic_case(folder: Path, seed: int) -> Path:
     lesion = Segmentation(geometry, _SYNTHETIC_SCHEME, phantom.labels)
     write_label_map(lesion, folder / f"{folder.name}_seg.nii.gz")
     return folder
-
-
-def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float | None:
-    """Dice coefficient of two bool arrays of one shape, 0 to 1; None where both are empty.
-
-    Source: Dice 1945, Ecology 26(3).
-    """
-    total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
-    return 2 * int(np.count_nonzero(one & other)) / total if total else None
 
 
 def _write_channel(phantom: Phantom, name: str, geometry: Geometry, path: Path) -> None:

@@ -1,20 +1,27 @@
-"""DICOM series in a folder: which there are, and one of them as a volume, refused where slices are missing or mixed."""
+"""DICOM series in a folder: which there are, and one of them as a volume, refused where slices are missing or mixed.
+
+A series is single images, or one image with several frames (enhanced DICOM), whose places ITK knows in part only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .errors import GeometryError, InputError
-from .itk import quiet_itk, require_scalar_3d, simpleitk, unreadable
+from .errors import DependencyError, GeometryError, InputError
+from .geometry import Geometry
+from .itk import image_of, quiet_itk, require_scalar_3d, simpleitk, unreadable
 
 _SERIES_UID: Final = "0020|000e"
 _DESCRIPTION: Final = "0008|103e"
 _POSITION: Final = "0020|0032"
 _ORIENTATION: Final = "0020|0037"
+_SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # DICOM SEG and label map SEG
 
 # Scanners round positions to about 0.01 mm; a gap or a doubled slice is off by a whole slice distance.
 _SPACING_TOLERANCE: Final = 0.05
@@ -69,7 +76,9 @@ def read_series(path: Path) -> Any:
         GeometryError: where the slices are stacked obliquely (gantry tilt).
     """
     sitk = simpleitk()
-    series = _choose_series(path)
+    series = series_at(path)
+    if len(series.files) == 1:
+        return _read_frames(series.files[0])
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in series.files])
     reader.MetaDataDictionaryArrayUpdateOn()
@@ -78,12 +87,108 @@ def read_series(path: Path) -> Any:
     except RuntimeError as error:
         raise unreadable(path, error) from error
     require_scalar_3d(path, image.GetSize(), image.GetNumberOfComponentsPerPixel())
-    if len(series.files) > 1:
-        _check_stack(path, reader, len(series.files))
+    _check_stack(path, reader, len(series.files))
     return image
 
 
-def _choose_series(path: Path) -> Series:
+def read_header(file: Path) -> Any:
+    """A DICOM file as a `pydicom.Dataset`, without its voxels.
+
+    Raises:
+        InputError: where it cannot be read.
+        DependencyError: without the package pydicom.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise DependencyError(
+            "The Python package pydicom is needed for this DICOM series; install it with: pip install pydicom"
+        ) from error
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True)
+    except (OSError, pydicom.errors.InvalidDicomError) as error:
+        raise InputError(f"{file} cannot be read: {error}.") from error
+
+
+def is_segmentation(header: Any) -> bool:
+    """Whether a header is that of a DICOM SEG."""
+    return header.get("SOPClassUID") in _SEGMENTATIONS
+
+
+def frames_of(headers: Sequence[Any], path: Path) -> tuple[Geometry, NDArray[np.intp]]:
+    """Where the frames lie of single images, or of one image with several frames.
+
+    Args:
+        headers: from `read_header`, in any order.
+        path: for messages.
+
+    Returns:
+        The grid, with k along the normal of the frames; and for each frame, in the order given, its index k.
+
+    Raises:
+        InputError: where they do not say where they lie, or are not evenly stacked.
+    """
+    try:
+        planes, orientation, spacing = _planes(headers)
+        positions = np.array([plane.ImagePositionPatient for plane in planes], dtype=np.float64)
+        row, column = np.reshape(np.array(orientation, dtype=np.float64), (2, 3))
+        height, width = (float(value) for value in spacing)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path} has DICOM frames without a place in space ({error}).") from error
+    normal = np.cross(row, column)
+    order = np.argsort(positions @ normal)
+    steps = np.diff((positions @ normal)[order])
+    distance = float(steps.mean()) if len(steps) else 0.0
+    if distance <= 0 or np.abs(steps - distance).max() > _SPACING_TOLERANCE * distance:
+        raise InputError(
+            f"{path} has DICOM frames that are not evenly stacked (missing slices, or several time points or echoes); "
+            "export each volume as a series of its own."
+        )
+    size = (int(headers[0].Columns), int(headers[0].Rows), len(order))
+    origin = (float(positions[order[0], 0]), float(positions[order[0], 1]), float(positions[order[0], 2]))
+    geometry = Geometry(size, (width, height, distance), origin, np.stack([row, column, normal], axis=1))
+    return geometry, np.argsort(order)
+
+
+def _planes(headers: Sequence[Any]) -> tuple[Sequence[Any], Any, Any]:
+    """What holds each frame's position; the orientation and the pixel spacing (rows, columns), alike for all."""
+    first = headers[0]
+    if "PerFrameFunctionalGroupsSequence" not in first:
+        return headers, first.ImageOrientationPatient, first.PixelSpacing
+    shared, each = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence
+    orientation, measures = (
+        [shared] if keyword in shared else each for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence")
+    )
+    directions = {tuple(group.PlaneOrientationSequence[0].ImageOrientationPatient) for group in orientation}
+    spacings = {tuple(group.PixelMeasuresSequence[0].PixelSpacing) for group in measures}
+    if len(directions) > 1 or len(spacings) > 1:
+        raise ValueError("they differ in orientation or spacing")
+    return [group.PlanePositionSequence[0] for group in each], directions.pop(), spacings.pop()
+
+
+def _read_frames(file: Path) -> Any:
+    """One DICOM file with several frames as a volume, its frames put in the order of their places."""
+    sitk = simpleitk()
+    header = read_header(file)
+    if is_segmentation(header):
+        raise InputError(f"{file} is a DICOM segmentation (SEG), not an image.")
+    try:
+        image = sitk.ReadImage(str(file))
+    except RuntimeError as error:
+        raise unreadable(file, error) from error
+    require_scalar_3d(file, image.GetSize(), image.GetNumberOfComponentsPerPixel())
+    if image.GetSize()[2] < 2:
+        return image
+    geometry, slices = frames_of([header], file)
+    return image_of(sitk.GetArrayFromImage(image)[np.argsort(slices)], geometry)
+
+
+def series_at(path: Path) -> Series:
+    """The series of a folder that holds one, or of a file in its folder.
+
+    Raises:
+        InputError: where there is none, or several, or a file of the folder is damaged.
+    """
     folder = path if path.is_dir() else path.parent
     found = find_series(folder)
     _check_none_left_out(folder, found)

@@ -58,6 +58,15 @@ class Image:
         return np.stack([self.channels[m] for m in modalities]).astype(np.float32, copy=False)
 
 
+def members(label_map: NDArray[np.unsignedinteger[Any]], labels: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a label map carries one of some values: bool, of its shape."""
+    found = np.asarray(label_map == labels[0])
+    for label in labels[1:]:
+        # One by one: an index array of whole numbers would take eight bytes a voxel.
+        found |= label_map == label
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """Labelled voxels on one grid.
@@ -90,13 +99,7 @@ class Segmentation:
 
     def mask(self, region: str) -> NDArray[np.bool_]:
         """Bool (z, y, x): the voxels of one region."""
-        labels = self.scheme[region].labels
-        if len(labels) == 1:
-            return np.asarray(self.label_map == labels[0])
-        member = np.zeros(int(np.iinfo(self.label_map.dtype).max) + 1, dtype=bool)
-        member[list(labels)] = True
-        mask: NDArray[np.bool_] = member[self.label_map]
-        return mask
+        return members(self.label_map, self.scheme[region].labels)
 
     def masks(self) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
         """Each region with its mask, one at a time."""

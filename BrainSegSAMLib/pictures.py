@@ -22,6 +22,7 @@ from .errors import DependencyError, GeometryError
 from .files import atomic_path
 from .geometry import Geometry
 from .image import Image, Segmentation
+from .planes import PLANES, Plane, windowed
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -45,36 +46,6 @@ _GROUND: Final = "#000000"
 _TEXT: Final = "#f2f2f2"
 _DIM: Final = "#b4b4b4"
 _WARNING: Final = "#ffc247"
-_LETTERS_LPS: Final = (("R", "L"), ("A", "P"), ("I", "S"))  # of a negative and of a positive LPS coordinate
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """One anatomical plane of arrays (z, y, x) whose x, y, z run to left, posterior, superior.
-
-    Attributes:
-        name: shown.
-        normal, across, down: axis of LPS (0, 1, 2) through the plane, along its rows and along its columns.
-        letters: at the left, right, upper and lower edge.
-    """
-
-    name: str
-    normal: int
-    across: int
-    down: int
-    letters: tuple[str, str, str, str]
-
-    def slice_of(self, array_zyx: NDArray[Any], index: int) -> NDArray[Any]:
-        """The plane as rows from top to bottom; superior is up, so z is turned over."""
-        plane: NDArray[Any] = np.take(array_zyx, index, axis=2 - self.normal)
-        return plane[::-1] if self.down == 2 else plane
-
-
-_PLANES: Final = (
-    _Plane("axial", 2, 0, 1, ("R", "L", "A", "P")),
-    _Plane("coronal", 1, 0, 2, ("R", "L", "S", "I")),
-    _Plane("sagittal", 0, 1, 2, ("A", "P", "S", "I")),
-)
 
 
 @dataclass(frozen=True)
@@ -184,7 +155,7 @@ def _scene(
     image: Image, segmentation: Segmentation, reference: Segmentation | None, shown: Sequence[str]
 ) -> _Scene:
     geometry, order = image.geometry.reoriented("LPS")
-    channels = {name: _windowed(order.apply(image.channels[name])) for name in shown}
+    channels = {name: windowed(order.apply(image.channels[name])) for name in shown}
     regions = {region.name: order.apply(mask) for region, mask in segmentation.masks()}
     by_size = sorted(regions, key=lambda name: -int(np.count_nonzero(regions[name])))
     masks = {name: regions[name] for name in by_size}
@@ -202,13 +173,6 @@ def _scene(
     target = next((mask for mask in (*masks.values(), *references.values()) if mask.any()), None)
     centre = _middle(head, geometry) if target is None else _middle(keep_largest(target), geometry)
     return _Scene(geometry, channels, masks, references, colours, centre, low, high)
-
-
-def _windowed(array: NDArray[np.float32]) -> FloatArray:
-    values = array[array != 0]
-    low, high = (float(v) for v in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 1.0)
-    scaled: FloatArray = np.clip((array - low) / (high - low if high > low else 1.0), 0.0, 1.0)
-    return scaled
 
 
 def _box_mm(mask: BoolArray, geometry: Geometry) -> tuple[FloatArray, FloatArray]:
@@ -239,8 +203,8 @@ class _Drawing:
 
     def __init__(self, scene: _Scene, title: str, note: str) -> None:
         self._scene = scene
-        widths = [float(scene.extent_mm[plane.across]) for plane in _PLANES]
-        self._row_mm = max(float(scene.extent_mm[plane.down]) for plane in _PLANES)
+        widths = [float(scene.extent_mm[plane.across]) for plane in PLANES]
+        self._row_mm = max(float(scene.extent_mm[plane.down]) for plane in PLANES)
         rows = len(scene.channels)
         self._scale = min(_PLANES_WIDTH / sum(widths), _PLANES_HEIGHT / rows / self._row_mm)  # inches per mm
         self._row = self._row_mm * self._scale + _HEADER
@@ -267,13 +231,13 @@ class _Drawing:
         for row, (modality, channel) in enumerate(self._scene.channels.items()):
             top = self._height - self._top - row * self._row
             left = _EDGE
-            for plane in _PLANES:
+            for plane in PLANES:
                 left += self._draw_plane(plane, modality, channel, left, top) + _GAP
         self._draw_legend()
         self._draw_footer()
         return self._figure
 
-    def _draw_plane(self, plane: _Plane, modality: str, channel: FloatArray, left: float, top: float) -> float:
+    def _draw_plane(self, plane: Plane, modality: str, channel: FloatArray, left: float, top: float) -> float:
         """One plane with its letters; returns its width in inches."""
         scene, scale = self._scene, self._scale
         width = float(scene.extent_mm[plane.across]) * scale
@@ -282,7 +246,8 @@ class _Drawing:
         box = (left / self._width, bottom / self._height, width / self._width, height / self._height)
         axes = self._figure.add_axes(box)
         axes.set_axis_off()
-        self._say(left + 0.05, bottom + height + 0.07, f"{modality} · {self._position(plane)}", size=9.5, colour=_DIM)
+        position = plane.position(scene.geometry, scene.centre)
+        self._say(left + 0.05, bottom + height + 0.07, f"{modality} · {position}", size=9.5, colour=_DIM)
 
         index = scene.centre[plane.normal]
         size, spacing = scene.geometry.size_ijk, scene.geometry.spacing_ijk_mm
@@ -306,7 +271,7 @@ class _Drawing:
         return width
 
     def _outline(
-        self, axes: Any, plane: _Plane, mask: BoolArray, colour: tuple[float, float, float], *, dashed: bool
+        self, axes: Any, plane: Plane, mask: BoolArray, colour: tuple[float, float, float], *, dashed: bool
     ) -> None:
         inside = np.pad(plane.slice_of(mask, self._scene.centre[plane.normal]), 1)
         if not inside.any():
@@ -322,18 +287,13 @@ class _Drawing:
         pale = tuple(0.5 + 0.5 * c for c in colour)
         axes.contour(x, y, inside, levels=[0.5], colors=[pale], linewidths=1.3, linestyles=[(0, (3.5, 2.5))])
 
-    def _letter_edges(self, axes: Any, plane: _Plane) -> None:
+    def _letter_edges(self, axes: Any, plane: Plane) -> None:
         stroke = _matplotlib("patheffects").withStroke(linewidth=2.5, foreground="black")
         places = ((0.012, 0.5, "left", "center"), (0.988, 0.5, "right", "center"),
                   (0.5, 0.988, "center", "top"), (0.5, 0.012, "center", "bottom"))
         for letter, (x, y, horizontal, vertical) in zip(plane.letters, places, strict=True):
             axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, color=_TEXT, fontsize=11,
                       fontweight="bold", path_effects=[stroke], family="DejaVu Sans")
-
-    def _position(self, plane: _Plane) -> str:
-        position = float(self._scene.geometry.to_lps(self._scene.centre)[plane.normal])
-        letter = _LETTERS_LPS[plane.normal][1 if position >= 0 else 0]
-        return f"{plane.name} · {letter} {abs(position):.1f} mm"
 
     def _draw_legend(self) -> None:
         scene = self._scene
@@ -362,7 +322,7 @@ class _Drawing:
         return text
 
     def _draw_footer(self) -> None:
-        smallest = min(float(self._scene.extent_mm[plane.across]) for plane in _PLANES)
+        smallest = min(float(self._scene.extent_mm[plane.across]) for plane in PLANES)
         length = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm <= 0.4 * smallest), 1)
         y, left = 0.42, _EDGE + 0.05
         right = left + length * self._scale

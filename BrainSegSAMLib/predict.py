@@ -1,82 +1,38 @@
 """The command that users come for: cases in, segmentations with their records out.
 
 Every case gives `<case_id>.nii.gz` (label map), `<case_id>.seg.nrrd` (overlapping segments with names, colours and
-codes) and `<case_id>.json` (its record). A method of several stages also gives `<case_id>_<stage>.nii.gz` for each.
+codes) and `<case_id>.json` (its record). A method of several stages also gives `<case_id>_<stage>.nii.gz` for each, and
+where the modality whose grid the result has is a DICOM series, there is `<case_id>.seg.dcm` (DICOM SEG).
 The record is written last and names the others with their hashes, so a case is finished exactly when its record is
-there and true; `--resume` relies on that. `run.json` sums the run up.
+there and true; `--resume` relies on that. `run.json` sums the run up, and `measurements.csv` lists what was measured.
 """
 
 from __future__ import annotations
 
-import json
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from .backends.devices import resolve_device
-from .batch import Row, run_pipeline
-from .cases import Case, find_cases, load_image
-from .components import as_rows, statistics
-from .errors import BrainSegSAMError, Cancelled, InputError, OutputError
-from .files import check_writable, read_json, sha256_of, write_json
-from .image import Image, Segmentation
-from .methods import load_predictor
-from .methods.contract import Predictor
-from .modalities import ModalityTable
+from .batch import Row, Workers, run_batch
+from .case_files import output_paths
+from .cases import Case, find_cases
+from .errors import BrainSegSAMError, Cancelled, InputError
+from .files import check_writable, read_json, write_json
+from .measurements import MEASUREMENTS_FILE, write_measurements
 from .models.catalogue import find_model
 from .models.store import Model, load_model
+from .prediction_work import CaseResult, Earlier, PredictJob, Start, is_finished
 from .progress import Progress
+from .remote import Remote, RemoteFile
+from .remote_cases import named_as, results_for
 from .runs import RECORD_VERSION, RUN_FILE, versions
-from .segmentation_files import write_label_map, write_seg_nrrd
 
-
-@dataclass(frozen=True)
-class PredictJob:
-    """What to segment, with what, and where to.
-
-    Attributes:
-        model: name in the catalogue, or model folder.
-        source: what `cases.find_cases` takes.
-        output: folder for the results; made where missing.
-        device: "auto", or a torch device name.
-        resume: skip cases whose record says that they are finished with the same model, settings and inputs.
-        trust: allow weights that need arbitrary unpickling.
-        reference: modality whose grid the result has; the model's first where None.
-        table: names of modalities.
-        overrides: settings of the method to use instead of the model's, e.g. {"mirroring": False}.
-    """
-
-    model: str
-    source: Path
-    output: Path
-    device: str = "auto"
-    resume: bool = False
-    trust: bool = False
-    reference: str | None = None
-    table: ModalityTable | None = None
-    overrides: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What became of one case.
-
-    Attributes:
-        case_id: the case.
-        status: "done", "skipped" (finished by an earlier run) or "failed".
-        outputs: kind ("label_map", "segmentation", "record", and the names of stages) → file.
-        error: why it failed, as a sentence.
-        notes: what a user should know of the result, a sentence each.
-    """
-
-    case_id: str
-    status: str
-    outputs: Mapping[str, Path] = field(default_factory=dict)
-    error: str = ""
-    notes: tuple[str, ...] = ()
+__all__ = ["CaseResult", "Plan", "PredictJob", "describe_plan", "plan", "run"]
 
 
 @dataclass(frozen=True)
@@ -86,9 +42,10 @@ class Plan:
     Attributes:
         job: what was asked for.
         model: read and checked.
-        device: the device that will be used.
+        device: the device that will be used; on a running cluster as asked for, and each worker looks for itself.
         todo: cases to work on.
         results: of cases that need no work: finished earlier, or unusable.
+        source: what the paths of cases are relative to, where that is behind a URL.
     """
 
     job: PredictJob
@@ -96,6 +53,7 @@ class Plan:
     device: str
     todo: tuple[Case, ...]
     results: tuple[CaseResult, ...]
+    source: Remote | None = None
 
 
 def plan(job: PredictJob) -> Plan:
@@ -110,20 +68,53 @@ def plan(job: PredictJob) -> Plan:
         raise InputError(
             f"The reference modality '{job.reference}' is not one of the model's: {', '.join(model.modalities)}."
         )
-    device = resolve_device(job.device)
+    # A running cluster's devices are not this machine's: each worker looks for itself.
+    device = job.device if job.scheduler else resolve_device(job.device)
+    cases, source, inputs = _find(job, model)
+    outputs = job.output.listing(may_be_missing=True) if job.resume and isinstance(job.output, Remote) else None
+    earlier = Earlier(inputs, outputs)
     todo, results = [], []
-    for case in find_cases(job.source, modalities=model.modalities, table=job.table):
+    for case in cases:
         if case.problem:
             results.append(CaseResult(case.case_id, "failed", error=case.problem))
-        elif job.resume and _is_finished(case, job, model):
-            results.append(CaseResult(case.case_id, "skipped", output_paths(job.output, case.case_id)))
+        elif job.resume and is_finished(case, job, model, earlier):
+            folder = job.output if isinstance(job.output, Path) else Path()
+            results.append(CaseResult(case.case_id, "skipped", output_paths(folder, case.case_id)))
         else:
             todo.append(case)
-    return Plan(job, model, device, tuple(todo), tuple(results))
+    return Plan(job, model, device, tuple(todo), tuple(results), source)
+
+
+def _find(job: PredictJob, model: Model) -> tuple[list[Case], Remote | None, dict[str, RemoteFile] | None]:
+    """The cases; and of a URL what their paths are relative to, and what lies there."""
+    if isinstance(job.source, Path):
+        return find_cases(job.source, modalities=model.modalities, table=job.table), None, None
+    with named_as(job.source) as (named, root, listing):
+        top = named.parent if named.is_file() else named
+        try:
+            found = find_cases(named, modalities=model.modalities, table=job.table)
+        except InputError as error:
+            raise InputError(str(error).replace(str(top), str(root))) from None
+        cases = [_relative(case, top, root) for case in found]
+    return cases, root, listing
+
+
+def _relative(case: Case, top: Path, root: Remote) -> Case:
+    """A case whose paths are relative to the URL that stands behind a folder."""
+    problem = case.problem.replace(str(top), str(root))
+    outside = [path for path in case.modalities.values() if not path.is_relative_to(top)]
+    if outside and not problem:
+        problem = f"Case '{case.case_id}': {outside[0]} lies outside {root}; write paths relative to the table."
+    paths = {} if problem else {name: path.relative_to(top) for name, path in case.modalities.items()}
+    return replace(case, modalities=paths, problem=problem)
 
 
 def run(
-    planned: Plan, *, progress: Progress | None = None, on_result: Callable[[CaseResult], None] | None = None
+    planned: Plan,
+    *,
+    progress: Progress | None = None,
+    on_result: Callable[[CaseResult], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[CaseResult]:
     """Do what was planned.
 
@@ -131,6 +122,7 @@ def run(
         planned: from `plan`.
         progress: of the whole run.
         on_result: told of every case as soon as it is finished, failed or known to need no work.
+        tell: gets a sentence on the cluster, where several workers are used.
 
     Returns:
         One result per case, by case id; `run.json` in the output folder says the same.
@@ -143,7 +135,10 @@ def run(
     progress = progress or Progress()
     job = planned.job
     started = time.time()
-    check_writable(job.output)
+    if isinstance(job.output, Remote):
+        job.output.check_writable()
+    else:
+        check_writable(job.output)
     results = list(planned.results)
 
     def keep(result: CaseResult) -> None:
@@ -158,10 +153,7 @@ def run(
     try:
         if planned.todo:
             progress.stage("Loading the model", until=0.02)
-            predictor = load_predictor(
-                planned.model.folder, device=planned.device, trust=job.trust, overrides=dict(job.overrides)
-            )
-            _run_cases(planned, predictor, progress, keep)
+            _run_cases(planned, progress, keep, tell)
     except Cancelled:
         status = "cancelled"
         raise
@@ -170,7 +162,9 @@ def run(
         raise
     finally:
         results.sort(key=lambda result: result.case_id)
-        _write_run_record(planned, results, status=status, started=started)
+        with results_for(job.output) as folder:
+            _write_run_record(planned, results, folder / RUN_FILE, status=status, started=started)
+            write_measurements(_measured(results, job.output), folder / MEASUREMENTS_FILE)
     return results
 
 
@@ -184,157 +178,47 @@ def describe_plan(planned: Plan) -> list[str]:
     ]
     for case in planned.todo:
         lines.append(f"Case    {case.case_id}: would be segmented from")
-        lines += [f"          {name}: {case.modalities[name]}" for name in model.modalities]
+        base = f"{planned.source}/" if planned.source else ""
+        lines += [f"          {name}: {base}{case.modalities[name]}" for name in model.modalities]
     for result in planned.results:
         reason = f"cannot be used: {result.error}" if result.error else "finished by an earlier run"
         lines.append(f"Case    {result.case_id}: {reason}")
     return lines
 
 
-def output_paths(folder: Path, case_id: str, stages: Iterable[str] = ()) -> dict[str, Path]:
-    """Where the results of a case lie, those of a method's stages included."""
-    return {
-        "label_map": folder / f"{case_id}.nii.gz",
-        "segmentation": folder / f"{case_id}.seg.nrrd",
-        **{stage: folder / f"{case_id}_{stage}.nii.gz" for stage in stages},
-        "record": folder / f"{case_id}.json",
-    }
-
-
 def _run_cases(
-    planned: Plan, predictor: Predictor, progress: Progress, keep: Callable[[CaseResult], None]
+    planned: Plan, progress: Progress, keep: Callable[[CaseResult], None], tell: Callable[[str], None] | None
 ) -> None:
-    job, modalities = planned.job, planned.model.modalities
-
-    def load(case: Case) -> tuple[Image, dict[str, Any]]:
-        begin = time.perf_counter()
-        image, actions = load_image(case, modalities, reference=job.reference)
-        files = {name: case.modalities[name] for name in modalities}
-        inputs = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
-        seconds = {"read": round(time.perf_counter() - begin, 3)}
-        record = {**_choices(job, planned.model), "inputs": inputs, "geometry_actions": actions, "seconds": seconds}
-        return image, {"case_id": case.case_id, **record}
-
-    def compute(loaded: tuple[Image, dict[str, Any]], part: Progress) -> tuple[Segmentation, dict[str, Any]]:
-        image, record = loaded
-        begin = time.perf_counter()
-        segmentation = predictor.predict(image, progress=part)
-        record["seconds"]["segment"] = round(time.perf_counter() - begin, 3)
-        return segmentation, record
-
+    job = planned.job
     ids = {case.case_id for case in planned.todo} | {result.case_id for result in planned.results}
-
-    def save(case: Case, computed: tuple[Segmentation, dict[str, Any]]) -> CaseResult:
-        segmentation, record = computed
-        for stage in segmentation.stages:
-            if f"{case.case_id}_{stage}" in ids:
-                raise InputError(
-                    f"The stage '{stage}' of case '{case.case_id}' would be written over the case "
-                    f"'{case.case_id}_{stage}'; rename one of the two cases."
-                )
-        paths = write_case(segmentation, job.output, case.case_id, record=record)
-        return CaseResult(case.case_id, "done", paths, notes=tuple(segmentation.record.get("notes", ())))
 
     def on_row(row: Row[Case, CaseResult]) -> None:
         keep(row.saved or CaseResult(row.item.case_id, "failed", error=row.error))
 
-    run_pipeline(
+    run_batch(
         planned.todo,
-        load=load,
-        compute=compute,
-        save=save,
+        Start(job, planned.model, planned.source, frozenset(id for id in ids if "_" in id), secrets.token_hex(8)),
         name=lambda case: case.case_id,
         progress=progress,
         on_row=on_row,
+        workers=Workers(job.workers, job.scheduler, job.device),
+        tell=tell,
     )
 
 
-def write_case(
-    segmentation: Segmentation, folder: Path, case_id: str, *, record: Mapping[str, Any]
-) -> dict[str, Path]:
-    """Write label map, segments, the label maps of stages and, last, the record that names them.
-
-    Args:
-        segmentation: what was predicted.
-        folder: where to.
-        case_id: first part of the files' names.
-        record: what is known of the case beyond the segmentation's own record.
-
-    Raises:
-        OutputError: where a file cannot be written; the record of an earlier run is gone by then, so that the case
-            counts as unfinished.
-    """
-    begin = time.perf_counter()
-    paths = output_paths(folder, case_id, segmentation.stages)
-    try:
-        for earlier in _earlier_stages(folder, case_id):
-            earlier.unlink()
-        paths["record"].unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{paths['record']} of an earlier run cannot be replaced: {error.strerror}.") from error
-    write_label_map(segmentation, paths["label_map"])
-    write_seg_nrrd(segmentation, paths["segmentation"])
-    for stage, result in segmentation.stages.items():
-        write_label_map(result, paths[stage])
-    measures = as_rows(statistics(segmentation))
-    seconds = dict(record.get("seconds", {}))
-    seconds["write"] = round(time.perf_counter() - begin, 3)
-    full = {
-        **record,
-        "record_version": RECORD_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "prediction": segmentation.record,
-        "geometry": segmentation.geometry.as_dict(),
-        "regions": measures,
-        "outputs": {
-            kind: {"file": path.name, "sha256": sha256_of(path)} for kind, path in paths.items() if kind != "record"
-        },
-        "seconds": seconds,
-    }
-    if segmentation.stages:
-        full["stages"] = {stage: result.scheme.as_list() for stage, result in segmentation.stages.items()}
-    write_json(full, paths["record"])
-    return paths
+def _measured(results: Sequence[CaseResult], output: Path | Remote) -> Iterator[dict[str, Any]]:
+    """A row per region of each case that is finished, as its record says; one record is in memory at a time."""
+    finished = [result for result in results if result.status != "failed"]
+    paths = (result.outputs["record"] for result in finished)
+    records = output.read_jsons(str(path) for path in paths) if isinstance(output, Remote) else map(read_json, paths)
+    for result, record in zip(finished, records, strict=True):
+        for row in record["regions"]:
+            yield {"case_id": result.case_id, **row}
 
 
-def _earlier_stages(folder: Path, case_id: str) -> list[Path]:
-    """Stages that an earlier run left as its record says; they would be taken for those of a new answer."""
-    try:
-        record = read_json(output_paths(folder, case_id)["record"])
-        paths = output_paths(folder, case_id, record["stages"])
-        hashes = {paths[stage]: record["outputs"][stage]["sha256"] for stage in record["stages"]}
-        return [path for path, written in hashes.items() if path.is_file() and sha256_of(path) == written]
-    except (InputError, KeyError, TypeError):
-        return []
-
-
-def _choices(job: PredictJob, model: Model) -> dict[str, Any]:
-    """What decides a result beside model and inputs, as JSON gives it back."""
-    reference = job.reference or model.modalities[0]
-    return {"overrides": json.loads(json.dumps(dict(job.overrides))), "reference": reference}
-
-
-def _is_finished(case: Case, job: PredictJob, model: Model) -> bool:
-    """Whether a true record of this case, model, settings and inputs lies in the output folder."""
-    try:
-        record = read_json(output_paths(job.output, case.case_id)["record"])
-        same_model = record["prediction"]["model_sha256"] == model.sha256
-        same_choices = all(record[name] == value for name, value in _choices(job, model).items())
-        same_inputs = all(
-            record["inputs"][name]["sha256"] == sha256_of(case.modalities[name]) for name in model.modalities
-        )
-        outputs = record["outputs"]
-        paths = output_paths(job.output, case.case_id, set(outputs) - {"label_map", "segmentation"})
-        complete = {"label_map", "segmentation"} <= set(outputs) and all(
-            sha256_of(paths[kind]) == output["sha256"] for kind, output in outputs.items()
-        )
-    except (InputError, KeyError, TypeError):
-        return False
-    return same_model and same_choices and same_inputs and complete
-
-
-def _write_run_record(planned: Plan, results: Sequence[CaseResult], *, status: str, started: float) -> None:
+def _write_run_record(
+    planned: Plan, results: Sequence[CaseResult], path: Path, *, status: str, started: float
+) -> None:
     job = planned.job
     counts = {kind: sum(result.status == kind for result in results) for kind in ("done", "skipped", "failed")}
     write_json(
@@ -360,5 +244,5 @@ def _write_run_record(planned: Plan, results: Sequence[CaseResult], *, status: s
                 for result in results
             ],
         },
-        job.output / RUN_FILE,
+        path,
     )

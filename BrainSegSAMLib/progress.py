@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import Cancelled
 
@@ -26,6 +26,8 @@ class ProgressUpdate:
         fraction: share of the whole job that is finished, 0 to 1.
         remaining_s: estimated seconds left for the whole job, or None while nothing can be said.
         message: a line for the log, or "".
+        unit: what is counted in this stage, where its throughput matters to a user ("cases"); "" elsewhere.
+        rate_per_s: units finished per second in this stage so far; None while nothing can be said.
     """
 
     stage: str
@@ -34,6 +36,8 @@ class ProgressUpdate:
     fraction: float
     remaining_s: float | None
     message: str = ""
+    unit: str = ""
+    rate_per_s: float | None = None
 
 
 # Of the whole: start-up takes most of the time so far, so an estimate from it would be far off.
@@ -54,6 +58,8 @@ class Progress:
         self._total = 0
         self._stage_begin = 0.0
         self._stage_end = 0.0
+        self._stage_started = self._started
+        self._unit = ""
 
     @property
     def cancelled(self) -> bool:
@@ -69,16 +75,18 @@ class Progress:
         if self._cancelled.is_set():
             raise Cancelled
 
-    def stage(self, name: str, *, total: int = 0, until: float = 1.0) -> None:
+    def stage(self, name: str, *, total: int = 0, until: float = 1.0, unit: str = "") -> None:
         """Begin a stage.
 
         Args:
             name: what is being done, in words.
             total: units of work in the stage; 0 where unknown.
             until: share of the whole job (0 to 1) that is finished when this stage is.
+            unit: what is counted, where its throughput shall be shown.
         """
         self.check()
-        self._stage = name
+        self._stage, self._unit = name, unit
+        self._stage_started = time.monotonic()
         self._done, self._total = 0, total
         self._stage_begin = self._stage_end
         self._stage_end = max(self._stage_begin, min(1.0, until))
@@ -94,6 +102,20 @@ class Progress:
         """Report a line for the log."""
         self._report(message)
 
+    def count(self, unit: str, *, total: int) -> None:
+        """Begin to count sub-jobs, so that the reports of `part` say how many of them are finished, and how fast.
+
+        Args:
+            unit: what they are, as in "cases".
+            total: how many there are.
+        """
+        self._unit, self._done, self._total = unit, 0, total
+        self._stage_started = time.monotonic()
+
+    def counted(self) -> None:
+        """One more sub-job is finished."""
+        self._done += 1
+
     def part(self, name: str, *, until: float) -> Progress:
         """A progress for one sub-job (a case of many), which fills this one from here up to `until`.
 
@@ -108,14 +130,22 @@ class Progress:
         return self._stage_begin + (self._stage_end - self._stage_begin) * min(1.0, within)
 
     def _report(self, message: str) -> None:
-        self._emit(self._stage, self._done, self._total, self._fraction(), message)
+        fraction = self._fraction()
+        self._emit(
+            ProgressUpdate(self._stage, self._done, self._total, fraction, None, message, self._unit, self._rate())
+        )
 
-    def _emit(self, stage: str, done: int, total: int, fraction: float, message: str) -> None:
+    def _rate(self) -> float | None:
+        elapsed = time.monotonic() - self._stage_started
+        return self._done / elapsed if self._unit and self._done and elapsed > 0 else None
+
+    def _emit(self, update: ProgressUpdate) -> None:
+        """Pass a report on, with the estimate of the whole job."""
         if self._listener is None:
             return
-        elapsed = time.monotonic() - self._started
+        elapsed, fraction = time.monotonic() - self._started, update.fraction
         remaining = elapsed * (1.0 - fraction) / fraction if fraction >= _SAYS_LITTLE_BELOW else None
-        self._listener(ProgressUpdate(stage, done, total, fraction, remaining, message))
+        self._listener(replace(update, remaining_s=remaining))
 
 
 class _Part(Progress):
@@ -129,6 +159,12 @@ class _Part(Progress):
         self._end = end
         self._cancelled = parent._cancelled
 
-    def _emit(self, stage: str, done: int, total: int, fraction: float, message: str) -> None:
-        label = f"{self._name}: {stage}" if stage else self._name
-        self._parent._emit(label, done, total, self._begin + (self._end - self._begin) * fraction, message)
+    def _emit(self, update: ProgressUpdate) -> None:
+        label = f"{self._name}: {update.stage}" if update.stage else self._name
+        fraction = self._begin + (self._end - self._begin) * update.fraction
+        parent = self._parent
+        update = replace(update, stage=label, fraction=fraction)
+        if parent._unit and not update.unit:
+            done, total, rate = parent._done, parent._total, parent._rate()
+            update = replace(update, done=done, total=total, unit=parent._unit, rate_per_s=rate)
+        parent._emit(update)

@@ -1,4 +1,4 @@
-"""Dice of cases and regions: how it is counted, its means, and its table in a model folder."""
+"""Dice of cases and regions: its means, and its table in a model folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,6 @@ class CaseScore:
     case_id: str
     fold: int
     dice: Mapping[str, float | None]
-
-
-def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Dice coefficient of two bool masks of one shape; 1 where both are empty."""
-    total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
-    return 2.0 * int(np.count_nonzero(first & second)) / total if total else 1.0
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> float:

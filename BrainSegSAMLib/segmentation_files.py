@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .dicom_seg import DICOM_SEG_SUFFIX, dicom_seg_at, read_dicom_seg
 from .errors import InputError, OutputError
 from .files import atomic_path
 from .geometry import Geometry
@@ -49,15 +50,21 @@ _NRRD_TYPES: Final = {
 }
 
 
+def names_its_segments(path: Path) -> bool:
+    """Whether a file tells its segments by their names (a .seg.nrrd, a DICOM SEG), and not by label values alone."""
+    return path.name.lower().endswith((SEGMENTATION_SUFFIX, DICOM_SEG_SUFFIX)) or dicom_seg_at(path) is not None
+
+
 def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> Segmentation:
     """Read a segmentation.
 
     Args:
-        path: a .seg.nrrd file, or a plain label map in any format that `volumes.read_image` takes.
+        path: a .seg.nrrd file, a DICOM SEG (or a folder that holds nothing but one), or a plain label map in any format
+            that `volumes.read_image` takes.
         scheme: what the values mean. For a label map, its values must all be in it; without one, value 3 becomes the
-            region "Label 3". For a .seg.nrrd, the label values are those of this scheme and segments are found by name;
-            without one, names, colours and codes come from the file, and label values too where nothing overlaps
-            or the file was written here.
+            region "Label 3". For a .seg.nrrd or a DICOM SEG, the label values are those of this scheme and segments are
+            found by name; without one, names, colours and codes come from the file, and those of a .seg.nrrd also tell
+            the label values where nothing overlaps or the file was written here.
 
     Returns:
         The segmentation on the file's own grid. Slicer crops to the labelled part: `resample.resample_segmentation`
@@ -67,6 +74,10 @@ def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> Segmenta
         InputError: where it cannot be read, holds other than whole numbers from 0 to 65535, or does not fit the scheme.
         GeometryError: where its grid cannot be used.
     """
+    dicom_seg = dicom_seg_at(path)
+    if dicom_seg is not None:
+        read = read_dicom_seg(dicom_seg)
+        return read if scheme is None else _on_scheme(read.geometry, _masks(read), scheme, path)
     image = read_image(path, as_float=False, several_values=path.name.lower().endswith(SEGMENTATION_SUFFIX))
     layers = _whole_numbers(simpleitk().GetArrayFromImage(image), path)
     layers = layers.reshape(*image.GetSize()[::-1], -1)  # (z, y, x, layer)
@@ -276,6 +287,10 @@ def _from_segments(
         found = Segmentation.from_masks(geometry, masks, scheme=described, name=path.name)
         return found.relabelled([segment.noted_labels for segment in segments])
     return _on_scheme(geometry, masks, scheme, path)
+
+
+def _masks(segmentation: Segmentation) -> dict[str, NDArray[np.bool_]]:
+    return {region.name: mask for region, mask in segmentation.masks()}
 
 
 def _on_scheme(

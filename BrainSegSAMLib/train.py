@@ -17,8 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .backends.devices import resolve_device
-from .console import parse_setting
+from .backends.devices import gpu_devices, resolve_device
+from .batch import Workers
+from .console import add_worker_options, parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
 from .files import check_writable, output_sentence, write_json
 from .labelled_images import labelled_cases
@@ -36,6 +37,8 @@ from .models.catalogue import find_model, is_installed
 from .models.store import MODEL_FILE, Model, load_model
 from .progress import Progress
 from .recipes import PARTS, Recipe, SSNetRecipe, read_recipe
+from .remote import Remote, location
+from .remote_cases import mirror
 from .runs import RECORD_VERSION, RUN_FILE, versions
 
 
@@ -50,6 +53,9 @@ class TrainJob:
         work: folder for intermediate files, by which an interrupted training is resumed; `<output>.work` where None.
         device: "auto", or a torch device name.
         at_once: folds of an nnU-Net that are trained at the same time.
+        gpus: how many GPUs train one nnU-Net or detector together.
+        workers: processes that prepare an nnU-Net's cases; None sizes them to the machine and the cases.
+        scheduler: address of a running Dask cluster that prepares them instead; see `batch.Workers`.
         overrides: settings of the training to use instead of the recipe's. Of an ssnet recipe: settings of SSNet, and
             those of the two trainings after "prior." and "tracker.".
     """
@@ -61,6 +67,9 @@ class TrainJob:
     device: str = "auto"
     at_once: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    gpus: int = 1
+    workers: int | None = 1
+    scheduler: str | None = None
 
     @property
     def work_folder(self) -> Path:
@@ -167,18 +176,37 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
             )
         if isinstance(config, DetectorTrainingConfig):
             return train_detector(
-                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
-            )
+                cases, config, template, work=work, device=device, gpus=job.gpus, label_values=recipe.label_values,
+                progress=progress,
+            )  # fmt: skip
         if isinstance(config, SamTrainingConfig):
             return train_medsam(
                 cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
             )
-        execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1)
+        workers = Workers(job.workers, job.scheduler)
+        execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1, workers, job.gpus)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
-    if not isinstance(config, TrainingConfig) and job.at_once > 1:
-        raise InputError(f"Networks of the method {recipe.method} are trained one by one; leave --at-once at 1.")
+    _check_shares(job, recipe.method, config, device)
     return _Plan(template, tuple(case.case_id for case in cases), config.as_dict(), device, start)
+
+
+def _check_shares(job: TrainJob, method: str, config: object, device: str) -> None:
+    """Fail before the training where it cannot be shared out as asked."""
+    if job.at_once > 1 and not isinstance(config, TrainingConfig):
+        raise InputError(f"Networks of the method {method} are trained one by one; leave --at-once at 1.")
+    if job.gpus == 1:
+        return
+    if not isinstance(config, (TrainingConfig, DetectorTrainingConfig)):
+        raise InputError(f"Networks of the method {method} are trained on one GPU; leave --gpus at 1.")
+    if job.at_once > 1:
+        raise InputError("Either several folds are trained at once (--at-once), or one on several GPUs (--gpus).")
+    found = len(gpu_devices()) if device == "cuda" else 0
+    if job.gpus > found:
+        raise InputError(
+            f"--gpus is {job.gpus}, but with the device '{device}' there are {found} GPUs to share; leave --device out "
+            "and give --gpus at most as many as this machine has."
+        )
 
 
 # ---- a model composed of two --------------------------------------------------------------------------------------
@@ -239,8 +267,11 @@ def _training_of(part: str, recipe: Path, job: TrainJob, overrides: Mapping[str,
     if isinstance(read_recipe(recipe), SSNetRecipe):
         raise InputError(f"{job.recipe}: the {part} cannot be composed itself, as {recipe} says.")
     work = job.work_folder / part
-    at_once = job.at_once if part == PRIOR_FOLDER else 1
-    return TrainJob(recipe, job.source, work.with_name(f".{part}"), work, job.device, at_once, overrides)
+    at_once, gpus = (job.at_once, job.gpus) if part == PRIOR_FOLDER else (1, 1)
+    output = work.with_name(f".{part}")
+    return replace(
+        job, recipe=recipe, output=output, work=work, at_once=at_once, gpus=gpus, overrides=overrides
+    )  # fmt: skip
 
 
 def _existing(text: str, folder: Path) -> Path:
@@ -266,10 +297,14 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options; device and progress are the caller's."""
     parser.add_argument("--recipe", required=True, type=Path, metavar="JSON", help="what to train and how")
-    parser.add_argument("--input", required=True, type=Path, help="labelled cases, as for predict")
+    parser.add_argument("--input", required=True, type=location, help="labelled cases, as for predict")
     parser.add_argument("--output", required=True, type=Path, help="model folder to make")
     parser.add_argument("--work", type=Path, help="folder for intermediate files (default: OUTPUT.work)")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="folds trained side by side (default: 1)")
+    parser.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="GPUs that train one nnU-Net or detector together (default: 1)"
+    )
+    add_worker_options(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -286,18 +321,26 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     Raises:
         BrainSegSAMError: as `run`.
     """
-    if options.at_once < 1:
-        raise InputError(f"--at-once is {options.at_once}; it must be 1 or more.")
+    for name, value in (("--at-once", options.at_once), ("--gpus", options.gpus)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be 1 or more.")
     job = TrainJob(
         options.recipe,
-        options.input,
+        Path(),
         options.output,
         options.work,
         options.device,
         options.at_once,
         dict(parse_setting(text) for text in options.set),
+        options.gpus,
+        options.workers,
+        options.scheduler,
     )
-    model = run(job, progress=progress)
+    source = options.input
+    if isinstance(source, Remote):  # kept with the intermediate files, because every step and every resumption reads it
+        progress.log(f"Copying {source} into the work folder.")
+        source = mirror(source, job.work_folder / "input")
+    model = run(replace(job, source=source), progress=progress)
     for title, table in model.results.items():
         yield f"{title} (mean):"
         for name, value in zip(table["columns"][2:], (table["rows"] or [[]])[-1][2:], strict=False):

@@ -35,6 +35,13 @@ def resolve_device(name: str) -> str:
     raise InputError(f"The device '{name}' is not available here; use 'auto' or one of: {', '.join(available)}.")
 
 
+def gpu_devices() -> list[str]:
+    """The CUDA devices of this machine: "cuda:0", "cuda:1", …."""
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+
 def resolve_precision(name: str, device: str) -> str:
     """"fp32", or "bf16" for mixed precision with bfloat16, which costs few digits and saves time where it is native.
 

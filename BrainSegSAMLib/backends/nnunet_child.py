@@ -7,7 +7,10 @@ reaches the caller. Run as ``python -m BrainSegSAMLib.backends.nnunet_child JOB.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,11 +88,14 @@ def train(job: Mapping[str, Any]) -> None:
     """Train one fold, from its last checkpoint where it has one.
 
     Args:
-        job: "configuration", "fold", "device", "threads" (None: torch's own choice).
+        job: "configuration", "fold", "device", "gpus" (more than 1: nnU-Net starts a process for each),
+            "threads" (None: torch's own choice).
     """
     import torch
     from nnunetv2.run.run_training import run_training
 
+    if job["gpus"] > 1:
+        _end_with_parent(Path(os.environ["BRAINSEGSAM_STOP_FILE"]))
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
     run_training(
@@ -98,9 +104,22 @@ def train(job: Mapping[str, Any]) -> None:
         job["fold"],
         trainer_class_name=TRAINER_NAME,
         plans_identifier=PLANS_NAME,
+        num_gpus=job["gpus"],
         continue_training=True,  # starts anew where there is no checkpoint
         device=torch.device(job["device"]),
     )
+
+
+def _end_with_parent(stop_file: Path) -> None:
+    """Ask the processes of the GPUs to stop where the process that started this one is gone: they see this one only."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        stop_file.touch()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from .nnunet_child import DATASET_NAME, PLANS_NAME, TRAINER_NAME
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 SETTINGS_FILE = "brainsegsam_training.json"
-_PROGRESS_MARK = "@brainsegsam "
+PROGRESS_MARK = "@brainsegsam "
 _LIBRARY = Path(__file__).resolve().parents[1]
 _POLL_S = 0.1
 # A child that trains saves its state before it ends; one that is deep in something else is ended after this time.
@@ -97,11 +97,15 @@ class ChildJob:
         name: of its log and job files.
         task: what `nnunet_child` shall do, with its arguments.
         workers: processes that load data for it; 0 loads in the training process.
+        command: what runs it, after Python; it gets the job's file as last argument.
+        program: whose training it is, for messages.
     """
 
     name: str
     task: Mapping[str, Any]
     workers: int = 0
+    command: tuple[str, ...] = ("-m", "BrainSegSAMLib.backends.nnunet_child")
+    program: str = "nnU-Net"
 
 
 def run_children(
@@ -183,7 +187,7 @@ class _Child:
         )
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "BrainSegSAMLib.backends.nnunet_child", str(job_file)],
+                [sys.executable, *self.job.command, str(job_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -200,12 +204,13 @@ class _Child:
         """
         code = self.process.poll()  # before the log is read, so that nothing that it said is missed
         for line in self._new_lines():
-            if line.startswith(_PROGRESS_MARK):
-                on_message(json.loads(line.removeprefix(_PROGRESS_MARK)))
+            if line.startswith(PROGRESS_MARK):
+                on_message(json.loads(line.removeprefix(PROGRESS_MARK)))
         if code is None:
             return False
         if code != 0:
-            raise BrainSegSAMError(f"nnU-Net failed in '{self.job.name}': {self._last_words()} See {self.log}.")
+            failed = f"{self.job.program} failed in '{self.job.name}'"
+            raise BrainSegSAMError(f"{failed}: {self._last_words()} See {self.log}.")
         return True
 
     def _new_lines(self) -> list[str]:
@@ -218,7 +223,7 @@ class _Child:
 
     def _last_words(self) -> str:
         lines = [line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        said = [line for line in lines if line and not line.startswith(_PROGRESS_MARK)]
+        said = [line for line in lines if line and not line.startswith(PROGRESS_MARK)]
         return said[-1].rstrip(".") + "." if said else f"it ended with code {self.process.returncode}."
 
 

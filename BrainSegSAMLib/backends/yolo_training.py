@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import random
 import zlib
 from collections.abc import Iterator, Mapping
@@ -57,7 +58,8 @@ class YoloTraining:
         intensity_change: how far gain and gamma of each channel of a picture are changed at most.
         mosaic_free_epochs: at the end, in which pictures are no longer put together from four.
         workers: processes that load pictures; on a CPU this process does it alone.
-        device: torch device name.
+        device: torch device name; not used with several GPUs.
+        gpus: how many GPUs train it together; each then is a process of its own, see `yolo_gpus`.
         precision: "fp32" or "bf16".
         seed: of initialisation, order and augmentation.
         options: further settings by Ultralytics' names: learning rates, augmentation, weights of the loss.
@@ -76,6 +78,7 @@ class YoloTraining:
     mosaic_free_epochs: int = 0
     workers: int = 0
     device: str = "cpu"
+    gpus: int = 1
     precision: str = "fp32"
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -112,7 +115,7 @@ def train(job: YoloTraining, architecture: YoloArchitecture, *, progress: Progre
     with _process_kept():
         try:
             trainer = _trainer(job, architecture, progress)
-            done: YoloTrained = trainer.finished() or trainer.run()
+            done: YoloTrained = trainer.resumed() or trainer.run()
         except (RuntimeError, AssertionError, FloatingPointError) as error:
             raise BrainSegSAMError(
                 f"Training '{job.name}' failed: {str(error).splitlines()[0]}. Lower the learning rate or the batch "
@@ -120,6 +123,15 @@ def train(job: YoloTraining, architecture: YoloArchitecture, *, progress: Progre
             ) from error
     progress.advance(job.epochs - trainer.advanced)
     return done
+
+
+def finished(job: YoloTraining) -> YoloTrained | None:
+    """What an earlier call has trained to its end; None where there is none."""
+    path = job.folder / _STATE
+    state: dict[str, Any] = load_checkpoint(path) if path.exists() else {}
+    if not state.get("stopped"):
+        return None
+    return YoloTrained(state["best"] or state["average"], state["best_epoch"] or state["epoch"] + 1)
 
 
 class _OurWay(_Trainer):  # type: ignore[misc]
@@ -137,16 +149,12 @@ class _OurWay(_Trainer):  # type: ignore[misc]
         """The checkpoint."""
         return self.job.folder / _STATE
 
-    def finished(self) -> YoloTrained | None:
-        """What an earlier call has trained to its end."""
-        if not self.state_file.exists():
-            return None
-        state = load_checkpoint(self.state_file)
-        self.advanced = state["epoch"] + 1
-        self.progress.advance(self.advanced)
-        if not state["stopped"]:
-            return None
-        return YoloTrained(state["best"] or state["average"], state["best_epoch"] or self.advanced)
+    def resumed(self) -> YoloTrained | None:
+        """What an earlier call has trained to its end; where it has trained a part, that is reported."""
+        if self.state_file.exists():
+            self.advanced = load_checkpoint(self.state_file)["epoch"] + 1
+            self.progress.advance(self.advanced)
+        return finished(self.job)
 
     def run(self) -> YoloTrained:
         """Train to the end."""
@@ -194,7 +202,7 @@ class _OurWay(_Trainer):  # type: ignore[misc]
         """Keep the state from which `resume_training` goes on."""
         state = {
             "epoch": self.epoch,
-            "network": self.model.state_dict(),
+            "network": _unwrapped(self.model).state_dict(),
             "average": self.ema.ema.state_dict(),
             "updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
@@ -216,7 +224,7 @@ class _OurWay(_Trainer):  # type: ignore[misc]
         if not self.state_file.exists():
             return
         state = load_checkpoint(self.state_file)
-        self.model.load_state_dict(state["network"])
+        _unwrapped(self.model).load_state_dict(state["network"])
         average = build(self.architecture)
         average.load_state_dict(state["average"])
         self.best_weights, self.best_epoch = state["best"], state["best_epoch"]
@@ -247,7 +255,9 @@ class _OurWay(_Trainer):  # type: ignore[misc]
             )
 
     def end_epoch(self) -> None:
-        """Report."""
+        """Report; of several GPUs' processes the first alone."""
+        if _rank() > 0:
+            return
         losses = ", ".join(f"{name} {float(value):.3f}" for name, value in self.tloss.items())
         score = f", mAP50 {self.metrics['metrics/mAP50(B)']:.3f}" if self.job.validated else ""
         self.advanced += 1
@@ -288,7 +298,7 @@ def _overrides(job: YoloTraining) -> dict[str, Any]:
         "batch": job.batch_size,
         "patience": job.patience,
         "close_mosaic": 0,  # done by us, the same whether training was interrupted or not
-        "device": job.device,
+        "device": job.device if job.gpus == 1 else ",".join(map(str, range(job.gpus))),
         "workers": job.workers,
         "cache": "ram",  # only so does the choice of pictures for a mosaic not depend on those before
         "amp": "bf16" if job.precision == "bf16" else False,
@@ -302,7 +312,19 @@ def _overrides(job: YoloTraining) -> dict[str, Any]:
 
 
 def _number(job: YoloTraining, epoch: int) -> int:
-    return zlib.crc32(f"{job.seed} {job.name} {epoch}".encode())
+    """Differs between the processes of several GPUs, so that each draws changes of its own."""
+    rank = _rank()
+    return zlib.crc32(f"{job.seed} {job.name} {epoch}{f' {rank}' if rank > 0 else ''}".encode())
+
+
+def _rank() -> int:
+    """Of this process among those of several GPUs; -1 where there is only one."""
+    return int(os.environ.get("RANK", "-1"))
+
+
+def _unwrapped(network: Any) -> Any:
+    """The network without the wrapper that several GPUs need."""
+    return getattr(network, "module", network)
 
 
 def _seed(job: YoloTraining, epoch: int) -> None:

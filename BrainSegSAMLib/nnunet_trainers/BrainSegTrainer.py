@@ -76,11 +76,17 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
         source = Path(self.output_folder_base) / f"fold_{self._continues}" / "checkpoint_final.pth"
         # Written by this class in this work folder; nnU-Net keeps objects beyond plain data in it.
         checkpoint = torch.load(source, map_location=self.device, weights_only=False)
-        self.network.load_state_dict(checkpoint["network_weights"])
+        self._plain_network().load_state_dict(checkpoint["network_weights"])
+
+    def _plain_network(self) -> torch.nn.Module:
+        """The network without the wrapper that several GPUs need, so that its weights have the same names."""
+        network: torch.nn.Module = self.network.module if self.is_ddp else self.network
+        return network
 
     def _seed(self) -> None:
-        # By epoch as well: a resumed training must not see the patches of its beginning again.
-        seed = self.settings["seed"] + 1000 * (self.fold + 1) + self.current_epoch
+        # By epoch as well: a resumed training must not see the patches of its beginning again. By GPU as well: each
+        # draws patches of its own.
+        seed = self.settings["seed"] + 1000 * (self.fold + 1) + self.current_epoch + 1_000_000 * self.local_rank
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - nnU-Net's loaders draw from numpy's global generator
         torch.manual_seed(seed)
@@ -122,6 +128,8 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
         """Starts nnU-Net's training and the record for TensorBoard, where that is installed."""
         super().on_train_start()
         self.logger.plot_progress_png = lambda _folder: None  # a second per epoch; TensorBoard shows the same curves
+        if self.local_rank != 0:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -184,7 +192,7 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
         decay = min(decay, (1 + self.iteration) / (10 + self.iteration))
         # Parameters, not the state dict: nnU-Net's networks list every weight there up to three times. (Their norms
         # keep no running statistics, so there is nothing else to average.)
-        for name, value in self.network.named_parameters():
+        for name, value in self._plain_network().named_parameters():
             if name in self.averaged:
                 self.averaged[name].lerp_(value.detach(), 1 - decay)
             else:
@@ -220,6 +228,8 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
         self._report(epoch=self.current_epoch, epochs=self.num_epochs, **values)
 
     def _report(self, **message: object) -> None:
+        if self.local_rank != 0:
+            return
         sys.stdout.write(PROGRESS_MARK + json.dumps({"fold": self.fold, **message}) + "\n")
         sys.stdout.flush()
 
@@ -230,7 +240,14 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
 
         What an unfinished epoch changed in the weights stays; its iterations are counted again on resuming.
         """
-        if self._stop_file is None or (os.getppid() == self._parent and not Path(self._stop_file).exists()):
+        if self._stop_file is None:
+            return
+        asked = os.getppid() != self._parent or Path(self._stop_file).exists()
+        if self.is_ddp:  # all leave in the same iteration, or none: one that waits for another would wait forever
+            flag = torch.tensor(float(asked), device=self.device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            asked = bool(flag)
+        if not asked:
             return
         self.current_epoch -= 1  # nnU-Net writes the epoch to go on with as this one plus 1
         self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
@@ -257,7 +274,7 @@ class BrainSegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no an
     def on_train_end(self) -> None:
         """Where weights are averaged, the average is what is kept."""
         if self.averaged:
-            self.network.load_state_dict(self.averaged, strict=False)
+            self._plain_network().load_state_dict(self.averaged, strict=False)
         super().on_train_end()
         if self._scalars is not None:
             self._scalars.close()

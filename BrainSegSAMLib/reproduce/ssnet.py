@@ -21,11 +21,14 @@ from ..labelled_images import labelled_cases
 from ..methods import load_predictor
 from ..methods.ssnet.composing import METHOD as SSNET
 from ..methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
+from ..metrics import METRICS, POLICY, Metric, highest_mean_dice, measure
 from ..models.catalogue import find_model
 from ..models.store import Model, load_model
 from ..progress import Progress
 from ..runs import RECORD_VERSION, versions
 from ..segmentation_files import read_segmentation
+from ..statistics import summarise
+from .consistency import contradiction
 from .files import check_output
 
 TABLE_I: Final[dict[str, tuple[float, float]]] = {
@@ -36,6 +39,9 @@ TABLE_I: Final[dict[str, tuple[float, float]]] = {
     "ensemble": (0.463, 0.611),
 }
 """Mean IoU and mean Dice of ten test patients. Source: Jang et al., SSNet, Table I."""
+
+MEASURED: Final = ("dice", "iou", "precision", "recall", "volume_difference", "hd95", "assd", "nsd", "lesion_f1")
+"""Metrics of each stage; the paper gives the first two."""
 
 _SAME_MODALITY: Final = {"dwi": "b1000"}
 """How the table of modalities calls what the paper calls otherwise."""
@@ -71,14 +77,12 @@ class Score:
     Attributes:
         case_id: the case.
         stage: of the method.
-        iou: intersection over union of the volumes, 0 to 1; 1 where both are empty.
-        dice: Dice coefficient of the volumes, 0 to 1; 1 where both are empty.
+        values: key of `MEASURED` → its value, None where not defined.
     """
 
     case_id: str
     stage: str
-    iou: float
-    dice: float
+    values: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -90,27 +94,21 @@ class Line:
     measured: tuple[float, float] | None
 
 
-def overlap(found: NDArray[np.bool_], reference: NDArray[np.bool_]) -> tuple[float, float]:
-    """IoU and Dice of two bool masks (z, y, x); both 1 where both are empty."""
-    shared = int(np.count_nonzero(found & reference))
-    either = int(np.count_nonzero(found | reference))
-    total = int(np.count_nonzero(found)) + int(np.count_nonzero(reference))
-    return (shared / either, 2 * shared / total) if either else (1.0, 1.0)
-
-
 def mean_scores(scores: Sequence[Score]) -> dict[str, tuple[float, float]]:
     """Stage → mean IoU and mean Dice over cases.
 
-    Dice is 2·IoU/(1+IoU), a concave function, so its mean can never be above that function of the mean IoU. Published
-    tables of segmentation break this inequality; it is asserted here, where only a mistake of ours could break it.
+    Published tables break the inequality between the two; it is asserted here, where only a mistake of ours could.
     """
     means = {}
     for stage in dict.fromkeys(score.stage for score in scores):
-        iou = float(np.mean([score.iou for score in scores if score.stage == stage]))
-        dice = float(np.mean([score.dice for score in scores if score.stage == stage]))
-        assert dice <= 2 * iou / (1 + iou) + 1e-9, f"{stage}: mean Dice {dice} is impossible for mean IoU {iou}"
+        iou, dice = (summarise(_of_stage(scores, stage, key)).mean or 0.0 for key in ("iou", "dice"))
+        assert dice <= highest_mean_dice(iou) + 1e-9, f"{stage}: mean Dice {dice} is impossible for mean IoU {iou}"
         means[stage] = (iou, dice)
     return means
+
+
+def _of_stage(scores: Sequence[Score], stage: str, key: str) -> dict[str, float | None]:
+    return {score.case_id: score.values[key] for score in scores if score.stage == stage}
 
 
 def table(means: Mapping[str, tuple[float, float]], prior: str) -> list[Line]:
@@ -160,7 +158,9 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Sc
         prior = next(iter(result.stages))
         for stage, found in result.stages.items():
             if stage != AGREEMENT_STAGE:
-                scores.append(Score(case.case_id, stage, *overlap(found.label_map > 0, reference)))
+                scores.append(Score(case.case_id, stage, measure(
+                    reference, found.label_map > 0, spacing_zyx_mm=image.geometry.spacing_zyx_mm, metrics=MEASURED
+                )))  # fmt: skip
     lines = table(mean_scores(scores), prior)
     write_json(_record(job, model, device, scores, lines, records), job.output)
     return scores, lines
@@ -195,12 +195,16 @@ def _record(
         "labels": list(job.labels),
         "settings": dict(job.settings),
         "cases": [
-            {"case_id": one.case_id, "stage": one.stage, "iou": round(one.iou, 6), "dice": round(one.dice, 6)}
+            {"case_id": one.case_id, "stage": one.stage, **{key: _rounded(value) for key, value in one.values.items()}}
             for one in scores
         ],
         "table": [{"stage": line.name, "paper": line.paper, "measured": line.measured} for line in lines],
         "records": dict(records),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 # ---- command line -------------------------------------------------------------------------------------------------
@@ -226,11 +230,11 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     scores, lines = run(job, progress=progress)
     stages = list(dict.fromkeys(score.stage for score in scores))
     cases = list(dict.fromkeys(score.case_id for score in scores))
-    by_key = {(score.case_id, score.stage): score for score in scores}
+    by_key = {(score.case_id, score.stage): score.values["dice"] for score in scores}
     wide = max(len(name) for name in (*cases, "Dice of case"))
     yield f"{'Dice of case':<{wide}}  " + "  ".join(f"{stage:>12}" for stage in stages)
     for case_id in cases:
-        yield f"{case_id:<{wide}}  " + "  ".join(f"{by_key[case_id, stage].dice:12.3f}" for stage in stages)
+        yield f"{case_id:<{wide}}  " + "  ".join(f"{by_key[case_id, stage]:12.3f}" for stage in stages)
     yield ""
     yield f"{'':<16}{'paper (10 patients)':>22}{f'measured ({len(cases)} cases)':>22}"
     yield f"{'Mean of':<16}{'IoU':>11}{'Dice':>11}{'IoU':>11}{'Dice':>11}"
@@ -238,5 +242,26 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         cells = [value for pair in (line.paper, line.measured) for value in (pair or (None, None))]
         yield f"{line.name:<16}" + "".join(f"{'–':>11}" if value is None else f"{value:11.3f}" for value in cells)
     yield ""
+    yield from _further(scores, stages)
+    yield ""
+    yield from filter(None, (contradiction(f"Paper, {name}", *row) for name, row in TABLE_I.items()))
     yield "The paper's patients are others (stroke, not published), so compare the order of the rows, not the columns."
     yield f"Every number is in {job.output}"
+
+
+def _further(scores: Sequence[Score], stages: Sequence[str]) -> Iterator[str]:
+    """What the paper does not give: the means of the other metrics, with the number of cases where some have none."""
+    shown = [METRICS[key] for key in MEASURED if key not in ("iou", "dice")]
+    yield f"{'Mean of':<16}" + "".join(f"{_heading(metric):>24}" for metric in shown)
+    for stage in stages:
+        row = f"{stage:<16}"
+        for metric in shown:
+            found = summarise(_of_stage(scores, stage, metric.key))
+            text = "–" if found.mean is None else f"{found.mean:.3f}"
+            row += f"{f'{text} ({found.count} cases)' if found.undefined else text:>24}"
+        yield row
+    yield POLICY
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title

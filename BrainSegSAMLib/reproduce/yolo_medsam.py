@@ -23,13 +23,13 @@ from ..files import write_json
 from ..image import Image
 from ..labelled_images import labelled_cases, load_labelled
 from ..methods.yolo_medsam.composing import DETECTOR_FOLDER, METHOD, SEGMENTER_FOLDER
-from ..methods.yolo_medsam.detection_scores import DetectionScore, score_boxes, share_found
 from ..methods.yolo_medsam.detector import METHOD as DETECTOR
 from ..methods.yolo_medsam.detector import load_detector
 from ..methods.yolo_medsam.detector_training import TITLE as DETECTOR_TABLE
 from ..methods.yolo_medsam.measuring import FOUND_BOXES, TRUE_BOXES, Measured, measure
 from ..methods.yolo_medsam.segmenter import METHOD as SEGMENTER
 from ..methods.yolo_medsam.segmenter import Segmenter, load_segmenter
+from ..metrics.detection import DetectionScore, score_boxes, share_found
 from ..models.catalogue import find_model
 from ..models.published import ANY_MODALITY
 from ..models.store import Model, load_model
@@ -246,7 +246,8 @@ def _table_1(result: Result) -> Iterator[str]:
     yield f"{'Table 1: boxes, slice by slice':<{wide}}{'P':>9}{'R':>9}{'mAP50':>9}{'mAP50-95':>10}"
     for name, values in rows.items():
         yield f"{name:<{wide}}" + _cells(values)
-    yield "Measured: one box for each connected piece of a region on each slice, however small."
+    yield "Measured: one box for each connected piece of a region on each slice, however small; mAP by COCO's rules."
+    yield "The paper's mAP is YOLOv5's own, which joins the points of recall by trapezia: a few thousandths lower."
     for name, table in result.tables.items():
         yield f"Left out in training, {name}: {table.get('note', '')}"
     yield f"Linked boxes find {result.recall:.3f} of the known boxes (IoU 0.5 or more)."

@@ -28,11 +28,11 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 
+from BrainSegSAMLib.case_files import write_case
 from BrainSegSAMLib.cases import Case, find_cases, load_image
 from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
-from BrainSegSAMLib.predict import write_case
 
 ROOT = Path(__file__).resolve().parents[2]
 LINUX = sys.platform == "linux"

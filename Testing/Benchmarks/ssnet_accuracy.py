@@ -31,9 +31,9 @@ from BrainSegSAMLib.methods.ssnet.composing import compose
 from BrainSegSAMLib.methods.ssnet.predictor import AGREEMENT_STAGE, SSNetPredictor
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import WEIGHTS_FILE, architecture_of
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.store import load_model, write_model
 from BrainSegSAMLib.recipes import Recipe
-from BrainSegSAMLib.reproduce.ssnet import overlap
 from BrainSegSAMLib.training_volumes import ORIENTATION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,8 +134,8 @@ def score(predictor: SSNetPredictor, case: Case, recipe: Recipe, fold: int) -> R
     scheme = recipe.template(Path()).scheme
     labelled = load_labelled(case, predictor.model.modalities, scheme, recipe.label_values)
     result = predictor.predict(labelled.image)
-    dice = {
-        name: round(overlap(stage.label_map > 0, labelled.labels > 0)[1], 4)
+    by_stage = {
+        name: round(dice(stage.label_map > 0, labelled.labels > 0), 4)
         for name, stage in result.stages.items()
         if name != AGREEMENT_STAGE
     }
@@ -143,7 +143,7 @@ def score(predictor: SSNetPredictor, case: Case, recipe: Recipe, fold: int) -> R
     tracked = [row for row in lesions if row["tracked"]]
     agreement = round(float(np.mean([row["agreement"] for row in tracked])), 4) if tracked else None
     flagged = sum(row["flagged"] for row in tracked)
-    return Row(case.case_id, fold, dice, agreement, len(lesions), len(tracked), flagged, result.record["seconds"])
+    return Row(case.case_id, fold, by_stage, agreement, len(lesions), len(tracked), flagged, result.record["seconds"])
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -47,11 +47,11 @@ from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
 from BrainSegSAMLib.methods.ssnet.tracking import Target, track
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
 from BrainSegSAMLib.prompts import Prompt
-from BrainSegSAMLib.scores import dice
 
 PARTS = ["speed", "shares", "curve", "memory", "trained"]
 PHANTOM_SEED = 900  # of a synthetic case that the bundled tracker has not seen

@@ -35,9 +35,9 @@ from BrainSegSAMLib.methods.ssnet.rules import touching
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
 from BrainSegSAMLib.methods.ssnet.tracker_training import architecture_of
 from BrainSegSAMLib.methods.ssnet.tracker_validation import tracked_mask
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.recipes import Recipe
-from BrainSegSAMLib.scores import dice
 from BrainSegSAMLib.training_volumes import TrainingVolume, make_volume
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -31,13 +31,13 @@ from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.files import read_json
 from BrainSegSAMLib.image import Image
 from BrainSegSAMLib.labelled_images import labelled_cases, load_labelled
-from BrainSegSAMLib.methods.yolo_medsam.detection_scores import score_boxes, share_found
 from BrainSegSAMLib.methods.yolo_medsam.detector import Detector
 from BrainSegSAMLib.methods.yolo_medsam.detector_config import DetectorTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.measuring import FOUND_BOXES, TRUE_BOXES, Measured, measure
 from BrainSegSAMLib.methods.yolo_medsam.medsam_training import architecture_of
 from BrainSegSAMLib.methods.yolo_medsam.sam_config import SamTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.segmenter import Segmenter
+from BrainSegSAMLib.metrics.detection import score_boxes, share_found
 from BrainSegSAMLib.recipes import Recipe
 from BrainSegSAMLib.trainings import MARKER, rounded, weights_path
 

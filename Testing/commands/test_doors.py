@@ -75,7 +75,9 @@ def test_what_cannot_be_downloaded_is_said(models: Path, capsys: pytest.CaptureF
     assert "glioma-nnunet-tiny" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["predict"], ["train"], ["models"], ["models", "import"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["predict"], ["evaluate"], ["train"], ["models"], ["models", "import"], ["demo"]]
+)
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command, "--help"]) == 0
     assert "usage: brainsegsam" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def test_a_case_gives_its_three_files_and_their_record(
     output = tmp_path / "out"
     assert run(random_model, two_cases, output) == 0
     expected = [f"{name}{end}" for name in ("case-a", "case-b") for end in (".json", ".nii.gz", ".seg.nrrd")]
-    assert files_in(output) == sorted([*expected, "run.json"])
+    assert files_in(output) == sorted([*expected, "measurements.csv", "run.json"])
     segments = read_segmentation(output / "case-a.seg.nrrd")
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(output / "case-a.nii.gz")))
     assert segments.scheme.names == ("whole", "core")
@@ -84,7 +84,7 @@ def test_a_failure_is_a_row_and_the_others_are_finished(
     (two_cases / "case-c" / "case-c_flair.nii.gz").write_bytes(image.read_bytes())
     output = tmp_path / "out"
     assert run(random_model, two_cases, output) == 1
-    assert files_in(output) == ["case-b.json", "case-b.nii.gz", "case-b.seg.nrrd", "run.json"]
+    assert files_in(output) == ["case-b.json", "case-b.nii.gz", "case-b.seg.nrrd", "measurements.csv", "run.json"]
     said = capsys.readouterr().err
     assert "Case 'case-a' failed" in said
     assert "case-a_flair.nii.gz" in said
@@ -252,7 +252,7 @@ def test_a_kill_leaves_nothing_half_written(
     else:
         assert waited < 30, "a loaded machine needs more than the second or two of an idle one"
         assert "cancelled" in said
-        assert files_in(output) == ["run.json"]
+        assert files_in(output) == ["measurements.csv", "run.json"]
         assert json.loads((output / "run.json").read_text())["status"] == "cancelled"
     assert run(random_model, source, output, "--resume", "--tile-step", "1", "--folds", "0") == 0
-    assert {path.suffix for path in output.iterdir()} == {".json", ".gz", ".nrrd"}
+    assert {path.suffix for path in output.iterdir()} == {".csv", ".json", ".gz", ".nrrd"}

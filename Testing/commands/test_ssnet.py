@@ -13,14 +13,15 @@ import pytest
 import SimpleITK as sitk
 
 from BrainSegSAMLib import cli
+from BrainSegSAMLib.case_files import write_case as write_result
 from BrainSegSAMLib.files import sha256_of
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.models.store import load_model
-from BrainSegSAMLib.predict import write_case as write_result
-from BrainSegSAMLib.reproduce.ssnet import TABLE_I, Score, mean_scores, overlap, table
+from BrainSegSAMLib.reproduce.consistency import contradiction
+from BrainSegSAMLib.reproduce.ssnet import TABLE_I, Score, mean_scores, table
 
 GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
 STAGES = ["nnunet", "flair", "t1ce", "ensemble", "agreement"]
@@ -103,7 +104,8 @@ def test_every_stage_lies_beside_the_answer(
     assert predict(composed, source, output) == 0
     names = {path.name for path in output.iterdir()}
     assert names == {
-        "case.nii.gz", "case.seg.nrrd", "case.json", "run.json", *(f"case_{stage}.nii.gz" for stage in STAGES)
+        "case.nii.gz", "case.seg.nrrd", "case.json", "run.json", "measurements.csv",
+        *(f"case_{stage}.nii.gz" for stage in STAGES),
     }
     record = json.loads((output / "case.json").read_text())
     assert set(record["outputs"]) == {"label_map", "segmentation", *STAGES}
@@ -260,24 +262,22 @@ def test_reproduce_needs_a_model_of_the_method(
 
 
 def test_means_keep_the_inequality_and_a_breach_is_noticed() -> None:
-    scores = [Score(str(n), "x", iou, 2 * iou / (1 + iou)) for n, iou in enumerate((0.1, 0.5, 0.9, 1.0))]
+    pairs = [{"iou": iou, "dice": 2 * iou / (1 + iou)} for iou in (0.1, 0.5, 0.9, 1.0)]
+    scores = [Score(str(number), "x", pair) for number, pair in enumerate(pairs)]
     iou, dice = mean_scores(scores)["x"]
     assert dice < 2 * iou / (1 + iou)
     with pytest.raises(AssertionError, match="impossible"):
-        mean_scores([Score("a", "x", 0.569, 0.771)])
+        mean_scores([Score("a", "x", {"iou": 0.569, "dice": 0.771})])
 
 
 def test_the_papers_rows_keep_the_inequality_too() -> None:
     assert all(dice <= 2 * iou / (1 + iou) for iou, dice in TABLE_I.values())
 
 
-def test_overlap_by_hand() -> None:
-    first, second = np.zeros((2, 2, 4), dtype=bool), np.zeros((2, 2, 4), dtype=bool)
-    assert overlap(first, second) == (1.0, 1.0)
-    first[0, 0, :3] = True
-    assert overlap(first, second) == (0.0, 0.0)
-    second[0, 0, 1:] = True
-    assert overlap(first, second) == (pytest.approx(2 / 4), pytest.approx(4 / 6))
+def test_published_numbers_that_cannot_be_are_named() -> None:
+    assert contradiction("SSNet, ensemble", *TABLE_I["ensemble"]) == ""
+    # Pidishetti et al. 2025, the row of SAM2-UNet.
+    assert "at most 0.725" in contradiction("SAM2-UNet", 0.569, 0.771)
 
 
 def test_votes_meet_the_papers_rows_by_modality() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from BrainSegSAMLib import train as command
+from BrainSegSAMLib.batch import Workers
 from BrainSegSAMLib.cases import Case
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
 from BrainSegSAMLib.methods.nnunet.config import TrainingConfig
@@ -69,7 +70,7 @@ def test_options_recipe_and_cases_reach_the_training(tmp_path: Path, called: dic
     source = make_cases(tmp_path / "data")
     chosen = options(
         "--recipe", str(recipe), "--input", str(source), "--output", str(tmp_path / "tiny"), "--at-once", "2",
-        "--set", "epochs=3", "--set", "patch_size=[8,8,8]", "--set", "planner=nnUNetPlannerResEncM",
+        "--workers", "3", "--set", "epochs=3", "--set", "patch_size=[8,8,8]", "--set", "planner=nnUNetPlannerResEncM",
     )  # fmt: skip
     lines = list(command.run_from_options(chosen, Progress()))
     config = called["config"]
@@ -78,6 +79,7 @@ def test_options_recipe_and_cases_reach_the_training(tmp_path: Path, called: dic
     assert [case.case_id for case in called["cases"]] == ["a", "b"]
     assert called["label_values"] == {4: 1}
     assert called["run"].at_once == 2
+    assert called["run"].workers == Workers(3)
     assert called["template"].scheme.names == ("lesion",)
     assert lines[1] == "  lesion: Dice 0.500"
     record = json.loads((tmp_path / "tiny.work" / "run.json").read_text())
@@ -135,6 +137,15 @@ def test_cases_without_reference_and_odd_options_are_refused(tmp_path: Path, cal
         list(command.run_from_options(options(*arguments, "--at-once", "0"), Progress()))
     with pytest.raises(InputError, match="needs NAME=VALUE"):
         list(command.run_from_options(options(*arguments, "--set", "epochs"), Progress()))
+    assert not called
+
+
+def test_gpus_that_are_not_there_are_refused(tmp_path: Path, called: dict[str, Any]) -> None:
+    source = make_cases(tmp_path / "data")
+    arguments = ["--recipe", str(write_recipe(tmp_path)), "--input", str(source), "--output", str(tmp_path / "tiny")]
+    for gpus, complaint in (("0", "--gpus is 0"), ("2", "with the device 'cpu' there are 0 GPUs to share")):
+        with pytest.raises(InputError, match=complaint):
+            list(command.run_from_options(options(*arguments, "--gpus", gpus), Progress()))
     assert not called
 
 

@@ -22,19 +22,23 @@ FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
-        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes"],
-    2: ["backends", "metrics", "models", "batch", "pictures", "fitting", "trainings"],
-    3: ["methods"],
+        "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
+        "measurements", "case_files", "remote", "remote_cases",
+        "pairs", "planes"],
+    2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
+        "fitting", "trainings", "overlays"],
+    3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
-        "single_image"],
+        "single_image", "prediction_work"],
     5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
 }
-COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image"}
+COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image", "prediction_work"}
 MODEL_PACKAGES = {
     "nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils",
     "segment_anything", "sam2", "ultralytics", "monai", "timm",
 }
 HEAVY = {"torch", "torchvision", "SimpleITK", "scipy", "skimage", "matplotlib", "nrrd", "jsonschema", "pydicom",
+         "dask", "distributed", "fsspec", "psutil", "highdicom", "PIL", "contourpy",
          "slicer", "vtk", "qt", "ctk"} | MODEL_PACKAGES
 # nnU-Net loads these files by path inside its own process; they subclass its trainer and so need it at once.
 INSIDE_NNUNET = f"{PACKAGE}.nnunet_trainers"

@@ -15,11 +15,11 @@ from BrainSegSAMLib.methods.ssnet.lesions import key_slice
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
 from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
 from BrainSegSAMLib.methods.ssnet.tracking import Target, Tracked, track
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.phantom import ORIGIN_LPS_MM, make_phantom
 from BrainSegSAMLib.prompts import Prompt
-from BrainSegSAMLib.scores import dice
 
 pytest.importorskip("sam2")
 

@@ -17,7 +17,9 @@ if importlib.util.find_spec("ultralytics") is None:
 
 from BrainSegSAMLib import train as command
 from BrainSegSAMLib.backends.weights import read_weights
+from BrainSegSAMLib.backends.yolo_gpus import train_in_children
 from BrainSegSAMLib.backends.yolo_network import build
+from BrainSegSAMLib.backends.yolo_training import YoloTraining
 from BrainSegSAMLib.boxes import SliceBox, box_around
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
@@ -184,6 +186,27 @@ def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(cases: list
     assert not list(tmp_path.rglob("settings.json")), "Ultralytics' settings lie elsewhere"
     again = train_detector(cases, config, template(tmp_path / "again"), work=tmp_path / "work_whole")
     assert again.weights[0].sha256 == whole.weights[0].sha256
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_trains_the_same(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on several GPUs, but one process, because PyTorch's launcher would look for GPUs."""
+    config = replace(CONFIG, epochs=2, train_folds=(0,), final=False)
+    here = train_detector(cases, config, template(tmp_path / "here"), work=tmp_path / "work_here")
+    monkeypatch.setattr(detector_training, "train", train_in_children)
+    updates: list[ProgressUpdate] = []
+    there = train_detector(
+        cases, config, template(tmp_path / "there"), work=tmp_path / "work_there", progress=Progress(updates.append)
+    )
+    assert there.weights[0].sha256 == here.weights[0].sha256
+    assert any("epoch 2 of 2" in update.message for update in updates)
+    with pytest.raises(BrainSegSAMError, match="Ultralytics failed in 'training'"):
+        train_in_children(
+            YoloTraining("odd", tmp_path / "nothing.yaml", tmp_path / "odd", 1, 64, 1), config.network(1),
+            progress=Progress(),
+        )  # fmt: skip
 
 
 def test_scores_are_those_of_the_models_own_settings(

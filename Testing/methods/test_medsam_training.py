@@ -36,9 +36,9 @@ from BrainSegSAMLib.methods.yolo_medsam.sam_config import SamTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.sam_fitting import Learner, SamFit
 from BrainSegSAMLib.methods.yolo_medsam.sam_validation import TITLE, by_network, score_volumes, true_boxes
 from BrainSegSAMLib.methods.yolo_medsam.samples import training_slices
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.store import Model, load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
-from BrainSegSAMLib.scores import dice
 from BrainSegSAMLib.training_volumes import TrainingVolume, load_volumes, make_volume
 
 SHAPE = (14, 48, 48)

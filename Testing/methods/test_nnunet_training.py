@@ -26,7 +26,7 @@ from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.methods.nnunet.config import TrainingConfig
 from BrainSegSAMLib.methods.nnunet.dataset import dataset_json, load_labelled, write_dataset
 from BrainSegSAMLib.methods.nnunet.training import TrainingRun, split, train
-from BrainSegSAMLib.methods.nnunet.validation import AFTER, CaseScore, as_tables, dice
+from BrainSegSAMLib.methods.nnunet.validation import AFTER, CaseScore, as_tables
 from BrainSegSAMLib.models.store import Model, load_model
 from BrainSegSAMLib.phantom import CHANNELS, make_phantom
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
@@ -466,15 +466,6 @@ def test_settings_survive_json() -> None:
 
 
 # ---- scores -------------------------------------------------------------------------------------------------------
-
-
-def test_dice_by_hand() -> None:
-    first, second = np.zeros((2, 2, 2), dtype=bool), np.zeros((2, 2, 2), dtype=bool)
-    assert dice(first, second) == 1.0
-    first[0] = True  # 4 voxels
-    assert dice(first, second) == 0.0
-    second[0, 0] = True  # 2 of them
-    assert dice(first, second) == pytest.approx(2 * 2 / (4 + 2))
 
 
 def test_tables_end_with_the_mean() -> None:

@@ -10,6 +10,7 @@ from scipy.spatial.distance import pdist
 
 from BrainSegSAMLib.components import (
     as_rows,
+    bounding_box,
     keep_largest,
     label_components,
     region_statistics,
@@ -52,6 +53,17 @@ masks = st.builds(
     lambda shape, seed, density: np.random.default_rng(seed).random(shape) < density,
     st.tuples(*[st.integers(1, 6)] * 3), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0]),
 )
+
+
+@given(masks)
+def test_bounding_box_holds_all_and_no_more(mask):
+    box = bounding_box(mask.astype(np.uint8) * 3)
+    assert np.count_nonzero(mask[box]) == np.count_nonzero(mask)
+    if mask.any():
+        found = np.nonzero(mask)
+        assert box == tuple(slice(axis.min(), axis.max() + 1) for axis in found)
+    else:
+        assert mask[box].size == 0
 
 
 @settings(max_examples=80, deadline=None)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from BrainSegSAMLib import demo, predict
 from BrainSegSAMLib.cases import find_cases, load_image
-from BrainSegSAMLib.demo import DemoResult, dice, run_demo, write_synthetic_case
+from BrainSegSAMLib.demo import DemoResult, run_demo, write_synthetic_case
 from BrainSegSAMLib.errors import Cancelled, InputError, OutputError
 from BrainSegSAMLib.image import Image, Segmentation
 from BrainSegSAMLib.itk import image_of, simpleitk
 from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.store import Model, load_model, write_model
 from BrainSegSAMLib.phantom import CHANNELS, Phantom, make_phantom
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
@@ -223,14 +224,6 @@ def test_cancel(tmp_path: Path, answer: Prepare) -> None:
     progress.cancel()
     with pytest.raises(Cancelled):
         run_demo(tmp_path / "out", model=answer(put_in), device="cpu", progress=progress)
-
-
-def test_dice() -> None:
-    one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool)
-    assert dice(one, other) == pytest.approx(2 / 5)
-    assert dice(one, one) == 1.0
-    assert dice(one, ~one) == 0.0
-    assert dice(one & ~one, one & ~one) is None
 
 
 @pytest.mark.slow

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.nnunet_training import WorkFolder, write_raw_case
+from ...batch import Row, Workers, run_batch
 from ...cases import Case
 from ...errors import InputError
 from ...files import write_text
@@ -19,6 +22,9 @@ from ...labelled_images import load_labelled
 from ...labels import LabelScheme
 from ...phantom import CHANNELS, ORIGIN_LPS_MM, make_phantom
 from ...progress import Progress
+
+# A case takes about as long to convert as a process takes to start.
+_CASES_PER_WORKER: Final = 8
 
 ORIENTATION = "LPS"
 """Axes into which all training images are brought, so that networks see every head the same way round."""
@@ -33,38 +39,103 @@ def write_dataset(
     label_values: Mapping[int, int],
     synthetic_seeds: Sequence[int],
     progress: Progress,
+    workers: Workers | None = None,
 ) -> list[str]:
-    """Write nnU-Net's raw data set.
+    """Write nnU-Net's raw data set, several cases at once where there are many.
 
     Returns:
         The ids of the synthetic cases.
 
     Raises:
-        InputError, GeometryError: as `load_labelled`, or where synthetic cases do not fit modalities and labels.
+        InputError: where a case cannot be used, all such cases named; or synthetic cases do not fit modalities and
+            labels.
     """
-    progress.stage("Converting cases", total=len(cases) + len(synthetic_seeds), until=0.02)
-    for case in cases:
-        labelled = load_labelled(case, modalities, scheme, label_values)
-        _write(work, case.case_id, labelled.image, labelled.labels, modalities)
-        progress.advance()
     known = {value for region in scheme.regions for value in region.labels}
     if synthetic_seeds and not (set(modalities) <= set(CHANNELS) and known == {1, 2, 3}):
         raise InputError(
             f"Synthetic cases have the modalities {', '.join(CHANNELS)} and the labels 1, 2, 3; this model has "
             f"{', '.join(modalities)} and {', '.join(map(str, sorted(known)))}. Leave synthetic_seeds empty."
         )
-    synthetic = []
-    for seed in synthetic_seeds:
-        phantom = make_phantom(seed)
-        synthetic.append(f"synthetic_{seed}")
-        grid = Geometry.axis_aligned(phantom.labels.shape, phantom.spacing_zyx_mm, ORIGIN_LPS_MM)
-        image = Image(grid, phantom.channels, synthetic[-1])
-        _write(work, synthetic[-1], image, phantom.labels, modalities)
-        progress.advance()
-    count = len(cases) + len(synthetic)
+    items: list[Case | int] = [*cases, *synthetic_seeds]
+    failed: list[str] = []
+
+    def on_row(row: Row[Case | int, str]) -> None:
+        if row.error:
+            failed.append(row.error)
+
+    run_batch(
+        items,
+        partial(_converter, CaseConverter(work, tuple(modalities), scheme, dict(label_values))),
+        name=_name,
+        progress=progress.part("Converting cases", until=0.02),
+        on_row=on_row,
+        workers=workers,
+        memory_gb=2.0,
+        cases_per_worker=_CASES_PER_WORKER,
+    )
+    if failed:
+        count = f"{len(failed)} of {len(items)} cases cannot be used. " if len(failed) > 1 else ""
+        raise InputError(count + " ".join(failed))
     # Not sorted: the order of the regions is the order of the network's outputs.
-    write_text(json.dumps(dataset_json(modalities, scheme, count), indent=2) + "\n", work.raw / "dataset.json")
-    return synthetic
+    write_text(json.dumps(dataset_json(modalities, scheme, len(items)), indent=2) + "\n", work.raw / "dataset.json")
+    return [_name(seed) for seed in synthetic_seeds]
+
+
+@dataclass(frozen=True)
+class CaseConverter:
+    """What is done with each case, see `batch.CaseWork`: read, turned, written in nnU-Net's layout.
+
+    Attributes:
+        work: of the training.
+        modalities: in the order of the channels.
+        scheme: of the labels.
+        label_values: value in the references' files → value in the scheme, for those that differ.
+    """
+
+    work: WorkFolder
+    modalities: tuple[str, ...]
+    scheme: LabelScheme
+    label_values: Mapping[int, int]
+
+    def load(self, item: Case | int) -> tuple[Image, NDArray[np.uint8]]:
+        """A case with its labels, uint8 (z, y, x); for a seed a synthetic one."""
+        if isinstance(item, Case):
+            labelled = load_labelled(item, self.modalities, self.scheme, self.label_values)
+            return labelled.image, labelled.labels
+        phantom = make_phantom(item)
+        grid = Geometry.axis_aligned(phantom.labels.shape, phantom.spacing_zyx_mm, ORIGIN_LPS_MM)
+        return Image(grid, phantom.channels, _name(item)), phantom.labels
+
+    def compute(self, loaded: tuple[Image, NDArray[np.uint8]], progress: Progress) -> _Turned:
+        """Bring it into the axes in which networks see it."""
+        progress.check()
+        image, labels = loaded
+        geometry, order = image.geometry.reoriented(ORIENTATION)
+        channels = [order.apply(channel) for channel in image.stack(self.modalities)]
+        return _Turned(channels, order.apply(labels), geometry)
+
+    def save(self, item: Case | int, computed: _Turned) -> str:
+        """Write it; gives its id."""
+        write_raw_case(
+            self.work, _name(item), channels=computed.channels, labels=computed.labels, geometry=computed.geometry
+        )
+        return _name(item)
+
+
+@dataclass(frozen=True, eq=False)
+class _Turned:
+    channels: list[NDArray[np.float32]]
+    labels: NDArray[np.uint8]
+    geometry: Geometry
+
+
+def _converter(converter: CaseConverter, _device: str) -> CaseConverter:
+    """Every process does the same, on its processor."""
+    return converter
+
+
+def _name(item: Case | int) -> str:
+    return item.case_id if isinstance(item, Case) else f"synthetic_{item}"
 
 
 def dataset_json(modalities: Sequence[str], scheme: LabelScheme, count: int) -> dict[str, Any]:
@@ -96,11 +167,3 @@ def dataset_json(modalities: Sequence[str], scheme: LabelScheme, count: int) -> 
         description["labels"][region.name] = sorted(region.labels)
         description["regions_class_order"].append(min(own))
     return description
-
-
-def _write(
-    work: WorkFolder, case_id: str, image: Image, labels: NDArray[np.uint8], modalities: Sequence[str]
-) -> None:
-    geometry, order = image.geometry.reoriented(ORIENTATION)
-    channels = [order.apply(channel) for channel in image.stack(modalities)]
-    write_raw_case(work, case_id, channels=channels, labels=order.apply(labels), geometry=geometry)

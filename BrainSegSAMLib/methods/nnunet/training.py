@@ -21,6 +21,7 @@ from ...backends.nnunet_training import (
     keep_weights,
     run_children,
 )
+from ...batch import Workers
 from ...cases import Case
 from ...errors import InputError, ModelError
 from ...files import read_json, write_json
@@ -44,12 +45,16 @@ class TrainingRun:
         device: torch device name.
         at_once: folds that are trained at the same time; on a CPU each gets its share of the cores.
         cores: number of processor cores to use.
+        workers: which processes convert the cases.
+        gpus: how many GPUs train one network together (nnU-Net's own distributed training).
     """
 
     work: Path
     device: str = "cpu"
     at_once: int = 1
     cores: int = 1
+    workers: Workers = field(default_factory=lambda: Workers(1))
+    gpus: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +145,7 @@ def _prepare(training: _Training, progress: Progress) -> None:
         label_values=training.label_values,
         synthetic_seeds=config.synthetic_seeds,
         progress=progress,
+        workers=training.run.workers,
     )
     progress.stage("Planning and preprocessing", until=0.05)
     overrides = ("patch_size", "batch_size", "features_per_stage", "convolutions_per_stage")
@@ -233,10 +239,12 @@ def _fold_job(training: _Training, fold: int) -> ChildJob:
         "configuration": training.config.configuration,
         "fold": fold,
         "device": run.device,
+        "gpus": run.gpus,
         "threads": max(1, run.cores // run.at_once) if on_cpu else None,
     }
     # On a CPU, loading in the training process costs nothing extra and makes runs repeat.
-    return ChildJob(f"fold_{fold}", task, workers=0 if on_cpu else max(2, min(_MOST_WORKERS, run.cores - 1)))
+    loaders = max(2, min(_MOST_WORKERS, (run.cores - 1) // run.gpus))
+    return ChildJob(f"fold_{fold}", task, workers=0 if on_cpu else loaders)
 
 
 def _checkpoint(training: _Training, fold: int) -> Path:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...image import Segmentation
 from ...labelled_images import LabelledImage
+from ...metrics import dice
 from ...models.store import Model
 from ...progress import Progress
 from .clean_up import clean_up
@@ -38,12 +38,6 @@ class CaseScore:
     fold: int
     before: Mapping[str, float]
     after: Mapping[str, float]
-
-
-def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Dice coefficient of two bool masks of one shape; 1 where both are empty."""
-    total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
-    return 2.0 * int(np.count_nonzero(first & second)) / total if total else 1.0
 
 
 def validate_fold(

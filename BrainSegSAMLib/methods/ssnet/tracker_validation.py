@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...geometry import Geometry
+from ...metrics import dice
 from ...progress import Progress
 from ...prompts import PLANES, Prompt, slices_first
-from ...scores import CaseScore, dice
+from ...scores import CaseScore
 from ...training_volumes import TrainingVolume
 from .config import TrackingSettings
 from .lesions import key_slice

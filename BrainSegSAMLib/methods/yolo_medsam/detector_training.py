@@ -13,6 +13,7 @@ from ...backends.devices import resolve_precision
 from ...backends.weights import set_weights
 from ...backends.yolo import YoloDetector
 from ...backends.yolo_architecture import YoloArchitecture
+from ...backends.yolo_gpus import train_on_gpus
 from ...backends.yolo_network import build
 from ...backends.yolo_package import LICENCE
 from ...backends.yolo_training import YoloTraining, train
@@ -22,6 +23,7 @@ from ...errors import InputError
 from ...files import read_json, write_json
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
+from ...metrics.detection import LEAST_CONFIDENCE, score_boxes, share_found
 from ...models.store import Model
 from ...progress import Progress
 from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes, synthetic_id
@@ -50,7 +52,6 @@ from .dataset import (
     write_slices,
     write_split,
 )
-from .detection_scores import LEAST_CONFIDENCE, score_boxes, share_found
 from .detector import METHOD, find_boxes
 from .detector_config import DetectionSettings, DetectorTrainingConfig
 from .slices import background_slices, known_boxes, slices_of
@@ -81,6 +82,7 @@ class _Training:
     template: Model
     work: Path
     device: str
+    gpus: int
 
     @property
     def dataset(self) -> Path:
@@ -121,6 +123,7 @@ def train_detector(
     *,
     work: Path,
     device: str = "cpu",
+    gpus: int = 1,
     label_values: Mapping[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -132,6 +135,7 @@ def train_detector(
         template: the model to be, without weights; its `folder` is where it shall lie, its regions are what is found.
         work: folder for intermediate files, the data set among them; of this training alone. Made where missing.
         device: torch device name.
+        gpus: how many GPUs train one network together (Ultralytics' own distributed training).
         label_values: value in the references' files → value in the template's scheme, for those that differ.
         progress: gets the stages, and may cancel.
 
@@ -164,8 +168,9 @@ def train_detector(
     slices = _write_dataset(by_id, volumes, config, work / "dataset", progress)
     progress.log(f"Note: {LICENCE}")
     training = _Training(
-        by_id, volumes, slices, _splits(slices, parts, config), config, architecture, detection, template, work, device
-    )
+        by_id, volumes, slices, _splits(slices, parts, config), config, architecture, detection, template, work, device,
+        gpus,
+    )  # fmt: skip
     weights, scores = _train_all(training, progress)
     return _write(training, weights, scores, progress)
 
@@ -271,13 +276,15 @@ def _train(training: _Training, fold: int | None, epochs: int, progress: Progres
         mosaic_free_epochs=config.mosaic_free_epochs,
         workers=config.workers,
         device=training.device,
+        gpus=training.gpus,
         precision=resolve_precision(config.precision, training.device),
         seed=config.seed,
         options=config.options(),
     )
 
     def fit() -> Fitted:
-        trained = train(job, training.architecture, progress=progress)
+        way = train_on_gpus if job.gpus > 1 else train
+        trained = way(job, training.architecture, progress=progress)
         return Fitted(trained.weights, trained.epochs)
 
     return fit_once(weights_path(training.work, name), fit, iterations=epochs, progress=progress)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from ...boxes import SliceBox, boxes_of, link
 from ...components import label_components
 from ...image import Image
+from ...metrics import dice
+from ...metrics.detection import LEAST_CONFIDENCE
 from ...progress import Progress
 from ...prompts import slices_first
-from ...scores import dice
 from .baselines import BASELINES
 from .composing import segmenter_inputs
 from .config import YoloMedSAMSettings
-from .detection_scores import LEAST_CONFIDENCE
 from .detector import Detector, find_boxes
 from .segmenter import Segmenter, draw
 

@@ -14,9 +14,10 @@ from ...backends.slice_features import DEFAULT_BUDGET_BYTES, SliceFeatures
 from ...boxes import SliceBox, boxes_of
 from ...components import label_components
 from ...intensity import as_frames
+from ...metrics import dice
 from ...progress import Progress
 from ...prompts import Box, slice_shape, slices_first
-from ...scores import CaseScore, dice
+from ...scores import CaseScore
 from ...training_volumes import BoolArray, TrainingVolume
 from .slices import Slices
 

@@ -1,12 +1,14 @@
-"""How good found boxes are: precision, recall and average precision, counted as Ultralytics does, slice by slice.
+"""How good found boxes are: precision, recall and average precision by COCO's rules, slice by slice.
 
-A found box is right where its IoU with a known box of its kind, which no surer box has claimed, reaches a threshold.
-Average precision is the area under the envelope of precision over recall, at 101 points of recall, and its mean is over
-kinds. Precision and recall are those at the confidence where their harmonic mean (F1, mean over kinds, smoothed over a
-tenth of the range of confidence) is highest, with a threshold of 0.5.
+A found box is right where its IoU with a known box of its kind, which no surer box has claimed, reaches a threshold; of
+several it claims the one that it shares most with. On each slice the surest hundred boxes of a kind count. Average
+precision is the mean, over 101 points of recall, of the highest precision at that recall or beyond it; its mean is over
+kinds. COCO has no precision and recall of their own: here they are those at the confidence where their harmonic mean
+(F1, mean over kinds, smoothed over a tenth of the range of confidence) is highest, with a threshold of 0.5, as
+Ultralytics prints them. (Its average precision joins the points by trapezia and is a few thousandths lower.)
 
-Sources: Lin et al. 2014, COCO, https://arxiv.org/abs/1405.0312; ultralytics 8.4.190, `ultralytics/utils/metrics.py`,
-with which this agrees (see the tests).
+Sources: Lin et al. 2014, COCO, https://arxiv.org/abs/1405.0312; pycocotools 2.0.11, `cocoeval.py`; for precision and
+recall ultralytics 8.4.190, `ultralytics/utils/metrics.py`. The tests compare with both.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...boxes import SliceBox, by_slice, iou
+from ..boxes import SliceBox, by_slice, iou
 
 THRESHOLDS: Final = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """Of IoU; mAP50 is at the first, mAP50-95 the mean over all."""
 LEAST_CONFIDENCE: Final = 0.001
 """Below which boxes say nothing about average precision."""
+
+MOST_BOXES: Final = 100
+"""Of a kind on a slice: more are not looked at."""
 
 _RECALLS: Final = np.linspace(0, 1, 101)
 _CONFIDENCES: Final = np.linspace(0, 1, 1000)
@@ -115,11 +120,20 @@ def _judge(
         known_kinds += [item.kind for item in known]
         known_on = by_slice(known)
         for index, there in sorted(by_slice(found).items()):
-            surest_first = sorted(there, key=lambda item: -item.confidence)
-            confidences += [item.confidence for item in surest_first]
-            kinds += [item.kind for item in surest_first]
-            right.append(_claims(_shared(surest_first, known_on.get(index, []))))
+            surest = _surest(there)
+            confidences += [item.confidence for item in surest]
+            kinds += [item.kind for item in surest]
+            right.append(_claims(_shared(surest, known_on.get(index, []))))
     return np.concatenate(right), np.array(confidences), np.array(kinds), np.array(known_kinds)
+
+
+def _surest(found: Sequence[SliceBox]) -> list[SliceBox]:
+    """The surest boxes of each kind on one slice, the surest first."""
+    kept: list[SliceBox] = []
+    for item in sorted(found, key=lambda item: -item.confidence):
+        if sum(other.kind == item.kind for other in kept) < MOST_BOXES:
+            kept.append(item)
+    return kept
 
 
 def _shared(found: Sequence[SliceBox], known: Sequence[SliceBox]) -> NDArray[np.float64]:
@@ -143,12 +157,9 @@ def _claims(shared: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _average(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Area under the envelope of precision, by trapezia between the points of recall."""
-    recall = np.concatenate([[0.0], recall, [recall[-1], 1.0]])
-    precision = np.concatenate([[1.0], precision, [0.0, 0.0]])
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    heights = np.interp(_RECALLS, recall, envelope)
-    return float(np.sum((heights[1:] + heights[:-1]) / 2 * np.diff(_RECALLS)))
+    """Mean over `_RECALLS` of the highest precision at that recall or beyond; 0 where it is not reached."""
+    highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(highest[np.searchsorted(recall, _RECALLS, side="left")].mean())
 
 
 def _harmonic_mean(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,398 @@
+"""The command that measures predictions against references: label maps in; tables, a record and a report out.
+
+In the output folder lie `metrics.csv` (a line for each case, method and region), `metrics.json` (everything, checked
+against `report/metrics.schema.json`), `report.html` (one file that needs nothing else) and `cases/` (a file a case, by
+which `--resume` knows what is finished).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from .batch import Row, Workers, run_batch
+from .case_evaluation import (
+    FAILED,
+    CaseEvaluator,
+    case_file,
+    failed_case,
+    is_finished,
+    summary_line,
+)
+from .case_layouts import find_groups
+from .errors import InputError, OutputError
+from .evaluation_inputs import EvaluationSettings
+from .evaluation_tables import content, write_csv, write_record
+from .files import check_writable, read_json
+from .label_sources import own_scheme, parse_label_values, read_scheme
+from .labels import LabelScheme
+from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
+from .modalities import OTHER, REFERENCE, ModalityTable
+from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
+from .progress import Progress
+from .remote import Remote, location
+from .remote_cases import fetch_segmentations
+from .report import write_report
+
+CASES_FOLDER: Final = "cases"
+ANY_MODALITY: Final = "image"
+_MEMORY_GB: Final = 2.0
+_NO_IMAGE: Final = (REFERENCE, OTHER)
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What to evaluate, against what, and where to write it.
+
+    Attributes:
+        predictions: name of a method → what `pairs.find_segmentations` takes, or a folder behind a URL.
+        reference: the same, of the references.
+        output: folder for the results; made where missing.
+        labels: what `label_sources.read_scheme` takes; what the first predictions say themselves where empty.
+        regions: names of those that are evaluated; all where empty.
+        metrics: keys of those that are measured; all where empty.
+        label_values: value in a reference's label map → value in the scheme.
+        images: cases to show the results on, as `cases.find_cases` takes them; what lies beside the references, or what
+            was predicted from, where None.
+        tolerance_mm: of the surface Dice.
+        resample: bring predictions on other grids onto the reference's.
+        pictures: draw the cases.
+        resume: keep the cases that an earlier run finished with the same inputs and settings.
+        workers: how many processes; by the machine's cores and memory and the number of cases where None.
+        scheduler: address of a Dask cluster that runs already.
+    """
+
+    predictions: Mapping[str, Path | Remote]
+    reference: Path | Remote
+    output: Path | Remote
+    labels: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    label_values: Mapping[int, int] = field(default_factory=dict)
+    images: Path | None = None
+    tolerance_mm: float = 1.0
+    resample: bool = False
+    pictures: bool = True
+    resume: bool = False
+    workers: int | None = 1
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with everything that can be known before any work.
+
+    Attributes:
+        job: what was asked for.
+        output: folder on this machine for the results.
+        settings: what decides the numbers.
+        pairs: every case of either side.
+    """
+
+    job: EvaluateJob
+    output: Path
+    settings: EvaluationSettings
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        content: of `metrics.json`.
+        files: what ("table", "record", "report") → where.
+    """
+
+    content: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def planned(job: EvaluateJob) -> Iterator[Plan]:
+    """Find the cases and what their labels mean; writes no results.
+
+    What lies behind URLs is copied to this machine for as long as the block lasts (segmentations, no images), and what
+    `run` wrote is copied to an output behind a URL when it ends, however it ends.
+
+    Raises:
+        InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
+            a setting cannot be; where a URL cannot be read, or the workers of a cluster would not see its copy.
+        OutputError: where a URL cannot be written.
+        ModelError: where the labels are those of a model that cannot be used.
+    """
+    if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
+        raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
+    if job.scheduler and any(isinstance(p, Remote) for p in (*job.predictions.values(), job.reference, job.output)):
+        raise InputError(
+            "On a cluster, evaluate needs folders that all its workers see, but URLs are copied to this machine; "
+            "give folders, or leave --scheduler out."
+        )
+    with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
+        here = Path(name)
+
+        def local(source: Path | Remote, place: str) -> Path:
+            copied = isinstance(source, Remote)
+            return fetch_segmentations(source, here / place, table=ModalityTable.default()) if copied else source
+
+        sources = {method: local(source, str(index)) for index, (method, source) in enumerate(job.predictions.items())}
+        settings, pairs = _find(job, sources, local(job.reference, "reference"))
+        if isinstance(job.output, Path):
+            yield Plan(job, job.output, settings, pairs)
+            return
+        output = here / "output"
+        job.output.check_writable()
+        if job.resume:
+            finished = [path for path in job.output.listing(may_be_missing=True) if path.startswith(f"{CASES_FOLDER}/")]
+            job.output.fetch({path: output / path for path in finished})
+        try:
+            yield Plan(job, output, settings, pairs)
+        finally:
+            made = sorted(path for path in output.rglob("*") if path.is_file())
+            job.output.put({path.relative_to(output).as_posix(): path for path in made})
+
+
+def _find(
+    job: EvaluateJob, sources: Mapping[str, Path], reference: Path
+) -> tuple[EvaluationSettings, tuple[Pair, ...]]:
+    """What decides the numbers, and the cases, of sources on this machine."""
+    metrics = tuple(metric.key for metric in chosen(job.metrics or None))
+    references = find_segmentations(reference)
+    predictions = {name: find_segmentations(source) for name, source in sources.items()}
+    if reference.is_file() and all(len(found) == 1 for found in (references, *predictions.values())):
+        # One file against one file: whoever names them has paired them.
+        case_id, patient = references[0].case_id, references[0].patient
+        predictions = {n: [replace(f[0], case_id=case_id, patient=patient)] for n, f in predictions.items()}
+    if job.labels:
+        scheme = read_scheme(job.labels)
+    else:
+        own = {name: own_scheme(sources[name], found) for name, found in predictions.items()}
+        scheme = _said(own.values()) or _required(own_scheme(reference, references))
+        predictions = {n: found if own[n] in (None, scheme) else _by_names(found) for n, found in predictions.items()}
+    settings = EvaluationSettings(
+        scheme,
+        tuple(scheme[name].name for name in job.regions or scheme.names),
+        metrics,
+        job.label_values,
+        job.tolerance_mm,
+        job.resample,
+        job.pictures,
+    )
+    return settings, tuple(pair_cases(references, predictions, images=_images(job.images)))
+
+
+def run(
+    plan: Plan,
+    *,
+    progress: Progress | None = None,
+    on_case: Callable[[Pair, str, bool], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Do what was planned.
+
+    Args:
+        plan: from `planned`.
+        progress: of the whole run.
+        on_case: told of every case as soon as its file is there: the case, what came out, and whether an earlier run
+            had finished it.
+        tell: gets a sentence on the cluster that is used.
+
+    Raises:
+        OutputError: where something cannot be written.
+        InputError: where the workers cannot be had.
+        Cancelled: when the progress was cancelled; the files of finished cases stay.
+    """
+    progress = progress or Progress()
+    job, settings = plan.job, plan.settings
+    folder = plan.output / CASES_FOLDER
+    files = {"table": "metrics.csv", "record": "metrics.json", "report": "report.html"}
+    paths = {kind: plan.output / name for kind, name in files.items()}
+    check_writable(folder)
+    _remove(paths.values())
+    on_case = on_case or (lambda _pair, _text, _kept: None)
+    todo = []
+    for pair in plan.pairs:
+        if job.resume and is_finished(pair, settings, folder):
+            on_case(pair, summary_line(read_json(case_file(folder, pair.case_id))), True)
+        else:
+            _remove([case_file(folder, pair.case_id)])
+            todo.append(pair)
+    crashed: dict[str, str] = {}
+
+    def on_row(row: Row[Pair, str]) -> None:
+        if row.saved is None:
+            crashed[row.item.case_id] = row.error
+        on_case(row.item, row.saved if row.saved is not None else FAILED, False)
+
+    begin = CaseEvaluator(settings, folder)
+    part = progress.part("Evaluating", until=0.9)
+    run_batch(
+        todo, partial(_evaluator, begin), name=lambda pair: pair.case_id, progress=part, on_row=on_row,
+        workers=Workers(job.workers, job.scheduler), memory_gb=_MEMORY_GB, tell=tell,
+    )  # fmt: skip
+    progress.stage("Summing up", until=0.95)
+    cases = [_without_picture(pair, folder, crashed) for pair in plan.pairs]
+    data = content(cases, settings, methods=job.predictions, reference=job.reference)
+    write_csv(data, paths["table"])
+    write_record(data, paths["record"])
+    progress.stage("Writing the report", until=1.0)
+    write_report(data, paths["report"], picture=partial(_picture, folder, settings.pictures))
+    shown = {kind: f"{str(job.output).rstrip('/')}/{path.name}" for kind, path in paths.items()}
+    return Evaluation(data, shown)
+
+
+def _evaluator(evaluator: CaseEvaluator, _device: str) -> CaseEvaluator:
+    """Every process does the same; none needs a device."""
+    return evaluator
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Take away what an earlier run left, so that nothing old stands beside what is new."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} of an earlier run cannot be replaced: {error.strerror}.") from error
+
+
+def _without_picture(pair: Pair, folder: Path, crashed: Mapping[str, str]) -> dict[str, Any]:
+    if pair.case_id in crashed:
+        return failed_case(pair, crashed[pair.case_id])
+    found: dict[str, Any] = read_json(case_file(folder, pair.case_id))
+    return {key: value for key, value in found.items() if key != "picture"}
+
+
+def _picture(folder: Path, wanted: bool, case_id: str) -> dict[str, Any] | None:
+    path = case_file(folder, case_id)
+    found: dict[str, Any] | None = read_json(path).get("picture") if wanted and path.exists() else None
+    return found
+
+
+# ---- what the labels mean, and which cases ---------------------------------------------------------------------------
+
+
+def _said(schemes: Iterable[LabelScheme | None]) -> LabelScheme | None:
+    return next((scheme for scheme in schemes if scheme is not None), None)
+
+
+def _required(scheme: LabelScheme | None) -> LabelScheme:
+    if scheme is None:
+        raise InputError(
+            "Neither the predictions nor the references say what their label values mean; say it, e.g. "
+            '--labels "Whole tumour=1,2,3" "Tumour core=1,3", or name a model or nnU-Net\'s dataset.json there.'
+        )
+    return scheme
+
+
+def _by_names(found: Sequence[FoundSegmentation]) -> list[FoundSegmentation]:
+    """The same by their .seg.nrrd files, for methods whose label values mean something else than the first one's."""
+    return [replace(one, path=one.segments) if one.segments else one for one in found]
+
+
+def _images(source: Path | None) -> dict[str, Mapping[str, Path]]:
+    if source is None:
+        return {}
+    groups = find_groups(source, (ANY_MODALITY,), ModalityTable.default())
+    return {
+        group.case_id: {file.role or ANY_MODALITY: file.path for file in group.files if file.role not in _NO_IMAGE}
+        for group in groups
+    }
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options; those of the workers and of progress are the caller's."""
+    parser.add_argument(
+        "--predictions", required=True, nargs="+", metavar="[NAME=]FOLDER",
+        help="results of predict, or any label maps named by case; several are compared with each other",
+    )
+    parser.add_argument(
+        "--reference", required=True, type=location,
+        help="the experts' segmentations: label maps named by case, case folders, or a CSV manifest",
+    )
+    parser.add_argument("--output", required=True, type=location, help="folder for tables and report")
+    parser.add_argument(
+        "--labels", nargs="+", default=[], metavar="LABELS",
+        help='what label values mean: "NAME=1,2,3" for each region, a model, or a JSON file (default: as the '
+        "predictions say)",
+    )
+    parser.add_argument("--regions", nargs="+", default=[], metavar="NAME", help="only these regions")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME", help=f"only these metrics, of: {', '.join(METRICS)}"
+    )
+    parser.add_argument(
+        "--label-values", nargs="+", default=[], metavar="FILE=MEANT",
+        help="label values of the references that mean another one, e.g. 4=3",
+    )
+    parser.add_argument("--images", type=Path, help="cases to show the results on (default: what lies beside)")
+    parser.add_argument(
+        "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
+        help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",
+    )
+    parser.add_argument("--resample", action="store_true", help="bring predictions onto the references' grids")
+    parser.add_argument("--no-pictures", action="store_true", help="leave the pictures of the cases out")
+    parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
+
+
+def job_from_options(options: argparse.Namespace) -> EvaluateJob:
+    """The job that the command line asks for.
+
+    Raises:
+        InputError: where two predictions have one name, or a setting is written in another form.
+    """
+    return EvaluateJob(
+        predictions=_named(options.predictions),
+        reference=options.reference,
+        output=options.output,
+        labels=tuple(options.labels),
+        regions=tuple(options.regions),
+        metrics=tuple(options.metrics),
+        label_values=parse_label_values(options.label_values),
+        images=options.images,
+        tolerance_mm=options.tolerance_mm,
+        resample=options.resample,
+        pictures=not options.no_pictures,
+        resume=options.resume,
+        workers=options.workers,
+        scheduler=options.scheduler,
+    )
+
+
+def _named(words: Sequence[str]) -> dict[str, Path | Remote]:
+    """Predictions by name: the one given as NAME=FOLDER, else the folder's own."""
+    named: dict[str, Path | Remote] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or "/" in name or Path(word).exists():
+            name, text = "", word
+        place = location(text)
+        own = place.resolve().name if isinstance(place, Path) else PurePosixPath(place.url).name
+        name = name.strip() or own or text
+        if name in named:
+            raise InputError(f"Two predictions are called '{name}'; give them names: NAME=FOLDER.")
+        named[name] = place
+    return named
+
+
+def describe(evaluation: Evaluation) -> Iterator[str]:
+    """The result for people: the first metric by method and region, and where everything lies."""
+    data = evaluation.content
+    first = data["metrics"][0]
+    rows = [row for row in data["summary"] if row["metric"] == first["key"]]
+    wide = max(len(f"{row['method']} · {row['region']}") for row in rows)
+    yield f"{first['title']:<{wide}}  cases    mean          95 % CI   median"
+    for row in rows:
+        mean, median = (f"{row[key]:8.3f}" if row[key] is not None else f"{'–':>8}" for key in ("mean", "median"))
+        interval = "–" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+        yield f"{row['method'] + ' · ' + row['region']:<{wide}}  {row['count']:5d}{mean}{interval:>17} {median}"
+    for kind, path in evaluation.files.items():
+        yield f"{kind:<7} {path}"

@@ -1,0 +1,190 @@
+"""A case in memory: its reference, every method's prediction on the reference's grid, and an image to show them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GeometryError, InputError
+from .geometry import Geometry
+from .image import Segmentation
+from .labels import LabelScheme
+from .metrics import DEFAULT_TOLERANCE_MM, METRICS
+from .pairs import READY, Pair
+from .resample import resample_channel, resample_segmentation
+from .segmentation_files import names_its_segments, read_segmentation
+from .volumes import read_volume
+
+_PREFERRED: Final = ("flair", "t1ce", "dwi", "t2", "t1")
+_BACKGROUND_OVERLAP: Final = 0.5
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What decides the numbers of a case beside its files.
+
+    Attributes:
+        scheme: what label values mean.
+        regions: names of those that are evaluated.
+        metrics: keys of those that are measured, in the order of `metrics.METRICS`.
+        label_values: value in a reference's label map → value in the scheme, for those that differ.
+        tolerance_mm: of the surface Dice.
+        resample: bring predictions on other grids onto the reference's instead of refusing them.
+        pictures: draw each case.
+    """
+
+    scheme: LabelScheme
+    regions: tuple[str, ...]
+    metrics: tuple[str, ...] = tuple(METRICS)
+    label_values: Mapping[int, int] = field(default_factory=dict)
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM
+    resample: bool = False
+    pictures: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records."""
+        return {
+            "labels": self.scheme.as_list(),
+            "regions": list(self.regions),
+            "metrics": list(self.metrics),
+            "label_values": {str(value): meant for value, meant in self.label_values.items()},
+            "tolerance_mm": self.tolerance_mm,
+            "resample": self.resample,
+            "pictures": self.pictures,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPair:
+    """A case in memory.
+
+    Attributes:
+        pair: what was read.
+        reference: None where it cannot be used.
+        predictions: method → its segmentation on the reference's grid.
+        problems: method → why it cannot be evaluated.
+        notes: method → what was done to its prediction, a sentence each; those of "" are of the case.
+        background: intensities (z, y, x) on the reference's grid to show it on.
+    """
+
+    pair: Pair
+    reference: Segmentation | None
+    predictions: Mapping[str, Segmentation]
+    problems: Mapping[str, str]
+    notes: Mapping[str, list[str]]
+    background: NDArray[np.float32] | None
+
+
+def load_pair(pair: Pair, settings: EvaluationSettings) -> LoadedPair:
+    """Read a case; what cannot be read is named in `problems`, so that the other methods are still evaluated."""
+    problems = {name: one.problem for name, one in pair.candidates.items() if one.status != READY}
+    ready = [name for name in pair.candidates if name not in problems]
+    notes: dict[str, list[str]] = {"": []}
+    if not ready or pair.reference is None:
+        return LoadedPair(pair, None, {}, problems, notes, None)
+    try:
+        reference = read_reference(pair.reference, settings)
+    except InputError as error:
+        return LoadedPair(pair, None, {}, {**problems, **dict.fromkeys(ready, str(error))}, notes, None)
+    predictions: dict[str, Segmentation] = {}
+    for name in ready:
+        try:
+            predictions[name], notes[name] = _prediction(pair, name, reference, settings)
+        except InputError as error:
+            problems[name] = str(error)
+    background = None
+    if predictions and settings.pictures:
+        background, notes[""] = _background(pair.images, reference.geometry)
+    return LoadedPair(pair, reference, predictions, problems, notes, background)
+
+
+def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
+    """Read a reference: by the names of its segments where it names them, else with the label values of the settings.
+
+    Raises:
+        InputError, GeometryError: as `segmentation_files.read_segmentation`; and where a value or segment is not of the
+            scheme.
+    """
+    if names_its_segments(path):
+        return _read(path, settings)[0]
+    raw = read_segmentation(path)
+    highest = max([int(raw.label_map.max()), *settings.label_values, *settings.label_values.values()])
+    lookup = np.arange(highest + 1, dtype=np.uint8 if highest < 256 else np.uint16)
+    for value, meant in settings.label_values.items():
+        lookup[value] = meant
+    label_map = lookup[raw.label_map]
+    known = {value for region in settings.scheme.regions for value in region.labels}
+    present = np.flatnonzero(np.bincount(label_map.ravel()))
+    unknown = [int(value) for value in present if value and int(value) not in known]
+    if unknown:
+        raise InputError(
+            f"{path} has the label values {', '.join(map(str, unknown))}, which the label scheme does not know; it "
+            f"knows {', '.join(map(str, sorted(known)))}. Where a value means one of these, say so, e.g. "
+            f"--label-values {unknown[-1]}={max(known)}."
+        )
+    return Segmentation(raw.geometry, settings.scheme, label_map, path.name)
+
+
+def _read(path: Path, settings: EvaluationSettings) -> tuple[Segmentation, list[str]]:
+    """A segmentation that has all regions that are evaluated, and what to know of it."""
+    if not names_its_segments(path):
+        return read_segmentation(path, settings.scheme), []
+    found = read_segmentation(path)  # by names: its label values may be anything
+    names = found.scheme.names
+    missing = [name for name in settings.regions if name not in names]
+    if missing:
+        raise InputError(f"{path} lacks the segment {', '.join(missing)}; it has {', '.join(names)}.")
+    more = [name for name in names if name not in settings.scheme.names]
+    return found, [f"{path.name} has further segments, which are not compared: {', '.join(more)}."] if more else []
+
+
+def _onto(
+    segmentation: Segmentation, geometry: Geometry, difference: str, regions: Sequence[str]
+) -> tuple[Segmentation, str]:
+    moved = resample_segmentation(segmentation, geometry)
+    before, after = (sum(one.volume_ml(name) for name in regions) for one in (segmentation, moved))
+    if before and not after:
+        raise GeometryError(
+            f"{segmentation.name} does not overlap the reference's grid ({difference}); it is of another examination, "
+            "or its position is lost."
+        )
+    note = f"Resampled onto the reference's grid ({difference}); the volume of its regions went from {before:.2f} to "
+    return moved, note + f"{after:.2f} mL."
+
+
+def _background(images: Mapping[str, Path], geometry: Geometry) -> tuple[NDArray[np.float32] | None, list[str]]:
+    """Intensities to show a case on, on its reference's grid; None, and why, where there are none."""
+    if not images:
+        return None, []
+    modality = next((name for name in _PREFERRED if name in images), next(iter(images)))
+    try:
+        array, own = read_volume(images[modality])
+        if geometry.overlap_fraction(own) < _BACKGROUND_OVERLAP:
+            raise GeometryError(f"it lies elsewhere ({geometry.difference(own)})")
+        return resample_channel(array, own, geometry, name=modality, target_name="the reference")[0], []
+    except InputError as error:
+        return None, [f"The image {images[modality]} cannot be shown: {error}"]
+
+
+def _prediction(
+    pair: Pair, name: str, reference: Segmentation, settings: EvaluationSettings
+) -> tuple[Segmentation, list[str]]:
+    found = pair.candidates[name].found
+    assert found is not None
+    segmentation, notes = _read(found.path, settings)
+    geometry = reference.geometry
+    difference = geometry.difference(segmentation.geometry)
+    if difference and not settings.resample:
+        raise GeometryError(
+            f"{found.path} lies on another grid than the reference of case '{pair.case_id}' ({difference}). "
+            "Resample it, or ask for it with --resample."
+        )
+    if difference:
+        segmentation, note = _onto(segmentation, geometry, difference, settings.regions)
+        notes.append(note)
+    return segmentation, notes

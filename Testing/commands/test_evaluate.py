@@ -1,0 +1,304 @@
+"""The command `evaluate` from its command line to its files, on small segmentations with known errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from BrainSegSAMLib import cli
+from BrainSegSAMLib.case_evaluation import CaseEvaluator
+from BrainSegSAMLib.evaluation_tables import check_record
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.report import charts
+from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
+
+GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
+SCHEME = LabelScheme((Region("whole", (1, 2), (240, 228, 66)), Region("core", (2,), (213, 94, 0))))
+LABELS = ("--labels", "whole=1,2", "core=2")
+
+
+def lesion(shift: int = 0, *, core: bool = True, grid: Geometry = GRID) -> Segmentation:
+    """A box of 6×8×8 voxels with a core of 2×4×4, moved along x."""
+    labels = np.zeros(grid.shape_zyx, dtype=np.uint8)
+    labels[3:9, 6:14, 5 + shift : 13 + shift] = 1
+    if core:
+        labels[5:7, 8:12, 7 + shift : 11 + shift] = 2
+    return Segmentation(grid, SCHEME, labels)
+
+
+def write(folder: Path, **cases: Segmentation) -> Path:
+    for case_id, segmentation in cases.items():
+        write_label_map(segmentation, folder / f"{case_id}.nii.gz")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take most of the time; `test_report` draws them."""
+    monkeypatch.setattr(charts, "_svg", lambda *_: "<svg></svg>")
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    return write(tmp_path / "references", p1=lesion(), p2=lesion(1), p3=lesion(2))
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return write(tmp_path / "good", p1=lesion(), p2=lesion(2), p3=lesion(2, core=False))
+
+
+def run(references: Path, output: Path, *predictions: Path, more: tuple[str, ...] = LABELS) -> int:
+    fast = () if "--metrics" in more else ("--metrics", "dice", "hd95")
+    return cli.main(
+        ["evaluate", "--predictions", *map(str, predictions), "--reference", str(references), "--output", str(output),
+         *([] if "--workers" in more else ["--workers", "1"]), *fast, *more]
+    )
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return content
+
+
+def test_numbers_table_record_and_report(
+    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    worse = write(tmp_path / "worse", p1=lesion(3), p2=lesion(4), p3=lesion(5))
+    assert run(references, output, good, worse) == 0
+    assert sorted(p.name for p in output.iterdir()) == ["cases", "metrics.csv", "metrics.json", "report.html"]
+    record = record_of(output)
+    check_record(record)
+    first = record["cases"][1]["methods"]["good"]["regions"]
+    assert first["whole"]["metrics"]["dice"] == pytest.approx(7 / 8)
+    assert first["core"]["metrics"]["dice"] == pytest.approx(3 / 4)
+    assert first["whole"]["volume_ml"] == pytest.approx(6 * 8 * 8 * 2.4 / 1000)
+    assert record["cases"][2]["methods"]["good"]["regions"]["core"]["metrics"] == {"dice": 0.0, "hd95": None}
+    rows = list(csv.DictReader((output / "metrics.csv").read_text().splitlines()))
+    assert len(rows) == 3 * 2 * 2
+    assert [row["dice"] for row in rows if row["method"] == "good" and row["region"] == "whole"] == ["1", "0.875", "1"]
+    summary = {(row["method"], row["region"], row["metric"]): row for row in record["summary"]}
+    assert summary["good", "whole", "dice"]["mean"] == pytest.approx((1 + 7 / 8 + 1) / 3)
+    assert summary["good", "whole", "dice"]["worst"] == ["p2"]
+    assert summary["good", "core", "hd95"]["undefined"] == 1
+    assert {(row["first"], row["second"]) for row in record["comparisons"]} == {("good", "worse")}
+    assert next(row for row in record["comparisons"] if row["metric"] == "dice")["better_first"] == 3
+    assert any("3 patients" in text for text in record["warnings"])
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "<!--" not in page.replace("<!DOCTYPE", "")
+    assert page.count('<script type="application/json" id="picture-') == 3
+    assert "good · whole" in capsys.readouterr().out
+
+
+def test_what_is_missing_extra_double_or_broken_is_named(
+    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(references, p4=lesion(), p5=lesion(), p6=lesion())
+    write(good, p5=lesion(), p7=lesion())
+    write_label_map(lesion(), good / "p5.nrrd")
+    shutil.copy(good / "p1.nii.gz", good / "p6.nii.gz")
+    (good / "p6.nii.gz").write_bytes((good / "p6.nii.gz").read_bytes()[:90])
+    output = tmp_path / "out"
+    assert run(references, output, good) == 1
+    record = record_of(output)
+    assert {row["case_id"]: row["status"] for row in record["problems"]} == {
+        "p4": "missing", "p5": "duplicate", "p6": "failed", "p7": "extra",
+    }
+    assert next(row for row in record["summary"] if row["metric"] == "dice")["count"] == 3
+    rows = {row["case_id"]: row for row in csv.DictReader((output / "metrics.csv").read_text().splitlines())}
+    assert rows["p4"]["status"] == "missing"
+    assert rows["p4"]["dice"] == ""
+    said = capsys.readouterr().err
+    for case_id in ("p4", "p5.nrrd", "p6.nii.gz", "p7"):
+        assert case_id in said
+    assert "4 of 7 cases are not evaluated by every method: p4, p5, p6, p7." in said
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "has no prediction for case &#x27;p4&#x27;" in page
+
+
+def test_other_grids_are_refused_unless_resampling_is_asked_for(
+    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flipped, order = GRID.reoriented("RAS")
+    write_label_map(Segmentation(flipped, SCHEME, np.ascontiguousarray(order.apply(lesion(1).label_map))),
+                    good / "p2.nii.gz")  # fmt: skip
+    output = tmp_path / "out"
+    assert run(references, output, good) == 1
+    assert "another grid than the reference of case 'p2'" in capsys.readouterr().err
+    assert run(references, output, good, more=(*LABELS, "--resample")) == 0
+    method = record_of(output)["cases"][1]["methods"]["good"]
+    assert method["regions"]["whole"]["metrics"]["dice"] == 1.0, "the same voxels, stored otherwise"
+    assert "Resampled" in method["notes"][0]
+    far = Geometry(GRID.size_ijk, GRID.spacing_ijk_mm, (500.0, 4.0, 8.0), np.eye(3))
+    write(good, p3=lesion(grid=far))
+    assert run(references, output, good, more=(*LABELS, "--resample")) == 1
+    assert "does not overlap" in capsys.readouterr().err
+
+
+def test_labels_must_be_known(
+    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert run(references, output, good, more=()) == 2
+    assert "--labels" in capsys.readouterr().err
+    brats = lesion(1).label_map * np.uint8(2)  # 0, 2, 4: other values than the predictions'
+    write_label_map(Segmentation(GRID, LabelScheme.plain({"a": 2, "b": 4}), brats), references / "p2.nii.gz")
+    assert run(references, output, good) == 1
+    assert "--label-values 4=2" in capsys.readouterr().err
+    assert run(references, output, good, more=(*LABELS, "--label-values", "2=1", "4=2")) == 0
+    values = record_of(output)["cases"][1]["methods"]["good"]["regions"]
+    assert values["core"]["metrics"]["dice"] == pytest.approx(3 / 4)
+    assert values["whole"]["metrics"]["dice"] == pytest.approx(7 / 8)
+
+
+def test_segments_are_compared_by_name(references: Path, tmp_path: Path) -> None:
+    """Slicer's segmentations bring names and not label values; nothing need be said of them."""
+    swapped = LabelScheme((Region("core", (1,), (0, 0, 255)), Region("whole", (1, 2), (255, 0, 0))))
+    segments = tmp_path / "segments"
+    for index in range(3):
+        labels = lesion(index).label_map
+        labels = np.where(labels > 0, 3 - labels, 0).astype(np.uint8)
+        write_seg_nrrd(Segmentation(GRID, swapped, labels), segments / f"p{index + 1}.seg.nrrd")
+    output = tmp_path / "out"
+    references_by_name = tmp_path / "by-name"
+    for index in range(3):
+        write_seg_nrrd(lesion(index), references_by_name / f"p{index + 1}.seg.nrrd")
+    assert run(references_by_name, output, segments, more=()) == 0
+    assert {row["mean"] for row in record_of(output)["summary"] if row["metric"] == "dice"} == {1.0}
+
+
+def test_an_empty_reference_one_patient_and_uneven_sets_are_said(
+    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = Segmentation(GRID, SCHEME, np.zeros(GRID.shape_zyx, dtype=np.uint8))
+    write(references, p2=empty)
+    few = write(tmp_path / "few", p1=lesion())
+    output = tmp_path / "out"
+    assert run(references, output, good, few) == 1
+    record = record_of(output)
+    assert record["comparisons"] == []
+    assert any("'good' and 'few' are not compared" in text for text in record["warnings"])
+    assert any("reference of p2 is empty" in text for text in record["warnings"])
+    one = write(tmp_path / "one", p1=lesion())
+    capsys.readouterr()
+    assert run(one, output, few) == 0
+    assert "one patient" in capsys.readouterr().err
+    assert all(row["ci_low"] is None for row in record_of(output)["summary"])
+
+
+def test_a_file_against_a_file(references: Path, good: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(references / "p1.nii.gz", output, good / "p2.nii.gz") == 0
+    assert [case["case_id"] for case in record_of(output)["cases"]] == ["p1"]
+
+
+def test_nothing_in_common_is_wrong_use(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = write(tmp_path / "others", x1=lesion())
+    assert run(others, tmp_path / "out", good) == 2
+    said = capsys.readouterr().err
+    assert "x1" in said
+    assert "p1, p2, p3" in said
+    assert not (tmp_path / "out").exists()
+    assert run(others, tmp_path / "out", good, more=(*LABELS, "--metrics", "dicee")) == 2
+    assert run(others, tmp_path / "out", good, good) == 2
+    assert run(others, tmp_path / "out", tmp_path / "nowhere") == 2
+
+
+def test_nan_is_refused(references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import SimpleITK as sitk
+
+    array: NDArray[np.float32] = lesion().label_map.astype(np.float32)
+    array[0, 0, 0] = np.nan
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(sitk.ReadImage(str(references / "p1.nii.gz")))
+    sitk.WriteImage(image, str(good / "p1.nii.gz"))
+    assert run(references, tmp_path / "out", good) == 1
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_resume_keeps_what_is_true_and_redoes_the_rest(
+    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    assert run(references, output, good) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (output / "cases").iterdir()}
+    write(good, p2=lesion(1))
+    capsys.readouterr()
+    assert run(references, output, good, more=(*LABELS, "--resume")) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in (output / "cases").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"p2.json"}
+    assert capsys.readouterr().out.count("(kept)") == 2
+    assert record_of(output)["cases"][1]["methods"]["good"]["regions"]["core"]["metrics"]["dice"] == 1.0
+    assert run(references, output, good, more=(*LABELS, "--resume", "--resample")) == 0
+    assert "(kept)" not in capsys.readouterr().out, "the settings have changed"
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("a disk that went away")
+
+    monkeypatch.setattr(CaseEvaluator, "save", fail)
+    assert run(references, output, good) == 1
+    assert {row["status"] for row in record_of(output)["problems"]} == {"failed"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="The small disk is mounted as Linux does.")
+def test_a_full_disk_is_said(references: Path, good: Path, tiny_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(references, tiny_disk / "out", good) == 2
+    said = capsys.readouterr().err
+    assert "disk is full" in said
+    assert not (tiny_disk / "out" / "report.html").exists()
+
+
+def test_sources_and_output_may_be_urls(references: Path, good: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for folder, name in ((references, "references"), (good, "good")):
+        memory.put(str(folder), f"/evaluate/{name}", recursive=True)
+    place = "memory://evaluate"
+    arguments = ["--predictions", f"{place}/good", "--reference", f"{place}/references", "--output", f"{place}/out"]
+    for more in ([], ["--resume"]):
+        assert cli.main(["evaluate", *arguments, *LABELS, "--metrics", "dice", "--workers", "1", *more]) == 0
+    record = json.loads(memory.cat("/evaluate/out/metrics.json"))
+    assert record["reference"] == f"{place}/references"
+    assert [row["mean"] for row in record["summary"]] == [pytest.approx(23 / 24), pytest.approx(7 / 12)]
+    assert memory.exists("/evaluate/out/report.html")
+    assert memory.exists("/evaluate/out/cases/p3.json")
+    memory.rm("/evaluate", recursive=True)
+
+
+@pytest.mark.slow
+def test_several_workers_give_the_same_numbers(references: Path, good: Path, tmp_path: Path) -> None:
+    for name, workers in (("one", "1"), ("two", "2")):
+        assert run(references, tmp_path / name, good, more=(*LABELS, "--workers", workers)) == 0
+    one, two = (record_of(tmp_path / name) for name in ("one", "two"))
+    assert one["cases"] == two["cases"]
+    assert one["summary"] == two["summary"]
+
+
+def test_results_of_predict_bring_their_own_labels(
+    random_model: Path, tmp_path: Path, write_case: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, name in enumerate(("case-a", "case-b")):
+        write_case(tmp_path / "cases" / name, GRID, seed=index)
+        write_label_map(lesion(), tmp_path / "cases" / name / f"{name}_seg.nii.gz")
+    predicted = tmp_path / "predicted"
+    arguments = ["--model", str(random_model), "--input", str(tmp_path / "cases"), "--output", str(predicted)]
+    assert cli.main(["predict", *arguments, "--no-mirroring", "--device", "cpu", "--workers", "1"]) == 0
+    output = tmp_path / "out"
+    assert run(tmp_path / "cases", output, predicted, more=()) == 0
+    record = record_of(output)
+    assert record["settings"]["regions"] == ["whole", "core"]
+    assert [case["case_id"] for case in record["cases"]] == ["case-a", "case-b"]
+    picture = json.loads((output / "cases" / "case-a.json").read_text())["picture"]
+    assert picture["planes"][0]["grey"], "the image beside the reference is behind it"

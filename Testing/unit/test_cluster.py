@@ -1,0 +1,129 @@
+"""Batches on Dask workers: what fails, what dies, what is cancelled; with work that costs nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from BrainSegSAMLib.batch import Row, Workers, local_processes, run_batch
+from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
+from BrainSegSAMLib.progress import Progress, ProgressUpdate
+from Testing.batch_stand_ins import Start, Tiny
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="The stand-ins kill their process by a POSIX signal.")
+
+
+def attempts(folder: Path, case: str) -> int:
+    return len((folder / case).read_text().splitlines())
+
+
+def test_failures_are_named_deaths_are_survived_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    cases = ["a", "b", "corrupt", "hiccup", "fatal", "c", "deadly", "d", "e"]
+    rows: dict[str, Row[str, str]] = {}
+    said: list[str] = []
+    updates: list[ProgressUpdate] = []
+
+    def on_row(row: Row[str, str]) -> None:
+        assert row.item not in rows, "each case has one row"
+        rows[row.item] = row
+
+    run_batch(
+        cases, Start(tmp_path), name=str, progress=Progress(updates.append), on_row=on_row, workers=Workers(2),
+        tell=said.append,
+    )  # fmt: skip
+    assert set(rows) == set(cases)
+    assert {case: row.error for case, row in rows.items() if row.error} == {
+        "corrupt": "corrupt cannot be read.",
+        "deadly": "Its worker process died each time, probably for want of memory; work on it with fewer workers, "
+        "or on a machine with more memory.",
+    }
+    assert all(rows[case].saved == case.upper() for case in cases if case not in ("corrupt", "deadly"))
+    assert attempts(tmp_path, "corrupt") >= 3
+    assert attempts(tmp_path, "hiccup") >= 3
+    # Whatever was beside a dying worker may have been begun twice, but what was finished stays finished.
+    finishings = (tmp_path / "finishings").read_text().split()
+    assert sorted(finishings) == sorted(set(finishings))
+    starts = [line.split() for line in (tmp_path / "starts").read_text().splitlines()]
+    assert len({pid for pid, _, _ in starts}) == len(starts) >= 3, "one start in each process"
+    assert str(os.getpid()) not in {pid for pid, _, _ in starts}
+    assert {(device, threads) for _, device, threads in starts} == {("cpu", str(local_threads(2)))}
+    assert "dashboard: http://127.0.0.1:" in said[0]
+    last = updates[-1]
+    assert (last.done, last.total, last.unit) == (9, 9, "cases")
+    assert last.rate_per_s is not None
+
+
+def local_threads(count: int) -> int:
+    return local_processes(100, Workers(count), memory_gb=0.001).threads
+
+
+def test_a_cancel_stops_the_workers(tmp_path: Path) -> None:
+    progress = Progress()
+    begun = time.monotonic()
+
+    def cancel() -> None:
+        while not (tmp_path / "slow-1").exists():
+            time.sleep(0.05)
+        progress.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    rows: list[Row[str, str]] = []
+    with pytest.raises(Cancelled):
+        run_batch(
+            ["slow-1", "slow-2", "slow-3"], Start(tmp_path), name=str, progress=progress, on_row=rows.append,
+            workers=Workers(2),
+        )  # fmt: skip
+    thread.join()
+    assert rows == []
+    assert time.monotonic() - begun < 300
+    assert not list(tmp_path.glob("*.done"))
+
+
+def test_work_that_cannot_be_set_up_ends_the_batch(tmp_path: Path) -> None:
+    for count in (1, 2):
+        rows: list[Row[str, str]] = []
+        with pytest.raises(BrainSegSAMError, match="The model is not there"):
+            run_batch(
+                ["a", "b"], Start(tmp_path, broken=True), name=str, progress=Progress(), on_row=rows.append,
+                workers=Workers(count),
+            )  # fmt: skip
+        assert rows == []
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("BrainSegSAMLib.cluster._CONNECT_S", 1.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        for wrong in (address, "nonsense://x"):
+            with pytest.raises(InputError, match="No Dask scheduler answers"):
+                run_batch(
+                    [1], Tiny(), name=str, progress=Progress(), on_row=lambda row: None,
+                    workers=Workers(scheduler=wrong),
+                )  # fmt: skip
+
+
+def test_sizes_follow_the_machine_and_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    from BrainSegSAMLib import batch
+
+    monkeypatch.setattr(batch, "core_count", lambda: 8)
+    monkeypatch.setattr(batch, "available_memory_gb", lambda: 25.0)
+    monkeypatch.setattr(batch, "gpu_devices", list)
+    sizes = {cases: local_processes(cases, Workers(), memory_gb=4.0) for cases in (1, 3, 5, 1000)}
+    assert {cases: (len(size.devices), size.threads) for cases, size in sizes.items()} == {
+        1: (1, 8), 3: (1, 8), 5: (2, 4), 1000: (6, 1),
+    }  # fmt: skip
+    assert len(local_processes(1000, Workers(), memory_gb=100.0).devices) == 1
+    assert len(local_processes(3, Workers(16), memory_gb=4.0).devices) == 3
+    monkeypatch.setattr(batch, "gpu_devices", lambda: ["cuda:0", "cuda:1"])
+    assert local_processes(1000, Workers(device="auto"), memory_gb=4.0).devices == ("cuda:0", "cuda:1")
+    assert local_processes(1000, Workers(4, device="auto"), memory_gb=4.0).devices == ("cuda:0", "cuda:1") * 2
+    assert local_processes(1000, Workers(), memory_gb=4.0).devices == ("cpu",) * 6
+    with pytest.raises(InputError, match="--workers is 0"):
+        local_processes(2, Workers(0), memory_gb=4.0)
