@@ -139,8 +139,9 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
         here = Path(name)
 
         def local(source: Path | Remote, place: str) -> Path:
-            copied = isinstance(source, Remote)
-            return fetch_segmentations(source, here / place, table=ModalityTable.default()) if copied else source
+            if isinstance(source, Path):
+                return source
+            return fetch_segmentations(source, here / place, table=ModalityTable.default())
 
         sources = {method: local(source, str(index)) for index, (method, source) in enumerate(job.predictions.items())}
         settings, pairs = _find(job, sources, local(job.reference, "reference"))
