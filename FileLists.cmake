@@ -206,6 +206,11 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/glioma-nnunet-tiny/plans.json
   Resources/Models/glioma-sam2-tiny/model.json
   Resources/Models/glioma-sam2-tiny/tracker.pt
+  Resources/Models/glioma-yolo-medsam-tiny/detector/detector.pt
+  Resources/Models/glioma-yolo-medsam-tiny/detector/model.json
+  Resources/Models/glioma-yolo-medsam-tiny/model.json
+  Resources/Models/glioma-yolo-medsam-tiny/segmenter/model.json
+  Resources/Models/glioma-yolo-medsam-tiny/segmenter/sam.pt
   Resources/Models/recipes/glioma-medsam-tiny.json
   Resources/Models/recipes/glioma-nnunet-tiny.json
   Resources/Models/recipes/glioma-sam-tiny.json

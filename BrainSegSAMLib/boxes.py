@@ -28,12 +28,14 @@ class SliceBox:
         box: (column0, row0, column1, row1) in pixels.
         kind: number of what it holds: of a region or a detector's class.
         confidence: 0 to 1; 1 for a box that is known.
+        outline: corners (column, row) of the convex hull of what it holds; () where only the box is known.
     """
 
     index: int
     box: Box
     kind: int = 0
     confidence: float = 1.0
+    outline: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,19 @@ def boxes_by_component(
                 edges = (columns.start - 0.5, rows.start - 0.5, columns.stop - 0.5, rows.stop - 0.5)
                 found.setdefault(position + 1, []).append(SliceBox(index, edges, kind))
     return found
+
+
+def outline_of(mask: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+    """Corners (column, row) of the convex hull of a mask's pixels, counted from the pixels' own corners.
+
+    Args:
+        mask: bool (rows, columns), not empty.
+    """
+    from scipy.spatial import ConvexHull
+
+    rows, columns = np.nonzero(mask)
+    corners = np.concatenate([np.stack([columns + c, rows + r], axis=1) for c in (-0.5, 0.5) for r in (-0.5, 0.5)])
+    return tuple((float(column), float(row)) for column, row in corners[ConvexHull(corners).vertices])
 
 
 def iou(first: Sequence[Box], second: Sequence[Box]) -> NDArray[np.float64]:

@@ -5,8 +5,9 @@ python Testing/Benchmarks/yolo_medsam_accuracy.py --detector-work WORK --segment
 
 Each case goes through the networks that have not seen it: the work folders are those that `brainsegsam train` made of
 the recipes, and all trainings left out the same cases in each fold. `--before-work` is the training that the decoder
-was fine-tuned from. Baselines without a network stand beside them. Dice is that of whole volumes, of the detector's
-regions; average precision is counted over the left-out cases of each fold, and its mean is over folds.
+was fine-tuned from; with it, the network before any training is measured, too. Baselines without a network stand beside
+them. Dice is that of whole volumes, of the regions of the detector. Average precision counts each connected piece on
+each slice of the left-out cases of each fold, however small, and its mean is over folds.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def main() -> None:
     template = recipe.template(Path())
     segmenters = {"fine-tuned": (options.segmenter_work, Recipe.read(options.segmenter_recipe))}
     if options.before_work:
-        segmenters = {"before": (options.before_work, Recipe.read(options.before_recipe)), **segmenters}
+        before = Recipe.read(options.before_recipe)
+        segmenters = {"untrained": (None, before), "pre-trained": (options.before_work, before), **segmenters}
     used = [recipe, *(of for _, of in segmenters.values())]
     modalities = list(dict.fromkeys(name for of in used for name in of.model["modalities"]))
     cases = {case.case_id: case for case in labelled_cases(options.cases, modalities)}
@@ -109,12 +111,15 @@ def detector_of(fold: int, work: Path, recipe: Recipe) -> Detector:
     )
 
 
-def segmenter_of(fold: int, work: Path, recipe: Recipe) -> Segmenter:
-    """The segmenter of one fold, its weights rounded as a model stores them."""
+def segmenter_of(fold: int, work: Path | None, recipe: Recipe) -> Segmenter:
+    """The segmenter of one fold, its weights rounded as a model stores them; with random weights without a folder."""
     config, template = recipe.config({}), recipe.template(Path())
     assert isinstance(config, SamTrainingConfig)
     architecture = architecture_of(config)
-    network = _loaded(build_sam(architecture), work, fold, half=config.half_precision_weights)
+    torch.manual_seed(config.seed)
+    network = build_sam(architecture).eval()
+    if work:
+        network = _loaded(network, work, fold, half=config.half_precision_weights)
     found = SamSegmenter(network, architecture)
     return Segmenter(template, found, config.lower_percentile, config.upper_percentile, config.head_only)
 

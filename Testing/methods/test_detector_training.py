@@ -30,8 +30,10 @@ from BrainSegSAMLib.methods.yolo_medsam.dataset import patients_apart, read_mani
 from BrainSegSAMLib.methods.yolo_medsam.detector import load_detector
 from BrainSegSAMLib.methods.yolo_medsam.detector_config import DetectorTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.detector_training import CASE_TITLE, TITLE, train_detector
+from BrainSegSAMLib.methods.yolo_medsam.slices import known_boxes
 from BrainSegSAMLib.models.store import Model, load_model, write_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
+from BrainSegSAMLib.training_volumes import TrainingVolume, load_volumes
 
 SHAPE = (8, 32, 32)
 SETTINGS: dict[str, Any] = {
@@ -84,6 +86,22 @@ def template(folder: Path) -> Model:
         licence="CC0-1.0",
         settings={"detection": {"confidence": 0.1, "link": {"minimum_slices": 1}}},
     )
+
+
+def test_every_network_learns_from_the_synthetic_cases(cases: list[Case], tmp_path: Path) -> None:
+    config = replace(CONFIG, synthetic_seeds=(5,), epochs=1, train_folds=(0,), final=False, minimum_pixels=50)
+    model = train_detector(cases, config, template(tmp_path / "model"), work=tmp_path / "work")
+    learned = (tmp_path / "work" / "dataset" / "fold_0_train.txt").read_text()
+    left_out = (tmp_path / "work" / "dataset" / "fold_0_test.txt").read_text()
+    assert "synthetic_5_axial" in learned
+    assert "synthetic_5" not in left_out
+    assert any(item.case_id == "synthetic_5" and item.boxes for item in read_manifest(tmp_path / "work" / "dataset"))
+    assert model.training["synthetic_cases"] == ["synthetic_5"]
+    assert not set(model.training["cases"]) & {"synthetic_5"}
+    assert [row[0] for row in model.results[TITLE]["rows"]] == ["fold 0", "mean"]
+    strange = replace(template(tmp_path / "other"), modalities=("adc",))
+    with pytest.raises(InputError, match="Synthetic cases have no adc"):
+        train_detector(cases, config, strange, work=tmp_path / "more")
 
 
 def test_from_a_recipe_to_a_model_folder_that_detects(
@@ -229,6 +247,28 @@ def test_splits_as_in_the_paper(cases: list[Case], tmp_path: Path, caplog: pytes
     assert len(mixed.results[CASE_TITLE]["rows"]) == 5
     assert len(apart.training["cases"]) == 3
     assert {item.patient for item in read_manifest(tmp_path / "work_1" / "dataset")} == set("abcd")
+
+
+def test_tracks_are_linked_over_slices_that_are_not_tested(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A detector that finds all boxes finds all of them, although the tested slices have no neighbours."""
+    volumes: list[TrainingVolume] = []
+
+    def load(*arguments: Any, **named: Any) -> dict[str, TrainingVolume]:
+        found = load_volumes(*arguments, **named)
+        volumes.extend(found.values())
+        return found
+
+    def find(_network: Any, pictures: Any, *_: Any, **__: Any) -> list[SliceBox]:
+        return known_boxes(next(volume for volume in volumes if volume.pictures is pictures), "axial")
+
+    monkeypatch.setattr(detector_training, "load_volumes", load)
+    monkeypatch.setattr(detector_training, "find_boxes", find)
+    linking = replace(template(tmp_path / "model"), settings={"detection": {"link": {"minimum_slices": 2}}})
+    model = train_detector(cases, replace(CONFIG, epochs=1, split="slice"), linking, work=tmp_path / "work")
+    table = model.results[TITLE]
+    assert table["rows"][-1][table["columns"].index("boxes found")] == 1.0
 
 
 def test_what_cannot_be_trained_is_said(cases: list[Case], tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_boxes_and_background_of_a_volume() -> None:
     boxes = known_boxes(volume, "axial")
     assert [(item.index, item.kind) for item in boxes] == [(3, 0), (4, 0), (4, 1), (5, 0), (5, 1), (6, 0), (7, 0)]
     assert boxes[0].box == (11.5, 9.5, 29.5, 19.5)
+    assert set(boxes[0].outline) == {(11.5, 9.5), (29.5, 9.5), (29.5, 19.5), (11.5, 19.5)}
     assert background_slices(volume, "axial") == [1, 2, 8]
     assert [item.index for item in known_boxes(volume, "axial", minimum_pixels=30)] == [3, 4, 5, 6]
     large = made_volume("a", minimum_mm3=100)
@@ -126,6 +127,35 @@ def test_ultralytics_reads_what_was_written(written: tuple[Path, list[DatasetSli
         np.testing.assert_allclose(edges, wanted, atol=1e-4)
     picture, _, _ = read.load_image(4)
     np.testing.assert_array_equal(np.moveaxis(picture[..., ::-1], -1, 0), shown.frames[5])  # OpenCV reads BGR
+
+
+def test_turned_pictures_keep_tight_boxes(tmp_path: Path) -> None:
+    """A disc is as wide as before however it is turned; the box around its turned box would be up to 1.41 as wide."""
+    if importlib.util.find_spec("ultralytics") is None:
+        pytest.skip("Augmentation is that of the extra [detection].")
+    from BrainSegSAMLib.backends.yolo_package import ultralytics
+
+    ultralytics()
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    z, y, x = np.indices((3, 64, 64))
+    disc = ((y - 30) ** 2 + (x - 34) ** 2 <= 12**2) & (z == 1)
+    head = np.full(disc.shape, 50, np.float32)
+    image = Image(Geometry.axis_aligned(disc.shape, (1.0, 1.0, 1.0)), dict.fromkeys(MODALITIES, head + 100 * disc), "a")
+    volume = make_volume(image, disc.astype(np.uint8), MODALITIES, SCHEME, VolumeSettings(("axial",)))
+    slices = write_slices(
+        Case("a", {}), slices_of(volume.pictures, "axial"), known_boxes(volume, "axial"), [1], tmp_path, plane="axial"
+    )
+    data = check_det_dataset(str(write_split(tmp_path, "one", {"train": slices}, ["disc", "core"])))
+    still = {"mosaic": 0, "translate": 0, "scale": 0, "fliplr": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
+    chosen = get_cfg(overrides={**still, "degrees": 45})
+    read = YOLODataset(img_path=data["train"], data=data, task="detect", imgsz=64, augment=True, hyp=chosen)
+    for _ in range(8):
+        width, height = (read[0]["bboxes"][0, 2:] * 64).tolist()
+        assert width == pytest.approx(25, abs=1.5)
+        assert height == pytest.approx(25, abs=1.5)
 
 
 def test_a_box_survives_the_crop_to_the_head() -> None:

@@ -1,7 +1,8 @@
 """Data sets for YOLO on disk: pictures and labels of slices, whose slices they are, and who learns from which.
 
     images/<case>_<plane>_<number>.png     three modalities as red, green and blue
-    labels/<case>_<plane>_<number>.txt     a line for each box: kind, centre and size as shares of the picture
+    labels/<case>_<plane>_<number>.txt     a line for each object: kind, and the corners of its outline as shares of the
+                                           picture; a box alone would be too large once the picture is turned
     manifest.csv                           picture → patient, case, slice, and where in the slice the picture lies
     <split>.yaml, <split>_<part>.txt       what Ultralytics takes as `data`: the pictures of each part
 
@@ -257,6 +258,6 @@ def _write_picture(frame: NDArray[np.uint8], path: Path) -> None:
 
 def _line(item: SliceBox, rows: int, columns: int) -> str:
     column0, row0, column1, row1 = item.box
-    centre = (column0 + column1 + 1) / 2 / columns, (row0 + row1 + 1) / 2 / rows
-    size = (column1 - column0) / columns, (row1 - row0) / rows
-    return f"{item.kind} " + " ".join(f"{value:.8f}" for value in (*centre, *size)) + "\n"
+    corners = item.outline or ((column0, row0), (column1, row0), (column1, row1), (column0, row1))
+    shares = [value for column, row in corners for value in ((column + 0.5) / columns, (row + 0.5) / rows)]
+    return f"{item.kind} " + " ".join(f"{value:.6f}" for value in shares) + "\n"

@@ -89,6 +89,8 @@ class DetectorTrainingConfig:
         train_folds: those to train; all where empty.
         held_out: case ids left out in each fold; dealt out by patient where empty.
         final: whether a network of all cases is trained after the folds, and is the model; else the first fold's is.
+        synthetic_seeds: for each, one synthetic case (`phantom.make_phantom`) is among the training cases of every
+            network.
         epochs: through the training slices.
         batch_size: slices of one step.
         nominal_batch: gradients of several steps are put together until they are of so many slices.
@@ -145,6 +147,7 @@ class DetectorTrainingConfig:
     train_folds: tuple[int, ...] = ()
     held_out: tuple[tuple[str, ...], ...] = ()
     final: bool = True
+    synthetic_seeds: tuple[int, ...] = ()
     epochs: int = 100
     batch_size: int = 16
     nominal_batch: int = 64

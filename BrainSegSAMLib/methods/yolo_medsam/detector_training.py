@@ -22,10 +22,10 @@ from ...errors import InputError
 from ...files import read_json, write_json
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
-from ...metrics.detection import LEAST_CONFIDENCE, Pairs, score_boxes, share_found
+from ...metrics.detection import LEAST_CONFIDENCE, score_boxes, share_found
 from ...models.store import Model
 from ...progress import Progress
-from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes
+from ...training_volumes import ORIENTATION, TrainingVolume, VolumeSettings, load_volumes, synthetic_id
 from ...trainings import (
     as_json,
     check_template,
@@ -105,6 +105,15 @@ class _Score:
     values: tuple[float | None, ...]
 
 
+@dataclass(frozen=True)
+class _Boxes:
+    """Of the tested slices of a case: all found, those of linked tracks at the model's confidence, and those known."""
+
+    found: Sequence[SliceBox]
+    linked: Sequence[SliceBox]
+    known: Sequence[SliceBox]
+
+
 def train_detector(
     cases: Sequence[Case],
     config: DetectorTrainingConfig,
@@ -137,7 +146,7 @@ def train_detector(
         Cancelled: when the progress was cancelled.
     """
     progress = progress or Progress()
-    check_template(template, ())
+    check_template(template, config.synthetic_seeds)
     architecture = config.network(len(template.scheme.regions))
     detection = config.detection(template.settings.get("detection"))
     if config.start_from and not Path(config.start_from).is_file():
@@ -150,7 +159,7 @@ def train_detector(
     )
     volumes = load_volumes(
         cases, template.modalities, template.scheme, settings,
-        label_values=label_values or {}, synthetic_seeds=(), progress=progress,
+        label_values=label_values or {}, synthetic_seeds=config.synthetic_seeds, progress=progress,
     )  # fmt: skip
     slices = _write_dataset(by_id, volumes, config, work / "dataset", progress)
     progress.log(f"Note: {LICENCE}")
@@ -187,11 +196,19 @@ def _parts(cases: Sequence[Case], config: DetectorTrainingConfig) -> list[dict[s
 def _splits(
     slices: Sequence[DatasetSlice], parts: Sequence[Mapping[str, Sequence[str]]], config: DetectorTrainingConfig
 ) -> list[Split]:
+    made_up = set(_synthetic(config))
+    real = [item for item in slices if item.case_id not in made_up]
+    made = [item for item in slices if item.case_id in made_up]
     if config.split == "slice":
-        splits = [split_by_slice(slices, seed=config.seed)]
+        splits = [split_by_slice(real, seed=config.seed)]
     else:
-        splits = [split_by_case(slices, of_network) for of_network in parts]
-    return [{**split, "train": with_background(split["train"], config.background_share)} for split in splits]
+        splits = [split_by_case(real, of_network) for of_network in parts]
+    return [{**split, "train": with_background([*split["train"], *made], config.background_share)} for split in splits]
+
+
+def _synthetic(config: DetectorTrainingConfig) -> list[str]:
+    """Case ids of the synthetic cases, which every network learns from."""
+    return [synthetic_id(seed) for seed in config.synthetic_seeds]
 
 
 def _write_dataset(
@@ -201,13 +218,14 @@ def _write_dataset(
     """Pictures and labels of all slices that have a box or are background."""
     if (root / MANIFEST).exists():
         return read_manifest(root)
-    progress.stage("Writing slices", total=len(cases), until=0.04)
+    progress.stage("Writing slices", total=len(volumes), until=0.04)
     written: list[DatasetSlice] = []
     for case_id, volume in volumes.items():
         slices = slices_of(volume.pictures, config.plane, head_only=config.head_only)
         boxes = known_boxes(volume, config.plane, minimum_pixels=config.minimum_pixels)
         indices = sorted({item.index for item in boxes} | set(background_slices(volume, config.plane)))
-        written += write_slices(cases[case_id], slices, boxes, indices, root, plane=config.plane)
+        case = cases.get(case_id, Case(case_id, {}))
+        written += write_slices(case, slices, boxes, indices, root, plane=config.plane)
         progress.advance()
     write_manifest(written, root)
     return written
@@ -282,9 +300,9 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     tested: dict[str, set[int]] = {}
     for item in training.splits[fold]["test"]:
         tested.setdefault(item.case_id, set()).add(item.index)
-    pairs = {case_id: _found_and_known(training, detector, case_id, of, progress) for case_id, of in tested.items()}
-    scores = [_Score(i, fold, False, _values([pair], training.detection)) for i, pair in sorted(pairs.items())]
-    scores.append(_Score(f"fold {fold}", fold, True, _values(list(pairs.values()), training.detection)))
+    boxes = {case_id: _boxes(training, detector, case_id, of, progress) for case_id, of in tested.items()}
+    scores = [_Score(i, fold, False, _values([of_case])) for i, of_case in sorted(boxes.items())]
+    scores.append(_Score(f"fold {fold}", fold, True, _values(list(boxes.values()))))
     for score in scores:
         named = zip(COLUMNS, score.values, strict=True)
         found = ", ".join(f"{name} {value:.3f}" for name, value in named if value is not None)
@@ -293,31 +311,25 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     return scores
 
 
-def _found_and_known(
+def _boxes(
     training: _Training, detector: YoloDetector, case_id: str, indices: set[int], progress: Progress
-) -> tuple[list[SliceBox], list[SliceBox]]:
-    """The boxes of a case's tested slices."""
-    config, volume = training.config, training.volumes[case_id]
+) -> _Boxes:
+    """The boxes of a case's tested slices; those of tracks are linked over all slices first."""
+    config, volume, detection = training.config, training.volumes[case_id], training.detection
     listening = Progress(lambda _update: progress.check())
-    found = find_boxes(
-        detector, volume.pictures, training.detection, confidence=LEAST_CONFIDENCE, progress=listening
-    )
+    found = find_boxes(detector, volume.pictures, detection, confidence=LEAST_CONFIDENCE, progress=listening)
+    sure = [item for item in found if item.confidence >= detection.confidence]
+    linked = [box for track in link(sure, detection.link) for box in track.boxes]
     known = known_boxes(volume, config.plane, minimum_pixels=config.minimum_pixels)
-    return [item for item in found if item.index in indices], [item for item in known if item.index in indices]
+    return _Boxes(*([item for item in boxes if item.index in indices] for boxes in (found, linked, known)))
 
 
-def _values(
-    pairs: Sequence[tuple[list[SliceBox], list[SliceBox]]], settings: DetectionSettings
-) -> tuple[float | None, ...]:
-    if not any(known for _, known in pairs):
+def _values(cases: Sequence[_Boxes]) -> tuple[float | None, ...]:
+    if not any(of.known for of in cases):
         return (None,) * len(COLUMNS)
-    score = score_boxes(pairs)
-    linked: Pairs = [
-        ([box for track in link((i for i in found if i.confidence >= settings.confidence), settings.link)
-          for box in track.boxes], known)
-        for found, known in pairs
-    ]  # fmt: skip
-    return score.precision, score.recall, score.map50, score.map50_95, share_found(linked)
+    score = score_boxes([(of.found, of.known) for of in cases])
+    found = share_found([(of.linked, of.known) for of in cases])
+    return score.precision, score.recall, score.map50, score.map50_95, found
 
 
 def _table(scores: Sequence[_Score], config: DetectorTrainingConfig) -> dict[str, Any]:
@@ -340,7 +352,7 @@ def _write(training: _Training, weights: Weights, scores: Sequence[_Score], prog
     learned = set(training.cases)
     if not (config.final and config.split == "folds"):
         kept = training.splits[config.chosen_folds[0] if config.split == "folds" else 0]
-        learned = {item.case_id for part in ("train", "val") for item in kept.get(part, ())}
+        learned &= {item.case_id for part in ("train", "val") for item in kept.get(part, ())}
     model = replace(
         template,
         method=METHOD,
@@ -356,7 +368,7 @@ def _write(training: _Training, weights: Weights, scores: Sequence[_Score], prog
             CASE_TITLE: _table([score for score in scores if not score.together], config),
             TITLE: _table([score for score in scores if score.together], config),
         },
-        training=training_record(template, config.as_dict(), cases=learned, synthetic=()),
+        training=training_record(template, config.as_dict(), cases=learned, synthetic=_synthetic(config)),
     )
     stored = rounded(weights, half=config.half_precision_weights)
     return write_trained(model, stored, WEIGHTS_FILE, progress=progress)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...boxes import SliceBox, boxes_of
+from ...boxes import SliceBox, boxes_by_component, outline_of
 from ...crops import head_crop
 from ...intensity import as_frames
-from ...prompts import Box, Prompt, slices_first
+from ...prompts import Prompt, slices_first
 from ...training_volumes import TrainingVolume
 
 
@@ -31,9 +31,11 @@ class Slices:
     def in_frame(self, item: SliceBox) -> SliceBox:
         """A box of the whole slice, in pixels of what is shown; a part that is not shown is cut off."""
         rows, columns = self.frames.shape[2:]
-        column0, row0, column1, row1 = _moved(item.box, -self.corner[0], -self.corner[1])
+        moved = _moved(item, -self.corner[0], -self.corner[1])
+        column0, row0, column1, row1 = moved.box
         inside = max(column0, -0.5), max(row0, -0.5), min(column1, columns - 0.5), min(row1, rows - 0.5)
-        return replace(item, box=inside)
+        outline = tuple((min(max(c, -0.5), columns - 0.5), min(max(r, -0.5), rows - 0.5)) for c, r in moved.outline)
+        return replace(moved, box=inside, outline=outline)
 
     def on_slice(self, found: NDArray[Any], shape: tuple[int, int], *, beyond: float = 0) -> NDArray[Any]:
         """Masks or logits of what is shown, (object, rows, columns), on whole slices of a shape (rows, columns).
@@ -50,7 +52,7 @@ class Slices:
 
     def in_slice(self, item: SliceBox) -> SliceBox:
         """A box in pixels of what is shown, in those of the whole slice."""
-        return replace(item, box=_moved(item.box, *self.corner))
+        return _moved(item, *self.corner)
 
 
 def slices_of(
@@ -72,7 +74,7 @@ def slices_of(
 
 
 def known_boxes(volume: TrainingVolume, plane: str, *, minimum_pixels: int = 1) -> list[SliceBox]:
-    """The boxes of each region's connected pieces on each slice, in pixels of the whole slice; by slice.
+    """The boxes and outlines of each region's connected pieces on each slice, in pixels of the whole slice; by slice.
 
     Args:
         volume: its objects are the pieces.
@@ -85,7 +87,10 @@ def known_boxes(volume: TrainingVolume, plane: str, *, minimum_pixels: int = 1) 
         pieces = [item for item in volume.objects if item.region == region]
         for number, piece in enumerate(pieces, start=1):
             components[piece.box][piece.mask] = number
-        found += boxes_of(components, plane, kind=region, minimum_pixels=minimum_pixels)
+        slices = slices_first(components, plane)
+        of_each = boxes_by_component(components, plane, kind=region, minimum_pixels=minimum_pixels)
+        for number, boxes in sorted(of_each.items()):
+            found += [replace(item, outline=outline_of(slices[item.index] == number)) for item in boxes]
     return sorted(found, key=lambda item: item.index)
 
 
@@ -102,5 +107,7 @@ def background_slices(volume: TrainingVolume, plane: str) -> list[int]:
     return [int(index) for index in np.flatnonzero(shown & ~marked)]
 
 
-def _moved(box: Box, rows: int, columns: int) -> Box:
-    return box[0] + columns, box[1] + rows, box[2] + columns, box[3] + rows
+def _moved(item: SliceBox, rows: int, columns: int) -> SliceBox:
+    column0, row0, column1, row1 = item.box
+    box = (column0 + columns, row0 + rows, column1 + columns, row1 + rows)
+    return replace(item, box=box, outline=tuple((column + columns, row + rows) for column, row in item.outline))
