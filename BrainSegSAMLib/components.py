@@ -53,7 +53,7 @@ def bounding_box(mask: NDArray[Any]) -> Box:
     if not len(z):
         return slice(0, 0), slice(0, 0), slice(0, 0)
     # Seen along z, what is left is a picture: the other two axes cost nothing then.
-    seen: BoolArray = mask[z[0] : z[-1] + 1].any(axis=0)
+    seen = np.asarray(mask[z[0] : z[-1] + 1].any(axis=0))
     y, x = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     return slice(int(z[0]), int(z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 

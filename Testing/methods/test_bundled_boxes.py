@@ -14,9 +14,9 @@ from BrainSegSAMLib.image import Image
 from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.methods.yolo_medsam.composing import SEGMENTER_FOLDER
 from BrainSegSAMLib.methods.yolo_medsam.segmenter import draw, load_segmenter
+from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.catalogue import find_model
 from BrainSegSAMLib.models.store import load_model
-from BrainSegSAMLib.scores import dice
 from BrainSegSAMLib.training_volumes import synthetic_case
 
 SEED = 900
