@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from BrainSegSAMLib import demo, predict
+from BrainSegSAMLib import demo, prediction_work
 from BrainSegSAMLib.cases import find_cases, load_image
 from BrainSegSAMLib.demo import DemoResult, run_demo, write_synthetic_case
 from BrainSegSAMLib.errors import Cancelled, InputError, OutputError
@@ -81,7 +81,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, model: Model) -> Prepare:
     """Let the model answer as told; gives the folder to ask for."""
 
     def prepare(function: Answer) -> str:
-        monkeypatch.setattr(predict, "load_predictor", lambda *_, **__: StandIn(load_model(model.folder), function))
+        monkeypatch.setattr(prediction_work, "load_predictor", lambda *_, **__: StandIn(load_model(model.folder), function))
         return str(model.folder)
 
     return prepare
