@@ -216,7 +216,7 @@ class _Drawing:
         self._top = 0.2 + 0.3 * len(self._title) + 0.25 * len(self._note)
         body = max(rows * self._row, _SMALLEST_HEIGHT)
         self._height = self._top + body + _FOOTER
-        figure = _matplotlib("figure").Figure(figsize=(self._width, self._height), dpi=DOTS_PER_INCH)
+        figure = matplotlib_module("figure").Figure(figsize=(self._width, self._height), dpi=DOTS_PER_INCH)
         figure.set_facecolor(_GROUND)
         self._figure = figure
 
@@ -288,7 +288,7 @@ class _Drawing:
         axes.contour(x, y, inside, levels=[0.5], colors=[pale], linewidths=1.3, linestyles=[(0, (3.5, 2.5))])
 
     def _letter_edges(self, axes: Any, plane: Plane) -> None:
-        stroke = _matplotlib("patheffects").withStroke(linewidth=2.5, foreground="black")
+        stroke = matplotlib_module("patheffects").withStroke(linewidth=2.5, foreground="black")
         places = ((0.012, 0.5, "left", "center"), (0.988, 0.5, "right", "center"),
                   (0.5, 0.988, "center", "top"), (0.5, 0.012, "center", "bottom"))
         for letter, (x, y, horizontal, vertical) in zip(plane.letters, places, strict=True):
@@ -338,11 +338,11 @@ class _Drawing:
         lines = {"facecolor": colour, "edgecolor": colour, "linewidth": 1.4}
         place = (x / self._width, y / self._height)
         size = (0.22 / self._width, 0.22 / self._height)
-        box = _matplotlib("patches").Rectangle(place, *size, transform=self._figure.transFigure, **lines)
+        box = matplotlib_module("patches").Rectangle(place, *size, transform=self._figure.transFigure, **lines)
         self._figure.add_artist(box)
 
     def _line(self, left: float, right: float, y: float, *, linestyle: Any, linewidth: float) -> None:
-        line = _matplotlib("lines").Line2D(
+        line = matplotlib_module("lines").Line2D(
             (left / self._width, right / self._width), (y / self._height,) * 2,
             color=_TEXT, linestyle=linestyle, linewidth=linewidth, solid_capstyle="butt",
             transform=self._figure.transFigure,
@@ -359,7 +359,7 @@ class _Drawing:
         )
 
 
-def _matplotlib(part: str) -> Any:
+def matplotlib_module(part: str) -> Any:
     """A module of matplotlib, imported at its first use because that takes a good part of a second.
 
     Raises:
@@ -369,5 +369,5 @@ def _matplotlib(part: str) -> Any:
         return importlib.import_module(f"matplotlib.{part}")
     except ImportError as error:
         raise DependencyError(
-            "The Python package matplotlib is needed to draw pictures; install it with: pip install matplotlib"
+            "The Python package matplotlib is needed for pictures and reports; install it with: pip install matplotlib"
         ) from error

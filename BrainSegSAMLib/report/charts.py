@@ -8,7 +8,6 @@ and in the plot of volumes each is a link to its case.
 from __future__ import annotations
 
 import html
-import importlib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..errors import DependencyError
 from ..metrics import METRICS
+from ..pictures import matplotlib_module
 
 CASE_LINK: Final = "#case-"
 _SIZE_INCHES: Final = (3.5, 2.4)
@@ -121,7 +120,7 @@ def differences(
         axes.axhline(0, color=_INK, linewidth=0.8)
         axes.axhline(float(np.median(found)), color=_INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlim(0, len(found))
-        axes.xaxis.set_major_locator(_matplotlib("ticker").MaxNLocator(integer=True, nbins=5))
+        axes.xaxis.set_major_locator(matplotlib_module("ticker").MaxNLocator(integer=True, nbins=5))
         axes.grid(axis="y")
         axes.set_xlabel("cases, sorted")
         axes.set_ylabel(f"difference of {_with_unit(metric)}")
@@ -179,8 +178,8 @@ def volumes(cases: Cases, method: str, region: str, *, colour: int = 0) -> str:
 
 def _svg(draw: Callable[[Any], None], salt: str, about: str) -> str:
     """A plot as SVG to put into a page, without anything that depends on when or how often it was drawn."""
-    with _matplotlib("pyplot").rc_context({**_SETTINGS, "svg.hashsalt": salt}):
-        figure = _matplotlib("figure").Figure(figsize=_SIZE_INCHES)
+    with matplotlib_module("pyplot").rc_context({**_SETTINGS, "svg.hashsalt": salt}):
+        figure = matplotlib_module("figure").Figure(figsize=_SIZE_INCHES)
         figure.patch.set_visible(False)
         axes = figure.add_axes(_PLACE)
         axes.patch.set_visible(False)
@@ -240,17 +239,3 @@ def _method_colour(index: int) -> str:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _matplotlib(part: str) -> Any:
-    """A module of matplotlib, imported at its first use.
-
-    Raises:
-        DependencyError: where it is not installed.
-    """
-    try:
-        return importlib.import_module(f"matplotlib.{part}")
-    except ImportError as error:
-        raise DependencyError(
-            "The Python package matplotlib is needed for the report; install it with: pip install matplotlib"
-        ) from error

@@ -81,7 +81,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, model: Model) -> Prepare:
     """Let the model answer as told; gives the folder to ask for."""
 
     def prepare(function: Answer) -> str:
-        monkeypatch.setattr(prediction_work, "load_predictor", lambda *_, **__: StandIn(load_model(model.folder), function))
+        stand_in = StandIn(load_model(model.folder), function)
+        monkeypatch.setattr(prediction_work, "load_predictor", lambda *_, **__: stand_in)
         return str(model.folder)
 
     return prepare
