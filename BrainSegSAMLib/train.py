@@ -54,7 +54,7 @@ class TrainJob:
         device: "auto", or a torch device name.
         at_once: folds of an nnU-Net that are trained at the same time.
         gpus: how many GPUs train one nnU-Net or detector together.
-        workers: processes that prepare an nnU-Net's cases; None sizes them to the machine and the cases.
+        workers: processes that prepare the cases; None sizes them to the machine and the cases.
         scheduler: address of a running Dask cluster that prepares them instead; see `batch.Workers`.
         overrides: settings of the training to use instead of the recipe's. Of an ssnet recipe: settings of SSNet, and
             those of the two trainings after "prior." and "tracker.".
@@ -168,22 +168,24 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
     device = resolve_device(job.device)
     cases = labelled_cases(job.source, template.modalities)
     work = job.work_folder
+    workers = Workers(job.workers, job.scheduler)
 
     def start(progress: Progress) -> Model:
         if isinstance(config, TrackerTrainingConfig):
             return train_tracker(
-                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
-            )
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, workers=workers,
+                progress=progress,
+            )  # fmt: skip
         if isinstance(config, DetectorTrainingConfig):
             return train_detector(
                 cases, config, template, work=work, device=device, gpus=job.gpus, label_values=recipe.label_values,
-                progress=progress,
+                workers=workers, progress=progress,
             )  # fmt: skip
         if isinstance(config, SamTrainingConfig):
             return train_medsam(
-                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
-            )
-        workers = Workers(job.workers, job.scheduler)
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, workers=workers,
+                progress=progress,
+            )  # fmt: skip
         execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1, workers, job.gpus)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
