@@ -78,6 +78,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
   BrainSegSAMLib/measurements.py
+  BrainSegSAMLib/memory.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
   BrainSegSAMLib/methods/nnunet/clean_up.py

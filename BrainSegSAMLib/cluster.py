@@ -20,6 +20,7 @@ from typing import Any, Final, Generic
 
 from .cluster_worker import CASES_IN_MEMORY, CaseError, StartError, Task, dask_setup, end, work_on
 from .errors import BrainSegSAMError, InputError
+from .memory import KEPT_MEMORY
 from .pipeline import CaseWork, Item, Row, Saved
 from .progress import Progress
 
@@ -235,7 +236,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         # A worker that died is started again; on a busy machine that takes longer than Dask waits for it otherwise.
         "distributed.deploy.lost-worker-timeout": _LOCAL_START,
         "distributed.worker.preload": [dask_setup.__module__],
-        "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
+        "distributed.nanny.pre-spawn-environ": {**KEPT_MEMORY, **environment},
         # Workers are sized by what a case needs; Dask would stop one that is busy with a large case.
         "distributed.worker.memory.terminate": False,
         "distributed.worker.memory.pause": False,

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..memory import keep_memory
+
 DATASET_ID = 1
 DATASET_NAME = "Dataset001_BrainSegSAM"
 PLANS_NAME = "BrainSegSAMPlans"
@@ -124,6 +126,7 @@ def _end_with_parent(stop_file: Path) -> None:
 
 def main() -> None:
     """Run the task that the job file names."""
+    keep_memory()
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     {"prepare": prepare, "train": train}[job["task"]](job)
 

@@ -4,7 +4,8 @@ The layers and their weights are segment-anything's; their results are the same 
 
 * The decoder takes one embedding for each prompt, so prompts on several slices go through it together; segment-anything
   pairs one image with its prompts.
-* Of the decoder's four masks only the one for prompts without doubt is made, and no guess of its quality.
+* Of the decoder's four masks only the one for prompts without doubt is made, and no guess of its quality; it is brought
+  to its resolution with channels last, by matrix products.
 * Where no gradients are wanted, attention in the image encoder goes by blocks that fit a processor's cache;
   segment-anything holds all scores at once, 0.8 GB for a block of ViT-B at 1024 pixels.
 * Mixed precision is for the image encoder, which takes nearly all the time. Prompt encoder and decoder always compute
@@ -104,10 +105,9 @@ class SamForward:
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([tokens.expand(len(features), -1, -1), sparse], dim=1)
         position = self._position.expand(len(features), -1, -1, -1)
-        found, pixels = decoder.transformer(features + dense, position, tokens)
-        pixels = decoder.output_upscaling(pixels.transpose(1, 2).reshape(features.shape))
+        found, places = decoder.transformer(features + dense, position, tokens)
         weights = decoder.output_hypernetworks_mlps[0](found[:, 1])
-        return torch.einsum("pc,pcyx->pyx", weights, pixels)
+        return _upscaled(decoder.output_upscaling, places, weights)
 
     def _as_masks(self, boxes: torch.Tensor) -> torch.Tensor:
         """Boxes (prompt, 4) as dense prompts (prompt, 1, logits_size, logits_size).
@@ -124,6 +124,42 @@ class SamForward:
         half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=pixel / 2)  # no box falls between all centres
         across, down = (((centres - middle[:, [axis]]) / half[:, [axis]]) ** 2 for axis in (0, 1))
         return (1 - down[:, :, None] - across[:, None, :]).clamp(min=-1)[:, None]
+
+
+def _upscaled(layers: Any, places: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Logits of masks at four times the resolution of the image features.
+
+    Args:
+        layers: the decoder's `output_upscaling`.
+        places: float32 (prompt, side · side, width), as the transformer leaves them.
+        weights: float32 (prompt, width / 8): of each prompt's mask.
+
+    Returns:
+        (prompt, 4 · side, 4 · side).
+    """
+    import torch
+    from torch.nn.functional import layer_norm
+
+    first, norm, activation, second, last_activation = layers
+    finer = _spread(first, places)
+    finer = activation(layer_norm(finer, finer.shape[-1:], norm.weight, norm.bias, norm.eps))
+    finest = last_activation(_spread(second, finer))
+    logits = torch.matmul(finest.flatten(1, -2), weights[:, :, None])
+    side = round(places.shape[1] ** 0.5)
+    # Row, column, and where within it after the first and after the second layer, each as row and column.
+    whole = logits.reshape(-1, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+    return whole.reshape(-1, 4 * side, 4 * side)
+
+
+def _spread(layer: Any, places: torch.Tensor) -> torch.Tensor:
+    """A transposed convolution of 2 x 2 with stride 2, channels last: (..., C) becomes (..., 2, 2, C').
+
+    Its squares do not overlap, so it is one matrix product; with channels last so is what follows, and nothing is
+    turned about before the masks.
+    """
+    weight = layer.weight.permute(0, 2, 3, 1)
+    spread: torch.Tensor = (places @ weight.flatten(1)).unflatten(-1, weight.shape[1:]) + layer.bias
+    return spread
 
 
 def _through_block(block: Any, tokens: torch.Tensor) -> torch.Tensor:

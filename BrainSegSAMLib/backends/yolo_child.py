@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..memory import keep_memory
 from ..progress import Progress
 from .nnunet_training import PROGRESS_MARK
 from .yolo_architecture import YoloArchitecture
@@ -43,6 +44,7 @@ class ParentProgress(Progress):
 
 def main() -> None:
     """Run the training that the job file describes."""
+    keep_memory()
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     paths = {name: Path(task["job"][name]) for name in ("data", "folder")}
     start = task["job"]["start"]
