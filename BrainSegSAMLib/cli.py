@@ -289,8 +289,8 @@ def _evaluate(options: argparse.Namespace, console: Console, progress: Progress)
     for line in describe(evaluation):
         console.say(line)
     problems, doubts, warnings = (evaluation.content[name] for name in ("problems", "doubts", "warnings"))
-    for row in problems:
-        console.warn(f"{row['status']}: {row['problem']}")
+    for text in dict.fromkeys(f"{row['status']}: {row['problem']}" for row in problems):  # a reference fails for all
+        console.warn(text)
     for text in (*doubts, *warnings):
         console.warn(text)
     console.result({"files": dict(evaluation.files), "problems": problems, "doubts": doubts, "warnings": warnings})
