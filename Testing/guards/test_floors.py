@@ -30,7 +30,8 @@ FLOORS = {
     3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
-    5: ["cli", "__main__", "demo", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
+    # demo is predict with a case of its own
+    5: ["cli", "__main__", "demo", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],
 }
 COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image", "prediction_work"}
 MODEL_PACKAGES = {
