@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+    whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
+    found = []
+    for region in segmentation.scheme.regions:
+        box = (boxes or {}).get(region.name, whole)
+        mask = members(segmentation.label_map[box], region.labels)
+        offset = box[0].start, box[1].start, box[2].start
+        found.append(_segment(region, cropped_labelmap(mask, local, grid, offset_zyx=offset)))
+    return found
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from BrainSegSAMLib.errors import GeometryError, InputError
+from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation, members
 from BrainSegSAMLib.labels import (
@@ -22,23 +27,25 @@ from BrainSegSAMLib.labels import (
     parse_label_values,
 )
 
+from .labelmaps import BoolArray, cropped_labelmap
 from .spaces import (
-    FloatArray,
     ijk_to_local_ras,
     image_to_ras,
     named,
     oriented_image,
     parent_to_world,
-    vtk_matrix,
     world_geometry,
 )
 from .volumes import check_is_scalar_volume
 
+<<<<<<< HEAD
 _log = logging.getLogger(__name__)
 
 BoolArray = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 
+=======
+>>>>>>> issue6-e
 # vtkSegmentationConverter::GetSegmentationBinaryLabelmapRepresentationName(); written into .seg.nrrd files as well.
 _BINARY_LABELMAP = "Binary labelmap"
 
@@ -171,6 +178,7 @@ def _segments(
     local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras
     extent = [bound for size in segmentation.geometry.size_ijk for bound in (0, size - 1)]
     world_geometry(local, extent, named(target))  # refuses shear
+<<<<<<< HEAD
     found = []
     for region in segmentation.scheme.regions:
         whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
@@ -206,6 +214,9 @@ def _labelmap(mask: BoolArray, offset_zyx: Sequence[int], ijk_to_ras: FloatArray
     if not resample.ResampleOrientedImageToReferenceOrientedImage(image, grid, resampled, False, True):
         raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
     return resampled
+=======
+    return [_segment(region, cropped_labelmap(mask, local, grid)) for region, mask in segmentation.masks()]
+>>>>>>> issue6-e
 
 
 def _segment(region: Region, labelmap: Any) -> Any:
