@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = ROOT / "Testing" / "guards" / "slicer_5_12.txt"
 # PyTorch is installed by Slicer's PyTorch extension, and held as it is; see Dependencies.py.
 BROUGHT_OTHERWISE = {"torch", "torchvision", "vtk"}
+ONLY_ON_WINDOWS = {"colorama"}  # and so not installed here; it needs nothing itself
 NEVER_BY_PIP = {"torch", "torchvision", "vtk", "slicer-core", "pyside6", "pyside6-essentials"}
 
 
@@ -79,7 +80,7 @@ def resolved(requirements: list[Requirement]) -> tuple[list[str], list[str]]:
             if not requirement.specifier.contains(pins[name], prereleases=True):
                 moved.append(f"{asker} needs {requirement}, but Slicer brings {name} {pins[name]}")
             continue  # it stays as Slicer has it
-        if name in BROUGHT_OTHERWISE or (name, frozenset(requirement.extras)) in seen:
+        if name in BROUGHT_OTHERWISE | ONLY_ON_WINDOWS or (name, frozenset(requirement.extras)) in seen:
             continue
         seen.add((name, frozenset(requirement.extras)))
         try:
