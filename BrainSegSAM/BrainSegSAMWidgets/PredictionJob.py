@@ -34,10 +34,10 @@ class PredictionError(BrainSegSAMError):
 
 @dataclass(frozen=True)
 class Result:
-    """What a segmentation gave: the node, and per region the measures that the child wrote into its record."""
+    """What a segmentation gave: the node, and the record of how it was made and what was measured."""
 
     segmentationNode: Any
-    regions: list[dict[str, Any]]
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class PredictionJob:
             segmentation, request.reference, node=request.segmentationNode,
             name=_("{volume} segmentation").format(volume=request.reference.GetName()),
         )
-        return Result(node, list(record.get("regions", [])))
+        return Result(node, record)
 
     def _close(self) -> None:
         for caller, tag in self._observations:
