@@ -33,6 +33,7 @@ HANG_S: Final = 30.0
 START_S: Final = 60.0
 """How long a worker may take to start."""
 _TAIL_LINES: Final = 40
+_SHOWN_LINES: Final = 12
 _AGAIN: Final = "Try again; if it happens again, report it with the log."
 
 Tell = Callable[[str, Any], None]
@@ -158,9 +159,8 @@ class Conversation:
                     self._kill()
                 self._finish("failed", Cancelled(exchange.reason))
         elif now - self._heard > (HANG_S if self._pid else START_S):
+            what, seconds = ("has not answered for", HANG_S) if self._pid else ("did not start within", START_S)
             self._kill()
-            what = "has not answered for" if self._pid else "could not be started within"
-            seconds = HANG_S if self._pid else START_S
             text = f"The worker process {what} {seconds:.0f} seconds and was ended. {_AGAIN}"
             self._finish("failed", WorkerError(self._with_tail(text)))
 
@@ -287,7 +287,7 @@ class Conversation:
             self._exchange.tell("log", line)
 
     def _with_tail(self, text: str) -> str:
-        return "\n".join([text, *list(self._tail)[-5:]])
+        return "\n".join([text, *list(self._tail)[-_SHOWN_LINES:]])
 
 
 def _free(kept: Sequence[wire.Shared]) -> None:
@@ -424,6 +424,7 @@ class WorkerClient:
         else:
             code = process.wait()
             self._process = None
+            _close_input(process)
             self._conversation.ended(code if code >= 0 else None, signal_number=max(0, -code))
 
     # ---- Transport
@@ -455,9 +456,7 @@ class WorkerClient:
         if process is not None:
             process.kill()
             process.wait()
-            if process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
+            _close_input(process)
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         """Both pipes until they close, then the news of the end; in a thread of its own."""
@@ -475,3 +474,10 @@ class WorkerClient:
         process.wait()
         errors_thread.join(1.0)  # a grandchild may hold it open for ever
         self._news.put((process, "ended", b""))
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    """Close the standard input of a process that has ended, and may not have read all."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()

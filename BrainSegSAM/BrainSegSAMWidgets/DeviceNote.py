@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib.errors import BrainSegSAMError
@@ -89,5 +90,5 @@ class DeviceNote:
     def _end(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.quit()
+            qt.QTimer.singleShot(0, worker.quit)  # not from in here: it is speaking to us just now
         self._onKnown()

@@ -17,9 +17,10 @@ from .DeviceNote import DeviceNote
 from .Fields import Connections, allowOrSay, orderTabs
 from .InputChecks import InputCheck, checkInputs, notOffered
 from .ModelTexts import factsOf, noticeOf
-from .PredictionJob import Listener, Request, Result
+from .PredictionJob import Request, Result
 from .ResultView import ResultView
 from .Task import TaskView
+from .WorkerProcess import Listener
 
 INPUT_ROLE = "Input."
 """Beginning of the node-reference roles that keep the chosen volumes in the parameter node, one per modality."""
@@ -279,7 +280,10 @@ class PredictPanel(VTKObservationMixin):
         self.task.begin()
         try:
             ensureDependencies(self.model.method)
-            self.logic.start(request, Listener(self.onProgress, self.task.log, self.onDone, self.onFailed))
+            listener = Listener(
+                onProgress=self.onProgress, onLog=self.task.log, onDone=self.onDone, onFailed=self.onFailed
+            )
+            self.logic.start(request, listener)
         except BrainSegSAMError as error:
             self.onFailed(error)
             return

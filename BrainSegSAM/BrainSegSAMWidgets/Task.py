@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError
@@ -150,7 +151,7 @@ class CommandTask:
     def _end(self) -> None:
         worker, self._worker, self._job = self._worker, None, None
         if worker is not None:
-            worker.quit()
+            qt.QTimer.singleShot(0, worker.quit)  # not from in here: it is speaking to us just now
         self.view.end("")
 
 

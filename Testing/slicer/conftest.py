@@ -94,8 +94,8 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def widget(bench, module, scene, models, dialogs, monkeypatch):
-    """The panel in a window, with a child whose behaviour `widget.logic.command` decides."""
+def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
+    """The panel in a window, with a worker that plays along: `child("succeed")`."""
     import qt
     import slicer
 
@@ -105,7 +105,7 @@ def widget(bench, module, scene, models, dialogs, monkeypatch):
     parent.setMRMLScene(scene)
     widget = module.BrainSegSAMWidget(parent)
     widget.setup()
-    widget.logic.command = child("succeed")
+    widget.logic.worker = worker("succeed")
     parent.show()
     slicer.app.processEvents()
     yield widget
@@ -115,8 +115,20 @@ def widget(bench, module, scene, models, dialogs, monkeypatch):
     slicer.app.processEvents()
 
 
-def child(behaviour):
-    return [sys.executable, str(CHILD), behaviour]
+@pytest.fixture
+def worker(bench):
+    """Maker of workers whose process behaves as `child.py` says; all are ended with the test."""
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    made = []
+
+    def make(behaviour):
+        made.append(Worker([sys.executable, str(CHILD), behaviour]))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.quit()
 
 
 @pytest.fixture
@@ -139,3 +151,47 @@ def volume(bench):
         return slicer.mrmlScene.AddNode(node)
 
     return make
+
+
+@pytest.fixture
+def layout(bench, scene):
+    """Three slice views on the scene."""
+    import slicer
+    import views
+
+    manager = views.LayoutManager(scene)
+    slicer.app.setLayoutManager(manager)
+    yield manager
+    slicer.app.setLayoutManager(None)
+    manager.close()
+    slicer.app.processEvents()
+
+
+@pytest.fixture
+def editor(bench, scene, layout, volume):
+    """The Segment Editor with a volume, a segmentation of two segments "A" (selected) and "B", and three views."""
+    import BrainSegSAMEffects
+    import slicer
+
+    BrainSegSAMEffects.registerEffects()
+    source = volume("source", size=(40, 36, 20))
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    for name in "AB":
+        segmentation.GetSegmentation().AddEmptySegment(name, name)
+    widget = slicer.qMRMLSegmentEditorWidget()
+    widget.setMRMLScene(scene)
+    widget.setMRMLSegmentEditorNode(scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    widget.setSegmentationNode(segmentation)
+    widget.setSourceVolumeNode(source)
+    widget.setCurrentSegmentID("A")
+    layout.resetSliceViews()
+    widget.show()
+    slicer.app.processEvents()
+    yield widget
+    widget.setActiveEffect(None)
+    widget.destroy_effects()
+    widget.close()
+    widget.deleteLater()
+    slicer.app.processEvents()
