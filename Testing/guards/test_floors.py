@@ -20,7 +20,7 @@ PACKAGE = "BrainSegSAMLib"
 # The longest matching prefix decides.
 FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
-        "wire", "lesion_mixing", "settings", "scores", "memory"],
+        "wire", "processes", "lesion_mixing", "settings", "scores", "memory"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "dicom_seg",
         "measurements", "case_files", "remote", "remote_cases",
@@ -30,7 +30,8 @@ FLOORS = {
     3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
     4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
-    5: ["cli", "__main__", "demo", "worker", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
+    # demo is predict with a case of its own
+    5: ["cli", "__main__", "demo", "machine", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],
 }
 COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image", "prediction_work"}
 MODEL_PACKAGES = {

@@ -15,6 +15,8 @@ if importlib.util.find_spec("PySide6") is None or importlib.util.find_spec("slic
     pytest.skip("Qt (PySide6-Essentials) or MRML (slicer-core) is not installed", allow_module_level=True)
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
+NO_GPU = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": "2"}
+"""What the worker's "devices" answers on a machine with a processor alone."""
 CHILD = Path(__file__).with_name("child.py")
 
 
@@ -32,6 +34,9 @@ def bench():
     hook, path = sys.excepthook, list(sys.path)
     application.complaints = application.start()
     yield application
+    import slicer
+
+    slicer.app.emit("aboutToQuit()")
     sys.excepthook, sys.path[:] = hook, path
 
 
@@ -94,18 +99,19 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def widget(bench, module, scene, models, dialogs, monkeypatch):
-    """The panel in a window, with a child whose behaviour `widget.logic.command` decides."""
+def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
+    """The panel in a window, with a worker that plays along: `child("succeed")`."""
     import qt
     import slicer
 
     monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote.DeviceNote._known", NO_GPU)
     parent = slicer.qMRMLWidget()
     parent.setLayout(qt.QVBoxLayout())
     parent.setMRMLScene(scene)
     widget = module.BrainSegSAMWidget(parent)
     widget.setup()
-    widget.logic.command = child("succeed")
+    widget.logic.worker = worker("succeed")
     parent.show()
     slicer.app.processEvents()
     yield widget
@@ -115,8 +121,20 @@ def widget(bench, module, scene, models, dialogs, monkeypatch):
     slicer.app.processEvents()
 
 
-def child(behaviour):
-    return [sys.executable, str(CHILD), behaviour]
+@pytest.fixture
+def worker(bench):
+    """Maker of workers whose process behaves as `child.py` says; all are ended with the test."""
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    made = []
+
+    def make(behaviour):
+        made.append(Worker([sys.executable, str(CHILD), behaviour]))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.quit()
 
 
 @pytest.fixture
@@ -139,3 +157,47 @@ def volume(bench):
         return slicer.mrmlScene.AddNode(node)
 
     return make
+
+
+@pytest.fixture
+def layout(bench, scene):
+    """Three slice views on the scene."""
+    import slicer
+    import views
+
+    manager = views.LayoutManager(scene)
+    slicer.app.setLayoutManager(manager)
+    yield manager
+    slicer.app.setLayoutManager(None)
+    manager.close()
+    slicer.app.processEvents()
+
+
+@pytest.fixture
+def editor(bench, scene, layout, volume):
+    """The Segment Editor with a volume, a segmentation of two segments "A" (selected) and "B", and three views."""
+    import BrainSegSAMEffects
+    import slicer
+
+    BrainSegSAMEffects.registerEffects()
+    source = volume("source", size=(40, 36, 20))
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    for name in "AB":
+        segmentation.GetSegmentation().AddEmptySegment(name, name)
+    widget = slicer.qMRMLSegmentEditorWidget()
+    widget.setMRMLScene(scene)
+    widget.setMRMLSegmentEditorNode(scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    widget.setSegmentationNode(segmentation)
+    widget.setSourceVolumeNode(source)
+    widget.setCurrentSegmentID("A")
+    layout.resetSliceViews()
+    widget.show()
+    slicer.app.processEvents()
+    yield widget
+    widget.setActiveEffect(None)
+    widget.destroy_effects()
+    widget.close()
+    widget.deleteLater()
+    slicer.app.processEvents()
