@@ -84,7 +84,8 @@ class TrainPanel:
     # ---- recipe and settings
 
     def _fillRecipes(self, extra: Path | None = None) -> None:
-        shipped = sorted(resource_path("Models", "recipes").glob("*.json"), key=lambda path: (path.name != _FIRST, path))
+        recipes = resource_path("Models", "recipes").glob("*.json")
+        shipped = sorted(recipes, key=lambda path: (path.name != _FIRST, path))
         self._recipes = [*shipped, *([extra] if extra is not None and extra not in shipped else [])]
         self._filling = True
         combo = self.ui.trainRecipeComboBox
