@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -226,7 +227,7 @@ class PredictPanel(VTKObservationMixin):
         chosen = {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()}
         self.removeObservers(self.onVolumeModified)
         for node in {node for node in chosen.values() if node is not None}:
-            for event in (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+            for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
                           slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent):
                 self.addObserver(node, event, self.onVolumeModified)
         self._check = checkInputs(chosen)
