@@ -191,9 +191,10 @@ class PredictPanel(VTKObservationMixin):
             self.inputSelectors[modality] = selector
         ui = self.ui
         orderTabs((
-            ui.modelComboBox, ui.moreModelsButton, ui.setupButton, *self.inputSelectors.values(), ui.outputSelector,
-            ui.deviceComboBox, ui.applyButton, ui.cancelButton, ui.resultTable, ui.lesionTable, ui.provenanceText,
-            ui.logText,
+            ui.modelCollapsibleButton, ui.modelComboBox, ui.moreModelsButton, ui.setupButton,
+            ui.inputsCollapsibleButton, *self.inputSelectors.values(), ui.outputCollapsibleButton, ui.outputSelector,
+            ui.deviceComboBox, ui.applyButton, ui.cancelButton, ui.resultTable, ui.lesionTable,
+            ui.provenanceCollapsibleButton, ui.provenanceText, ui.logCollapsibleButton, ui.logText,
         ))  # fmt: skip
 
     def onInputChanged(self, *_node: Any) -> None:

@@ -220,13 +220,11 @@ def test_models_are_searched_and_described(widget, models):
 
 
 def test_a_model_of_the_catalogue_can_be_downloaded(widget, commands, bench, monkeypatch):
-    from BrainSegSAMWidgets import ModelPanel
-
     from BrainSegSAMLib.models.catalogue import Entry, RemoteFile
 
     entry = Entry("far", "Far <away>", "nnunet", "download", None, RemoteFile("https://e.org/f.zip", "f.zip", None, None),
                   ("t1",), "MIT", ("Somebody.",), False, "A note.")
-    monkeypatch.setattr(ModelPanel, "load_catalogue", lambda: (entry,))
+    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: (entry,))
     widget.panel.models.fill()
     widget.ui.modelSearchEdit.text = "far"
     assert "not published" in widget.ui.modelDetails.plainText
@@ -517,7 +515,7 @@ def test_a_training_is_stopped(widget, worker, trainable, bench, asked, monkeypa
 
 
 def controls(ui):
-    return {name: w for name, w in vars(ui).items() if w.className() in OPERATED and not name.startswith("qt_")}
+    return {name: w for name, w in vars(ui).items() if w.className() in OPERATED and not name.startswith(("qt_", "Scroll"))}
 
 
 def test_every_control_has_a_tooltip(widget):
@@ -549,11 +547,11 @@ def test_the_tab_key_goes_from_top_to_bottom(widget, bench):
             reached = stop.focusPolicy & qt.Qt.TabFocus and stop.isVisibleTo(page) and page.isAncestorOf(stop)
             if reached and stop.width > 0:
                 place = stop.mapTo(page, qt.QPoint(0, 0))
-                places.append((place.y() // 12, place.x()))
+                places.append((place.y() // 12, place.x(), stop.objectName))
             if stop is page:
                 break
         assert len(places) >= 4
-        assert places == sorted(places)
+        assert places == sorted(places), page.objectName
 
 
 def test_the_panel_fits_a_small_screen(widget, both, bench):
@@ -573,6 +571,7 @@ def test_words_go_through_translation(widget, both, monkeypatch):
         if name.startswith("BrainSegSAMWidgets.") and hasattr(module, "_"):
             monkeypatch.setattr(module, "_", lambda text: f"«{text}»")
     widget.panel.predict.checkInputs()
+    widget.panel.train.onSettingsChanged()
     widget.panel.checkCanApply()
     ui = widget.ui
     for name in DECISIVE:
