@@ -34,6 +34,9 @@ def bench():
     hook, path = sys.excepthook, list(sys.path)
     application.complaints = application.start()
     yield application
+    import slicer
+
+    slicer.app.emit("aboutToQuit()")
     sys.excepthook, sys.path[:] = hook, path
 
 
