@@ -1,6 +1,7 @@
 """The command line `brainsegsam`: a door to the commands, which do the work.
 
-Exit codes: 0 all done; 1 some cases failed, each named; 2 wrong use, or nothing could be done; 130 cancelled.
+Exit codes: 0 all done; 1 some cases failed, each named; 2 wrong use, or nothing could be done; 3 all done, but what was
+given is doubtful, as is said (an evaluation against an empty reference, or of one patient); 130 cancelled.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 
 from . import __version__
 from .console import STYLES, Console, add_worker_options, parse_setting
-from .errors import BrainSegSAMError, Cancelled
+from .errors import BrainSegSAMError, Cancelled, InputError
 from .progress import Progress
 from .remote import location
 
-DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
+DONE, SOME_FAILED, WRONG_USE, DOUBTFUL, CANCELLED = 0, 1, 2, 3, 130
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -40,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Progress(console.listener)
     with _signals_cancel(progress):
         try:
-            action: Callable[[argparse.Namespace, Console, Progress], int] = options.action
-            return action(options, console, progress)
+            return _act(options, console, progress)
         except Cancelled as cancelled:
             console.fail(str(cancelled))
             return CANCELLED
@@ -53,6 +53,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return CANCELLED
         finally:
             console.close()
+
+
+def run(arguments: Sequence[str], *, console: Console, progress: Progress) -> int:
+    """Run one command for a program that has a console and a progress of its own.
+
+    Returns:
+        The exit code; see the module.
+
+    Raises:
+        BrainSegSAMError: what the command raises; `InputError` where it is used wrongly.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:
+        raise InputError(f"The command '{' '.join(arguments)}' cannot be used so; the log says why.") from stop
+    if options.command is None:
+        raise InputError("No command was given.")
+    return _act(options, console, progress)
+
+
+def _act(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    action: Callable[[argparse.Namespace, Console, Progress], int] = options.action
+    return action(options, console, progress)
 
 
 @contextmanager
@@ -287,18 +310,19 @@ def _evaluate(options: argparse.Namespace, console: Console, progress: Progress)
         )
     for line in describe(evaluation):
         console.say(line)
-    problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
+    problems, doubts, warnings = (evaluation.content[name] for name in ("problems", "doubts", "warnings"))
     for row in problems:
         console.warn(f"{row['status']}: {row['problem']}")
-    for text in warnings:
+    for text in (*doubts, *warnings):
         console.warn(text)
-    console.result({"files": dict(evaluation.files), "problems": problems, "warnings": warnings})
+    console.result({"files": dict(evaluation.files), "problems": problems, "doubts": doubts, "warnings": warnings})
     if problems:
         names = sorted({row["case_id"] for row in problems})
         console.warn(
             f"{len(names)} of {len(plan.pairs)} cases are not evaluated by every method: {', '.join(names)}."
         )
-    return SOME_FAILED if problems else DONE
+        return SOME_FAILED
+    return DOUBTFUL if doubts else DONE
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------
