@@ -11,10 +11,10 @@ EFFECTS = (SegmentEditorNNUNetEffect,)
 
 def registerEffects() -> None:
     """Make the effects known to every Segment Editor; called once, when Slicer has started."""
-    import qSlicerSegmentationsEditorEffectsPythonQt as adaptors
+    import qSlicerSegmentationsEditorEffectsPythonQt
 
     for effect in EFFECTS:
-        host = adaptors.qSlicerSegmentEditorScriptedEffect(None)
+        host = qSlicerSegmentationsEditorEffectsPythonQt.qSlicerSegmentEditorScriptedEffect(None)
         host.setPythonSource((Path(__file__).resolve().parent / f"{effect.__name__}.py").as_posix())
         host.self().register()
 
