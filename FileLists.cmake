@@ -2,6 +2,11 @@
 
 set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
+  BrainSegSAMEffects/EffectBase.py
+  BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/Preview.py
+  BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
+  BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
   BrainSegSAMWidgets/Dependencies.py
   BrainSegSAMWidgets/PredictPanel.py
@@ -148,6 +153,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
+  BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
@@ -160,6 +166,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/prediction_work.py
+  BrainSegSAMLib/processes.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
@@ -187,6 +194,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/training_volumes.py
   BrainSegSAMLib/trainings.py
   BrainSegSAMLib/volumes.py
+  BrainSegSAMLib/wire.py
+  BrainSegSAMLib/worker.py
+  BrainSegSAMLib/worker_client.py
+  BrainSegSAMLib/worker_tasks.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
@@ -199,6 +210,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/report/report.html
   BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
+  Resources/Icons/SegmentEditorMedSAMBoxEffect.png
+  Resources/Icons/SegmentEditorNNUNetEffect.png
+  Resources/Icons/SegmentEditorSAMTrackEffect.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json
   Resources/Models/glioma-nnunet-tiny/fold_0/checkpoint_final.pth
