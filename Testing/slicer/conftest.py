@@ -32,6 +32,9 @@ def bench():
     hook, path = sys.excepthook, list(sys.path)
     application.complaints = application.start()
     yield application
+    import slicer
+
+    slicer.app.emit("aboutToQuit()")
     sys.excepthook, sys.path[:] = hook, path
 
 
@@ -191,7 +194,6 @@ def editor(bench, scene, layout, volume):
     slicer.app.processEvents()
     yield widget
     widget.setActiveEffect(None)
-    widget.destroy_effects()
     widget.close()
     widget.deleteLater()
     slicer.app.processEvents()
