@@ -186,6 +186,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
   BrainSegSAMLib/trainings.py
+  BrainSegSAMLib/view_planes.py
   BrainSegSAMLib/volumes.py
   )
 

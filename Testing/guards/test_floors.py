@@ -20,7 +20,7 @@ PACKAGE = "BrainSegSAMLib"
 # The longest matching prefix decides.
 FLOORS = {
     0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
-        "wire", "lesion_mixing", "settings", "scores"],
+        "wire", "lesion_mixing", "settings", "scores", "view_planes"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "training_volumes", "dicom_seg",
         "measurements", "case_files", "remote", "remote_cases",
