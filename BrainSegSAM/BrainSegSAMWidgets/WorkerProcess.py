@@ -16,10 +16,13 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import qt
+
+from BrainSegSAMLib.errors import BrainSegSAMError
 
 GRACE_MS = 2000
 """How long a cancelled child may tidy up before it is killed."""
@@ -206,3 +209,78 @@ def _endProcess(pid: int) -> None:
         return
     with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
         os.kill(pid, signal.SIGKILL)
+
+
+# ---- being built: what everybody may code against (see BrainSegSAMLib/wire.py for the messages)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who hears of a request; each is called on the main thread, and exactly one of the last two, once, as the last.
+
+    Attributes:
+        onProgress: a message with the fields of `progress.ProgressUpdate`: stage, fraction, remaining_s, message, …
+        onPartial: data of a result on its way; arrays are numpy arrays.
+        onLog: a line for the log.
+        onDone: data of the result; arrays are numpy arrays.
+        onFailed: an error whose message is a sentence; `Cancelled` where it was cancelled.
+    """
+
+    onProgress: Callable[[dict[str, Any]], None] = lambda message: None
+    onPartial: Callable[[dict[str, Any]], None] = lambda data: None
+    onLog: Callable[[str], None] = lambda line: None
+    onDone: Callable[[dict[str, Any]], None] = lambda data: None
+    onFailed: Callable[[BrainSegSAMError], None] = lambda error: None
+
+
+class Job:
+    """A request on its way; made by `Worker.request`."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended: its listener will hear of the end."""
+        raise NotImplementedError
+
+    def cancel(self, reason: str = "") -> None:
+        """Ask for its end; at the latest after 2 s the listener's `onFailed` hears `Cancelled` with the reason."""
+        raise NotImplementedError
+
+
+class Worker:
+    """One worker process: started at the first request, kept warm, replaced after a crash.
+
+    Args:
+        command: what runs the worker; by default `[pythonCommand(), "-m", "BrainSegSAMLib.worker"]`.
+        environment: of the process; by default ours, in which the library is found.
+    """
+
+    def __init__(self, command: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        raise NotImplementedError
+
+    def request(self, kind: str, arguments: Mapping[str, Any], listener: Listener) -> Job:
+        """Ask for work; returns at once. Arguments may hold numpy arrays and `wire.Shared` at any depth.
+
+        Raises:
+            InputError: where another request runs (a sentence for the user); a "mark" waits instead, and takes the
+                place of one that waits already (whose listener hears `Cancelled`).
+        """
+        raise NotImplementedError
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request runs."""
+        raise NotImplementedError
+
+    def quit(self) -> None:
+        """End the process and its children at once; a running request ends with `Cancelled`."""
+        raise NotImplementedError
+
+
+def sharedWorker() -> Worker:
+    """The module's one warm worker; ended when Slicer quits."""
+    raise NotImplementedError
+
+
+def newWorker() -> Worker:
+    """A worker of one's own, for a long command (train, evaluate, download); `quit` it at the end."""
+    raise NotImplementedError

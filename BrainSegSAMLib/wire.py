@@ -1,0 +1,345 @@
+"""The messages between an interface and its worker process: one JSON object a line, arrays in shared memory.
+
+The worker (`BrainSegSAMLib.worker`) speaks first, on its standard output:
+
+    {"type": "hello", "protocol": 1, "version": "0.1.0", "pid": 4711}
+
+Then the interface asks, on the worker's standard input, one request at a time:
+
+    {"type": "request", "id": 7, "kind": "predict", "arguments": {…}}     what the kinds are: `worker.HANDLERS`
+    {"type": "cancel", "id": 7}                                           ends with "cancelled", or with what was faster
+    {"type": "quit"}                                                      the same as closing standard input
+
+and hears, with the id of the request, any number of
+
+    {"type": "progress", "id": 7, …}              the fields of `progress.ProgressUpdate`
+    {"type": "partial", "id": 7, "data": {…}}     a result on its way
+    {"type": "log", "id": 7, "line": "…"}         for the log; so is all that comes on standard error
+    {"type": "alive", "id": 7, "children": […]}   every second, with the ids of the worker's own child processes
+
+and one of
+
+    {"type": "result", "id": 7, "data": {…}}
+    {"type": "error", "id": 7, "kind": "InputError", "message": "…"}      the class in `errors`, and a sentence
+    {"type": "cancelled", "id": 7, "message": "…"}
+
+Arrays may lie anywhere in "arguments" and "data": `pack` puts a small one into the line and a big one into shared
+memory, and `unpack` gives arrays again. Shared memory is a file in the memory-backed folder that Linux has, a named
+mapping on Windows, and a memory-mapped temporary file elsewhere. Whoever receives an array maps it and takes its name
+away at once, so that it is freed when nobody uses it any more; what was sent to a process that died before that is
+freed by `sweep`. Python's own shared memory is not used: on POSIX it starts a further process that tidies up, inside
+Slicer too.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .geometry import Geometry
+from .image import Segmentation
+from .labels import LabelScheme
+
+PROTOCOL: Final = 1
+INLINE_BYTES: Final = 1 << 16
+"""Arrays of up to this many bytes (a mask of 724×724 pixels, with one bit each) travel inside the line."""
+_ARRAY: Final = "$array"
+_MEMORY_FOLDER: Final = Path("/dev/shm")
+_PREFIX: Final = "brainsegsam-"
+_numbers = itertools.count()
+
+
+# ---- lines
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """A message as a line, with its end."""
+    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def parse_message(line: str) -> dict[str, Any] | None:
+    """A line as a message (a JSON object with a "type"), or None for any other line."""
+    if not line.startswith("{"):
+        return None
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and "type" in message else None
+
+
+class Lines:
+    """Puts chunks of bytes together to lines: a chunk may end anywhere, even within a character."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The lines that are complete now, without their ends."""
+        self._rest += chunk
+        if b"\n" not in chunk:
+            return []
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = bytearray(rest)
+        return [line.decode("utf-8", errors="replace").rstrip("\r") for line in lines]
+
+    def end(self) -> list[str]:
+        """The last line, where it lacks its end."""
+        rest, self._rest = self._rest, bytearray()
+        return [rest.decode("utf-8", errors="replace")] if rest else []
+
+
+# ---- arrays
+
+
+class Shared:
+    """An array in shared memory that another process will take over.
+
+    Args:
+        shape: of the array.
+        dtype: of the array; numbers or bool.
+
+    `array` is writable until the message is sent; fill it in parts where it is big. Then `close` it: the memory stays
+    for the receiver. `free` it where no receiver will come.
+
+    Raises:
+        InputError: where there is not enough memory.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        self.shape = tuple(int(n) for n in shape)
+        size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        self._name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
+        try:
+            self._map = _create(self._name, size)
+        except OSError as error:
+            raise InputError(f"There is no memory for {size / 1e6:.0f} MB to hand over: {error.strerror}.") from error
+        self.array: NDArray[Any] = np.frombuffer(self._map, self.dtype, self.array_size).reshape(self.shape)
+
+    @property
+    def array_size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """What the message carries; see `open_shared`."""
+        return {_ARRAY: self._name, "shape": list(self.shape), "dtype": self.dtype.str}
+
+    def close(self) -> None:
+        """Let go of it here once the message was sent; on Windows it must be held until the receiver has answered."""
+        self.array = np.empty(0)
+        with contextlib.suppress(BufferError):  # a view of ours is still alive; its end frees the memory
+            self._map.close()
+
+    def free(self) -> None:
+        """Take it back, where no receiver will come or has come; else nothing happens."""
+        self.close()
+        _unlink(self._name)
+
+
+def share(array: NDArray[Any]) -> Shared:
+    """Copy an array into shared memory."""
+    shared = Shared(array.shape, array.dtype)
+    shared.array[...] = array
+    return shared
+
+
+def open_shared(reference: Mapping[str, Any]) -> NDArray[Any]:
+    """The array that another process shared, without a copy; writable, and freed with its last view.
+
+    Raises:
+        InputError: where it is gone.
+    """
+    shape, dtype = tuple(reference["shape"]), np.dtype(reference["dtype"])
+    count = int(np.prod(shape, dtype=np.int64))
+    try:
+        mapped = _open(str(reference[_ARRAY]), count * dtype.itemsize)
+    except (OSError, ValueError) as error:
+        raise InputError("An array that was handed over is gone; start the work again.") from error
+    return np.frombuffer(mapped, dtype, count).reshape(shape)
+
+
+def sweep(pid: int) -> None:
+    """Free what a process shared and nobody received; for when it, or its only receiver, has died."""
+    for folder in _folders():
+        for path in folder.glob(f"{_PREFIX}{pid}-*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def pack_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask of any shape for a message, one bit a voxel in base64."""
+    bits = base64.b64encode(np.packbits(mask, axis=None).tobytes()).decode("ascii")
+    return {_ARRAY: "", "shape": list(mask.shape), "dtype": "bits", "data": bits}
+
+
+def unpack_mask(reference: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """What `pack_mask` packed."""
+    shape = tuple(reference["shape"])
+    bits = np.frombuffer(base64.b64decode(reference["data"]), np.uint8)
+    return np.unpackbits(bits, count=int(np.prod(shape, dtype=np.int64))).astype(bool).reshape(shape)
+
+
+def pack(value: Any, kept: list[Shared]) -> Any:
+    """Data for a message: arrays, `Shared` ones too, become references, tuples lists, numpy's numbers Python's.
+
+    Args:
+        value: mappings with str keys, sequences, arrays, numbers, text, None.
+        kept: gets the `Shared` that must be closed when the message is sent.
+    """
+    if isinstance(value, Shared):
+        kept.append(value)
+        return value.reference
+    if isinstance(value, np.ndarray):
+        return _pack_array(value, kept)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: pack(item, kept) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [pack(item, kept) for item in value]
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """Data of a message with its arrays mapped; takes over what is in shared memory.
+
+    Raises:
+        InputError: where an array is gone.
+    """
+    if isinstance(value, dict):
+        if _ARRAY not in value:
+            return {key: unpack(item) for key, item in value.items()}
+        if value["dtype"] == "bits":
+            return unpack_mask(value)
+        if value[_ARRAY]:
+            return open_shared(value)
+        data = bytearray(base64.b64decode(value["data"]))
+        return np.frombuffer(data, np.dtype(value["dtype"])).reshape(value["shape"])
+    return [unpack(item) for item in value] if isinstance(value, list) else value
+
+
+def _pack_array(array: NDArray[Any], kept: list[Shared]) -> dict[str, Any]:
+    if array.dtype == np.bool_ and array.size <= INLINE_BYTES * 8:
+        return pack_mask(array)
+    if array.nbytes <= INLINE_BYTES:
+        data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+        return {_ARRAY: "", "shape": list(array.shape), "dtype": array.dtype.str, "data": data}
+    kept.append(share(array))
+    return kept[-1].reference
+
+
+# ---- what travels
+
+
+def geometry_data(geometry: Geometry) -> dict[str, Any]:
+    """A grid for a message, exact to the last bit; `geometry_from` reads it."""
+    return {
+        "size_ijk": list(geometry.size_ijk),
+        "spacing_ijk_mm": list(geometry.spacing_ijk_mm),
+        "origin_lps_mm": list(geometry.origin_lps_mm),
+        "direction_lps": geometry.direction_lps.tolist(),
+    }
+
+
+def geometry_from(data: Mapping[str, Any]) -> Geometry:
+    """What `geometry_data` wrote."""
+    i, j, k = (int(n) for n in data["size_ijk"])
+    spacing, origin = ((float(x), float(y), float(z)) for x, y, z in (data["spacing_ijk_mm"], data["origin_lps_mm"]))
+    return Geometry((i, j, k), spacing, origin, np.asarray(data["direction_lps"], dtype=np.float64))
+
+
+def segmentation_data(segmentation: Segmentation) -> dict[str, Any]:
+    """A segmentation, without stages, for a message; `segmentation_from` reads it."""
+    return {
+        "geometry": geometry_data(segmentation.geometry),
+        "scheme": segmentation.scheme.as_list(),
+        "label_map": segmentation.label_map,
+        "name": segmentation.name,
+    }
+
+
+def segmentation_from(data: Mapping[str, Any]) -> Segmentation:
+    """What `segmentation_data` wrote, after `unpack`."""
+    return Segmentation(
+        geometry_from(data["geometry"]), LabelScheme.from_list(data["scheme"]), data["label_map"], data["name"]
+    )
+
+
+# ---- memory of the operating system
+
+
+def _folders() -> list[Path]:
+    return [_MEMORY_FOLDER, Path(tempfile.gettempdir())]
+
+
+def _path(name: str) -> Path:
+    """Where an array lies; the memory-backed folder may be small, as in many containers, so both are looked at."""
+    return next((folder / name for folder in _folders() if (folder / name).exists()), _folders()[-1] / name)
+
+
+if sys.platform == "win32":
+
+    def _create(name: str, size: int) -> mmap.mmap:
+        return mmap.mmap(-1, max(1, size), tagname=name)
+
+    def _open(name: str, size: int) -> mmap.mmap:
+        return mmap.mmap(-1, max(1, size), tagname=name)
+
+    def _unlink(name: str) -> None:
+        """Nothing: a mapping ends with its last holder."""
+
+else:
+
+    def _create(name: str, size: int) -> mmap.mmap:
+        """Room in the memory-backed folder, or else in the temporary one."""
+        for folder in _folders():
+            try:
+                return _create_file(folder / name, max(1, size))
+            except OSError:
+                if folder == _folders()[-1]:
+                    raise
+        raise AssertionError
+
+    def _create_file(path: Path, size: int) -> mmap.mmap:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            # Taken now: a file with holes would end the process at the first write that finds no room.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, size)
+            else:
+                os.ftruncate(handle, size)
+            return mmap.mmap(handle, size)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(handle)
+
+    def _open(name: str, size: int) -> mmap.mmap:
+        path = _path(name)
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            path.unlink()
+            return mmap.mmap(handle, max(1, size))
+        finally:
+            os.close(handle)
+
+    def _unlink(name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            _path(name).unlink()
