@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import __version__
 from .console import STYLES, Console, add_worker_options, parse_setting
-from .errors import BrainSegSAMError, Cancelled
+from .errors import BrainSegSAMError, Cancelled, InputError
 from .progress import Progress
 from .remote import location
 
@@ -40,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Progress(console.listener)
     with _signals_cancel(progress):
         try:
-            action: Callable[[argparse.Namespace, Console, Progress], int] = options.action
-            return action(options, console, progress)
+            return _act(options, console, progress)
         except Cancelled as cancelled:
             console.fail(str(cancelled))
             return CANCELLED
@@ -53,6 +52,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return CANCELLED
         finally:
             console.close()
+
+
+def run(arguments: Sequence[str], *, console: Console, progress: Progress) -> int:
+    """Run one command for a program that has a console and a progress of its own.
+
+    Returns:
+        The exit code; see the module.
+
+    Raises:
+        BrainSegSAMError: what the command raises; `InputError` where it is used wrongly.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:
+        raise InputError(f"The command '{' '.join(arguments)}' cannot be used so; the log says why.") from stop
+    if options.command is None:
+        raise InputError("No command was given.")
+    return _act(options, console, progress)
+
+
+def _act(options: argparse.Namespace, console: Console, progress: Progress) -> int:
+    action: Callable[[argparse.Namespace, Console, Progress], int] = options.action
+    return action(options, console, progress)
 
 
 @contextmanager

@@ -31,6 +31,10 @@ class DependencyError(BrainSegSAMError):
     """A Python package that is needed is not installed; the message says how to install it."""
 
 
+class WorkerError(BrainSegSAMError):
+    """The process that works for the interface crashed, was killed, hangs, or failed in a way that nobody foresaw."""
+
+
 class Cancelled(BrainSegSAMError):  # noqa: N818  (a request, not a failure)
     """The user cancelled the job."""
 

@@ -2,14 +2,14 @@
 
 It is started once and kept: models and encoded slices stay in memory from one request to the next. Requests are worked
 on one at a time in the main thread, while a second thread listens, so that a cancel arrives. It ends, with all its
-children, when its standard input closes: that is also what happens when the interface dies.
+children, when its standard input closes, which it also does when the interface dies, or its parent is another one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
-import io
 import os
 import queue
 import sys
@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, BinaryIO, Final, TypeVar
 
 from . import __version__, processes, wire
@@ -26,6 +26,9 @@ from .errors import BrainSegSAMError, Cancelled, InputError
 from .progress import Progress, ProgressUpdate
 
 HEARTBEAT_S: Final = 1.0
+GRACE_S: Final = 2.0
+"""How long the work may take to end in order once the interface is gone."""
+_REPORT_EVERY_S: Final = 0.05
 
 HANDLERS: Final[dict[str, str]] = {
     "predict": "BrainSegSAMLib.worker_tasks.predict",
@@ -82,7 +85,9 @@ class Warm:
 SIZES: Final = {"predictor": 2, "network": 3, "image": 3, "picture": 4, "slices": 2, "planes": 16, "tracks": 1}
 
 
-@dataclass(frozen=True)
+Send = Callable[[dict[str, Any]], None]
+
+
 class Context:
     """What a handler has beside its arguments.
 
@@ -91,9 +96,11 @@ class Context:
         warm: what stays in memory between requests.
     """
 
-    progress: Progress
-    warm: Warm
-    _send: Callable[[dict[str, Any]], None] = field(repr=False, default=lambda message: None)
+    def __init__(self, warm: Warm, send: Send | None = None) -> None:
+        self.warm = warm
+        self._send: Send = send or (lambda _message: None)
+        self.progress = Progress(self._report)
+        self._last: tuple[str, float] = ("", 0.0)
 
     def partial(self, data: Mapping[str, Any]) -> None:
         """Send a result on its way; arrays as in a result."""
@@ -102,3 +109,183 @@ class Context:
     def log(self, line: str) -> None:
         """Send a line for the log."""
         self._send({"type": "log", "line": line})
+
+    def _report(self, update: ProgressUpdate) -> None:
+        """Not each of thousands: the interface shows some twenty a second at most."""
+        stage, shown = self._last
+        now = time.monotonic()
+        if update.stage == stage and now - shown < _REPORT_EVERY_S and not update.message and update.fraction < 1:
+            return
+        self._last = (update.stage, now)
+        self._send({"type": "progress", **asdict(update)})
+
+
+class Service:
+    """Reads requests and answers them.
+
+    Args:
+        source: where requests come from.
+        target: where messages go.
+        handlers: kind → dotted path of its handler.
+    """
+
+    def __init__(self, source: BinaryIO, target: BinaryIO, handlers: Mapping[str, str] = HANDLERS) -> None:
+        self._source, self._target, self._handlers = source, target, handlers
+        self._writing = threading.Lock()
+        self._requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._current: tuple[int, Context] | None = None
+        self._cancelled: set[int] = set()
+        self._warm = Warm(SIZES)
+        self._parent = os.getppid()
+
+    def run(self) -> None:
+        """Say hello and work until standard input closes."""
+        self._send({"type": "hello", "protocol": wire.PROTOCOL, "version": __version__, "pid": os.getpid()})
+        for task in (self._listen, self._watch):
+            threading.Thread(target=task, daemon=True).start()
+        while (request := self._requests.get()) is not None:
+            self._work(request)
+        processes.end_all(processes.descendants(os.getpid()))
+
+    # ---- threads beside the main one
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._source:
+                message = wire.parse_message(line.decode("utf-8", errors="replace"))
+                if message is None:
+                    continue
+                if message["type"] == "quit":
+                    break
+                if message["type"] == "cancel":
+                    self._cancel(int(message["id"]))
+                elif message["type"] == "request":
+                    self._requests.put(message)
+        self._end()
+
+    def _watch(self) -> None:
+        """The heartbeat while a request runs; and the end where the parent died and standard input stays open."""
+        while True:
+            time.sleep(HEARTBEAT_S)
+            if os.getppid() != self._parent:
+                self._end()
+            current = self._current
+            if current is not None:
+                children = sorted(processes.descendants(os.getpid()))
+                self._send({"type": "alive", "id": current[0], "children": children})
+
+    def _cancel(self, number: int) -> None:
+        self._cancelled.add(number)
+        current = self._current
+        if current is not None and current[0] == number:
+            current[1].progress.cancel()
+
+    def _end(self) -> None:
+        """Let the work tidy up; then end all, whatever the main thread does."""
+        current = self._current
+        if current is not None:
+            current[1].progress.cancel()
+        self._requests.put(None)
+        time.sleep(GRACE_S)
+        processes.end_all(processes.descendants(os.getpid()))
+        os._exit(0)
+
+    # ---- work
+
+    def _work(self, request: Mapping[str, Any]) -> None:
+        number = int(request["id"])
+        kept: list[wire.Shared] = []
+
+        def send(message: dict[str, Any]) -> None:
+            self._send(wire.pack({**message, "id": number}, kept))
+
+        context = Context(self._warm, send)
+        self._current = (number, context)
+        if number in self._cancelled:
+            context.progress.cancel()
+        try:
+            arguments = wire.unpack(request.get("arguments") or {})  # in any case: it takes over the memory
+            context.progress.check()
+            answer = self._answer(str(request["kind"]), arguments, context)
+        except BaseException as error:
+            answer = _failure(error)
+        self._current = None
+        self._cancelled.discard(number)
+        try:
+            send(answer)
+        except (BrainSegSAMError, ValueError, TypeError) as error:
+            traceback.print_exc()
+            send(_failure(error))
+        _close(kept)
+
+    def _answer(self, kind: str, arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        if kind not in self._handlers:
+            raise InputError(f"This worker does not know '{kind}'; it knows: {', '.join(self._handlers)}.")
+        module, _, name = self._handlers[kind].rpartition(".")
+        handler: Handler = getattr(importlib.import_module(module), name)
+        return {"type": "result", "data": handler(arguments, context)}
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        line = wire.encode(message)
+        with self._writing, contextlib.suppress(OSError, ValueError):  # nobody listens any more: see _listen
+            self._target.write(line)
+            self._target.flush()
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """The message that ends a request which failed."""
+    if isinstance(error, Cancelled):
+        return {"type": "cancelled", "message": str(error)}
+    if isinstance(error, BrainSegSAMError):
+        return {"type": "error", "kind": type(error).__name__, "message": str(error)}
+    traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError):
+        message = f"The Python package '{error.name}' is needed and not installed. Install it and try again."
+        return {"type": "error", "kind": "DependencyError", "message": message}
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        message = "There was not enough memory. Close other programs, use a smaller image, or choose the processor."
+        return {"type": "error", "kind": "WorkerError", "message": message}
+    reason = f"{type(error).__name__}: {error}".strip(": ")
+    message = f"The work failed in a way that was not foreseen ({reason}). Please report it, with the log."
+    return {"type": "error", "kind": "WorkerError", "message": message}
+
+
+_held: list[wire.Shared] = []
+
+
+def _close(kept: list[wire.Shared]) -> None:
+    """Let go of what was sent. On Windows only at the next time: there it lives as long as somebody holds it."""
+    if sys.platform == "win32":
+        kept, _held[:] = list(_held), kept
+    for shared in kept:
+        shared.close()
+
+
+def _streams() -> tuple[BinaryIO, BinaryIO]:
+    """Our own standard input and output; the public ones become empty and standard error.
+
+    So nothing that a model package prints comes between the messages, and no child process reads the requests.
+    """
+    source, target = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return source, target
+
+
+def main() -> int:
+    """Work until standard input closes."""
+    source, target = _streams()
+    faulthandler.enable()
+    if hasattr(os, "setsid"):
+        with contextlib.suppress(PermissionError):  # it leads a group already
+            os.setsid()  # so that it can be ended with all its children at once
+    Service(source, target).run()
+    return 0
+
+
+if __name__ == "__main__":
+    from BrainSegSAMLib.worker import main as run  # the module that handlers know, not this copy of it
+
+    sys.exit(run())

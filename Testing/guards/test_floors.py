@@ -32,7 +32,8 @@ FLOORS = {
     4: ["interactive",
         "predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
-    5: ["cli", "__main__", "demo", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],  # demo is predict with a case of its own
+    # demo is predict with a case of its own
+    5: ["cli", "__main__", "demo", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],
 }
 COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image", "prediction_work"}
 MODEL_PACKAGES = {

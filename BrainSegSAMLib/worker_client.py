@@ -1,0 +1,477 @@
+"""The interface's half of the worker protocol.
+
+`Conversation` is all of it but pipes and clocks, so that Qt's event loop (`BrainSegSAMWidgets.WorkerProcess`) and code
+that waits (`WorkerClient`) behave alike: one request at a time, a cancel that is obeyed within two seconds, and a
+sentence for every way in which a process can fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+from . import errors, processes, wire
+from .errors import BrainSegSAMError, Cancelled, InputError, WorkerError
+from .progress import Progress
+
+GRACE_S: Final = 2.0
+"""How long cancelled work may tidy up before its process is killed."""
+HANG_S: Final = 30.0
+"""How long a worker that has something to do may be silent; it reports every second."""
+START_S: Final = 60.0
+"""How long a worker may take to start."""
+_TAIL_LINES: Final = 40
+_AGAIN: Final = "Try again; if it happens again, report it with the log."
+
+Tell = Callable[[str, Any], None]
+"""Hears of a request: ("progress", message), ("partial", data), ("log", line), and once, last, ("done", data) or
+("failed", error)."""
+
+
+class Transport(Protocol):
+    """A process with pipes."""
+
+    def start(self) -> None:
+        """Start a new process; `Conversation.ended` is told where it cannot be started."""
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input, without waiting."""
+
+    def kill(self) -> None:
+        """End it at once and hear no more of it; `Conversation.ended` is not told."""
+
+
+class Exchange:
+    """A request on its way."""
+
+    def __init__(self, number: int, kind: str, tell: Tell) -> None:
+        self.number, self.kind, self.tell = number, kind, tell
+        self.kept: list[wire.Shared] = []
+        self.line = b""
+        self.sent = False
+        self.reason = ""  # why it was cancelled
+        self.deadline = 0.0  # of the cancel
+
+
+class Conversation:
+    """One worker after another, as the interface sees them.
+
+    Args:
+        transport: starts and ends processes.
+        clock: seconds.
+    """
+
+    def __init__(self, transport: Transport, clock: Callable[[], float] = time.monotonic) -> None:
+        self._transport, self._clock = transport, clock
+        self._numbers = itertools.count(1)
+        self._exchange: Exchange | None = None
+        self._running = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._output, self._errors = wire.Lines(), wire.Lines()
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._pid = 0
+        self._children: set[int] = set()
+        self._heard = self._clock()
+
+    # ---- the interface asks
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request runs."""
+        return self._exchange is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that said hello; 0 where there is none."""
+        return self._pid
+
+    def start(self) -> None:
+        """Start the process where none runs, so that it is there when it is needed."""
+        if not self._running:
+            self._reset()
+            self._running = True
+            self._transport.start()
+
+    def request(self, kind: str, arguments: Mapping[str, Any], tell: Tell) -> Exchange:
+        """Ask for work.
+
+        Raises:
+            InputError: where a request runs already, or the arguments find no memory.
+        """
+        if self._exchange is not None:
+            raise InputError("The worker is busy; wait until it has finished, or cancel it.")
+        exchange = Exchange(next(self._numbers), kind, tell)
+        try:
+            data = wire.pack(arguments, exchange.kept)
+            exchange.line = wire.encode(
+                {"type": "request", "id": exchange.number, "kind": kind, "arguments": data}
+            )
+        except BaseException:
+            _free(exchange.kept)
+            raise
+        self._exchange = exchange
+        self._tail.clear()
+        self._heard = self._clock()
+        self.start()
+        self._send_request()
+        return exchange
+
+    def cancel(self, exchange: Exchange, reason: str = "") -> None:
+        """Ask for the end of a request; the second time nothing happens."""
+        if exchange is self._exchange and not exchange.reason:
+            exchange.reason = reason or str(Cancelled())
+            exchange.deadline = self._clock() + (GRACE_S if exchange.sent else 0)
+            if exchange.sent:
+                self._transport.write(wire.encode({"type": "cancel", "id": exchange.number}))
+
+    def quit(self, reason: str = "") -> None:
+        """End the process and its children at once; a request ends with `Cancelled`."""
+        self._kill()
+        if self._exchange is not None:
+            self._finish("failed", Cancelled(self._exchange.reason or reason or str(Cancelled())))
+
+    # ---- time passes
+
+    def tick(self) -> None:
+        """To be called several times a second while `busy`: ends what does not answer in time."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        now = self._clock()
+        if exchange.reason:
+            if now >= exchange.deadline:
+                if exchange.sent:
+                    self._kill()
+                self._finish("failed", Cancelled(exchange.reason))
+        elif now - self._heard > (HANG_S if self._pid else START_S):
+            self._kill()
+            what = "has not answered for" if self._pid else "could not be started within"
+            seconds = HANG_S if self._pid else START_S
+            text = f"The worker process {what} {seconds:.0f} seconds and was ended. {_AGAIN}"
+            self._finish("failed", WorkerError(self._with_tail(text)))
+
+    # ---- the worker speaks
+
+    def feed_output(self, chunk: bytes) -> None:
+        """What came on its standard output."""
+        for line in self._output.feed(chunk):
+            message = wire.parse_message(line)
+            if message is None:
+                self._log(line)
+            else:
+                self._take(message)
+
+    def feed_errors(self, chunk: bytes) -> None:
+        """What came on its standard error."""
+        for line in self._errors.feed(chunk):
+            self._log(line)
+
+    def ended(self, exit_code: int | None, *, signal_number: int = 0, problem: str = "") -> None:
+        """The process has ended by itself, or could not be started.
+
+        Args:
+            exit_code: None where it did not exit by itself.
+            signal_number: that ended it, where that is known.
+            problem: what the system says where it could not be started.
+        """
+        for line in (*self._output.end(), *self._errors.end()):
+            self._log(line)
+        pid, children = self._pid, self._children
+        self._running, self._pid = False, 0
+        self._tidy(pid, children)
+        if self._exchange is not None:
+            if self._exchange.reason:
+                self._finish("failed", Cancelled(self._exchange.reason))
+            else:
+                self._finish("failed", WorkerError(self._with_tail(why_ended(exit_code, signal_number, problem))))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._heard = self._clock()
+        if message["type"] == "hello":
+            self._greet(message)
+            return
+        exchange = self._exchange
+        if exchange is None or message.get("id") != exchange.number:
+            with contextlib.suppress(BrainSegSAMError):
+                wire.unpack(message.get("data"))  # nobody waits for it any more, but its memory must be freed
+            return
+        kind = message["type"]
+        if kind == "progress":
+            exchange.tell("progress", message)
+        elif kind == "log":
+            self._log(str(message["line"]))
+        elif kind == "alive":
+            self._children = set(message["children"])
+        elif kind in ("partial", "result"):
+            self._take_data(exchange, message)
+        elif kind == "error":
+            self._finish("failed", error_from(message))
+        elif kind == "cancelled":
+            self._finish("failed", Cancelled(exchange.reason or str(message["message"])))
+
+    def _take_data(self, exchange: Exchange, message: Mapping[str, Any]) -> None:
+        try:
+            data = wire.unpack(message["data"])
+        except BrainSegSAMError as error:
+            self._finish("failed", error)
+            return
+        if exchange.reason:  # it was faster than the cancel, but nobody wants it any more
+            if message["type"] == "result":
+                self._finish("failed", Cancelled(exchange.reason))
+        elif message["type"] == "partial":
+            exchange.tell("partial", data)
+        else:
+            self._finish("done", data)
+
+    def _greet(self, message: Mapping[str, Any]) -> None:
+        self._pid = int(message.get("pid") or 0)
+        if message.get("protocol") != wire.PROTOCOL:
+            text = (
+                f"The worker process is another version ({message.get('version')}, protocol {message.get('protocol')}) "
+                f"than this one (protocol {wire.PROTOCOL}). Restart the program; if that does not help, reinstall it."
+            )
+            self._kill()
+            if self._exchange is not None:
+                self._finish("failed", WorkerError(text))
+            return
+        self._send_request()
+
+    # ---- steps
+
+    def _send_request(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self._pid and not exchange.sent:
+            exchange.sent = True
+            self._transport.write(exchange.line)
+            exchange.line = b""
+
+    def _finish(self, what: str, value: Any) -> None:
+        """Tell the end; by then the next request may come."""
+        exchange = self._exchange
+        if exchange is not None:
+            self._exchange = None
+            _free(exchange.kept)
+            exchange.tell(what, value)
+
+    def _kill(self) -> None:
+        pid, children = self._pid, self._children
+        if self._running:
+            self._running, self._pid = False, 0
+            self._transport.kill()
+            self._tidy(pid, children | ({pid} if pid else set()))  # what we started may only be its launcher
+
+    def _tidy(self, pid: int, children: set[int]) -> None:
+        """What a process that has ended left behind."""
+        if pid:
+            processes.end(pid, children)
+            wire.sweep(pid)
+
+    def _log(self, line: str) -> None:
+        if line.strip():
+            self._tail.append(line)
+        if self._exchange is not None:
+            self._exchange.tell("log", line)
+
+    def _with_tail(self, text: str) -> str:
+        return "\n".join([text, *list(self._tail)[-5:]])
+
+
+def _free(kept: Sequence[wire.Shared]) -> None:
+    for shared in kept:
+        shared.free()
+
+
+def error_from(message: Mapping[str, Any]) -> BrainSegSAMError:
+    """The error that a message carries, as the class that it was."""
+    kind = getattr(errors, str(message.get("kind")), None)
+    if not (isinstance(kind, type) and issubclass(kind, BrainSegSAMError)):
+        kind = WorkerError
+    return kind(str(message.get("message")))
+
+
+def why_ended(exit_code: int | None, signal_number: int = 0, problem: str = "") -> str:
+    """Why a process ended that should not have, and what to do."""
+    if problem:
+        return f"The worker process could not start: {problem}."
+    killed = getattr(signal, "SIGKILL", 9)
+    if signal_number == killed or exit_code == 128 + killed:
+        return (
+            "The worker process was killed from outside, most likely because the computer ran out of memory. Close "
+            "other programs, or use a smaller image or model, and try again."
+        )
+    if exit_code is None:
+        names = {int(number): number.name for number in signal.Signals}
+        how = f" ({names[signal_number]})" if signal_number in names else ""
+        return f"The worker process crashed{how}. {_AGAIN}"
+    return f"The worker process ended unexpectedly (exit code {exit_code}). {_AGAIN}"
+
+
+def worker_command(python: str = "") -> list[str]:
+    """What runs a worker, with an interpreter (this one where none is named)."""
+    return [python or sys.executable, "-m", "BrainSegSAMLib.worker"]
+
+
+def worker_environment(library_folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a worker: a copy of ours in which the library is found; our own process keeps what it has."""
+    paths = [str(library_folder), environment.get("PYTHONPATH", "")]
+    return {
+        **environment,
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+    }
+
+
+class WorkerClient:
+    """A worker for code that waits: scripts, tests, other programs without an event loop. Use it in a `with`.
+
+    Args:
+        command: what runs the worker; `worker_command()` by default.
+        environment: of the process; by default ours, in which this library is found.
+    """
+
+    def __init__(self, command: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        self._command = list(command) or worker_command()
+        library = Path(__file__).resolve().parents[1]
+        self._environment = worker_environment(library, os.environ) if environment is None else dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._news: queue.SimpleQueue[tuple[subprocess.Popen[bytes], str, bytes]] = queue.SimpleQueue()
+        self._conversation = Conversation(self)
+
+    @property
+    def pid(self) -> int:
+        """Of the worker; 0 where none runs."""
+        return self._conversation.pid
+
+    def request(
+        self, kind: str, arguments: Mapping[str, Any], *, progress: Progress | None = None, tell: Tell | None = None,
+    ) -> dict[str, Any]:
+        """Ask for work and wait for it.
+
+        Args:
+            kind: see `worker.HANDLERS`.
+            arguments: with arrays at any depth.
+            progress: cancels the work when it is cancelled.
+            tell: hears of progress, partial results, lines for the log, and the end.
+
+        Returns:
+            The result's data.
+
+        Raises:
+            BrainSegSAMError: what the worker raised; `WorkerError` where its process failed.
+        """
+        end: list[tuple[str, Any]] = []
+
+        def hear(what: str, value: Any) -> None:
+            if what in ("done", "failed"):
+                end.append((what, value))
+            if tell is not None:
+                tell(what, value)
+
+        exchange = self._conversation.request(kind, arguments, hear)
+        try:
+            while not end:
+                self._receive(0.1)
+                if progress is not None and progress.cancelled:
+                    self._conversation.cancel(exchange)
+                self._conversation.tick()
+        except BaseException:
+            self._conversation.quit()
+            raise
+        (what, value) = end[0]
+        if what == "failed":
+            raise value
+        data: dict[str, Any] = value
+        return data
+
+    def close(self) -> None:
+        """End the worker and its children."""
+        self._conversation.quit()
+
+    def __enter__(self) -> WorkerClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _receive(self, seconds: float) -> None:
+        try:
+            process, what, chunk = self._news.get(timeout=seconds)
+        except queue.Empty:
+            return
+        if process is not self._process:
+            return
+        if what == "output":
+            self._conversation.feed_output(chunk)
+        elif what == "errors":
+            self._conversation.feed_errors(chunk)
+        else:
+            code = process.wait()
+            self._process = None
+            self._conversation.ended(code if code >= 0 else None, signal_number=max(0, -code))
+
+    # ---- Transport
+
+    def start(self) -> None:
+        """Start a process, and threads that read from it."""
+        try:
+            process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )  # fmt: skip
+        except OSError as error:
+            self._conversation.ended(None, problem=str(error.strerror))
+            return
+        self._process = process
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input."""
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):  # it has died: its end comes by way of what it said
+                process.stdin.write(data)
+                process.stdin.flush()
+
+    def kill(self) -> None:
+        """End the process and collect it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        """Both pipes until they close, then the news of the end; in a thread of its own."""
+
+        def pump(name: str) -> None:
+            pipe = process.stdout if name == "output" else process.stderr
+            assert pipe is not None
+            with pipe:
+                while chunk := os.read(pipe.fileno(), 1 << 16):
+                    self._news.put((process, name, chunk))
+
+        errors_thread = threading.Thread(target=pump, args=("errors",), daemon=True)
+        errors_thread.start()
+        pump("output")
+        process.wait()
+        errors_thread.join(1.0)  # a grandchild may hold it open for ever
+        self._news.put((process, "ended", b""))
