@@ -9,13 +9,17 @@ Works with `slicer-core` from the package registry and inside Slicer alike: MRML
 have been attached to the scene: it registers the conversion rules in which a segmentation keeps its reference geometry.
 """
 
+from .labelmaps import grid_geometry, mask_to_labelmap, world_to_node
 from .segmentations import node_to_segmentation, segmentation_to_node
 from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
 
 __all__ = [
+    "grid_geometry",
     "image_from_volume_nodes",
+    "mask_to_labelmap",
     "node_to_segmentation",
     "read_volume_node",
     "segmentation_to_node",
     "volume_node_geometry",
+    "world_to_node",
 ]

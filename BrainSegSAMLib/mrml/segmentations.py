@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from BrainSegSAMLib.errors import GeometryError, InputError
+from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import (
@@ -21,21 +19,16 @@ from BrainSegSAMLib.labels import (
     parse_label_values,
 )
 
+from .labelmaps import BoolArray, cropped_labelmap
 from .spaces import (
-    FloatArray,
     ijk_to_local_ras,
     image_to_ras,
     named,
     oriented_image,
     parent_to_world,
-    vtk_matrix,
     world_geometry,
 )
 from .volumes import check_is_scalar_volume
-
-_log = logging.getLogger(__name__)
-
-BoolArray = NDArray[np.bool_]
 
 # vtkSegmentationConverter::GetSegmentationBinaryLabelmapRepresentationName(); written into .seg.nrrd files as well.
 _BINARY_LABELMAP = "Binary labelmap"
@@ -164,34 +157,7 @@ def _segments(segmentation: Segmentation, target: Any, grid: Any) -> list[Any]:
     local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras
     extent = [bound for size in segmentation.geometry.size_ijk for bound in (0, size - 1)]
     world_geometry(local, extent, named(target))  # refuses shear
-    return [_segment(region, _labelmap(mask, local, grid)) for region, mask in segmentation.masks()]
-
-
-def _labelmap(mask: BoolArray, ijk_to_ras: FloatArray, grid: Any) -> Any:
-    """A vtkOrientedImageData cropped to the mask, as Slicer keeps segments; None for an empty mask."""
-    import slicer
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    if not mask.any():
-        return None
-    box = []  # first and last index along z, y, x
-    for axis in range(3):
-        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append((int(occupied[0]), int(occupied[-1])))
-    image = oriented_image(ijk_to_ras, [bound for pair in box[::-1] for bound in pair])
-    cropped = mask[tuple(slice(first, last + 1) for first, last in box)]
-    image.GetPointData().SetScalars(numpy_to_vtk(cropped.astype(np.uint8).ravel(), deep=True))
-    resample = slicer.vtkOrientedImageDataResample
-    if grid is None:
-        return image
-    if resample.DoGeometriesMatch(image, grid):
-        image.SetGeometryFromImageToWorldMatrix(vtk_matrix(image_to_ras(grid)))  # free of rounding
-        return image
-    _log.info("The segments are resampled onto the voxel grid of the segmentation node.")
-    resampled = slicer.vtkOrientedImageData()
-    if not resample.ResampleOrientedImageToReferenceOrientedImage(image, grid, resampled, False, True):
-        raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
-    return resampled
+    return [_segment(region, cropped_labelmap(mask, local, grid)) for region, mask in segmentation.masks()]
 
 
 def _segment(region: Region, labelmap: Any) -> Any:

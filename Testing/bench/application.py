@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 import time
@@ -38,6 +39,26 @@ class Application:
 
     def __init__(self, qapplication) -> None:
         self._qapplication = qapplication
+        self._slots = {"startupCompleted()": [], "aboutToQuit()": []}
+        self._layout_manager = None
+
+    def connect(self, signal, slot):
+        self._slots[signal].append(slot)
+
+    def disconnect(self, signal, slot):
+        self._slots[signal].remove(slot)
+
+    def emit(self, signal):
+        """For the bench: what Slicer does when it has started, or ends."""
+        for slot in list(self._slots[signal]):
+            slot()
+
+    def layoutManager(self):
+        return self._layout_manager
+
+    def setLayoutManager(self, manager):
+        """For the bench: views are there while a test needs them."""
+        self._layout_manager = manager
 
     def processEvents(self):
         self._qapplication.processEvents()
@@ -63,6 +84,8 @@ def keep_constants_alive() -> None:
 def start() -> Complaints:
     """Start Qt and install the stand-ins; the complaints of everything that follows."""
     keep_constants_alive()
+    if sys.platform == "linux":
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")  # renders without a screen
     for folder in (str(HERE), str(ROOT / "BrainSegSAM")):
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -84,12 +107,15 @@ def start() -> Complaints:
     import parameter_nodes
     import qmrml  # noqa: F401  (puts the MRML widgets into `slicer`)
     import scripted
+    import segment_editor
+    import views  # noqa: F401
 
     for name, module in {"ScriptedLoadableModule": scripted, "i18n": scripted,
                          "parameterNodeWrapper": parameter_nodes}.items():
         sys.modules[f"slicer.{name}"] = module
         setattr(slicer, name, module)
     make_scene()
+    segment_editor.follow_subject_hierarchy(slicer.mrmlScene)
     return complaints
 
 

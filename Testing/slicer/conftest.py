@@ -139,3 +139,48 @@ def volume(bench):
         return slicer.mrmlScene.AddNode(node)
 
     return make
+
+
+@pytest.fixture
+def layout(bench, scene):
+    """Three slice views on the scene."""
+    import slicer
+    import views
+
+    manager = views.LayoutManager(scene)
+    slicer.app.setLayoutManager(manager)
+    yield manager
+    slicer.app.setLayoutManager(None)
+    manager.close()
+    slicer.app.processEvents()
+
+
+@pytest.fixture
+def editor(bench, scene, layout, volume):
+    """The Segment Editor with a volume, a segmentation of two segments "A" (selected) and "B", and three views."""
+    import slicer
+
+    import BrainSegSAMEffects
+
+    BrainSegSAMEffects.registerEffects()
+    source = volume("source", size=(40, 36, 20))
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    for name in "AB":
+        segmentation.GetSegmentation().AddEmptySegment(name, name)
+    widget = slicer.qMRMLSegmentEditorWidget()
+    widget.setMRMLScene(scene)
+    widget.setMRMLSegmentEditorNode(scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    widget.setSegmentationNode(segmentation)
+    widget.setSourceVolumeNode(source)
+    widget.setCurrentSegmentID("A")
+    layout.resetSliceViews()
+    widget.show()
+    slicer.app.processEvents()
+    yield widget
+    widget.setActiveEffect(None)
+    widget.destroy_effects()
+    widget.close()
+    widget.deleteLater()
+    slicer.app.processEvents()

@@ -1,0 +1,260 @@
+"""The one door through which our effects change segments: Segment Editor's own modification path.
+
+So masking, editable area, editable intensity range and overwrite mode hold, and Undo takes back one Apply. A `Target`
+says what a result was asked for; where that is no longer there, nothing is written.
+
+    target = Target.of(self.scriptedEffect)                    # when the work is asked for
+    labelmap = target.labelmap(mask, geometry)                 # when it comes back; good for a Preview
+    fillSegment(self.scriptedEffect, target, labelmap)         # at Apply
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from BrainSegSAMLib import mrml
+from BrainSegSAMLib.errors import InputError
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.labels import LABEL_VALUES_TAG, Region, format_label_values
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a result will be written into, as it was when the work was asked for.
+
+    Attributes:
+        segmentationNode: the edited segmentation.
+        segmentID: the segment; "" where segments will be added.
+        sourceVolumeNode: Segment Editor's source volume.
+        sourceGeometry: its voxels, in world space.
+        grid: vtkOrientedImageData without voxel values: the voxels of the segmentation, in its own space.
+    """
+
+    segmentationNode: Any
+    segmentID: str
+    sourceVolumeNode: Any
+    sourceGeometry: Geometry
+    grid: Any
+    _sourceToSegmentation: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, scriptedEffect: Any, *, perSegment: bool = True) -> Target:
+        """What the editor works on now.
+
+        Args:
+            scriptedEffect: the effect's host.
+            perSegment: whether the selected segment will be changed; otherwise segments will be added.
+
+        Raises:
+            InputError: where no segmentation, segment or usable source volume is chosen.
+            GeometryError: where the segmentation or the volume lies under a transform that cannot be followed.
+        """
+        parameters = scriptedEffect.parameterSetNode()
+        segmentationNode = parameters.GetSegmentationNode() if parameters is not None else None
+        if segmentationNode is None:
+            raise InputError(_("Choose a segmentation in the Segment Editor first."))
+        segmentID = (parameters.GetSelectedSegmentID() or "") if perSegment else ""
+        if perSegment and segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
+            raise InputError(_("Select the segment that shall be changed first."))
+        sourceVolumeNode = parameters.GetSourceVolumeNode()
+        if sourceVolumeNode is None:
+            raise InputError(_("Choose a source volume in the Segment Editor first."))
+        sourceGeometry = mrml.volume_node_geometry(sourceVolumeNode)
+        found = cls(
+            segmentationNode, segmentID, sourceVolumeNode, sourceGeometry, _copyOfGrid(scriptedEffect),
+            _relation(sourceGeometry, segmentationNode),
+        )
+        found.gridGeometry()  # refuses what cannot be followed, before any work
+        return found
+
+    def gridGeometry(self) -> Geometry:
+        """The voxels of the segmentation, in world space.
+
+        Raises:
+            GeometryError: under a non-linear or shearing transform.
+        """
+        return mrml.grid_geometry(self.grid, self.segmentationNode)
+
+    def labelmap(self, mask: Any, geometry: Geometry) -> Any:
+        """A result as voxels of the segmentation.
+
+        Args:
+            mask: bool array (z, y, x).
+            geometry: of the mask, in world space as it was when the work was asked for.
+
+        Returns:
+            A vtkOrientedImageData of 0 and 1 in the segmentation's own space, on its grid or a part of it.
+
+        Raises:
+            InputError: where the volume or the segmentation was moved or removed in the meantime.
+        """
+        self._checkPlace()
+        return mrml.mask_to_labelmap(np.asarray(mask, dtype=bool), geometry, self.segmentationNode, self.grid)
+
+    def check(self, scriptedEffect: Any) -> None:
+        """Raise InputError, saying what changed, where a result may no longer be written."""
+        parameters = scriptedEffect.parameterSetNode()
+        if parameters is None or parameters.GetSegmentationNode() is not self.segmentationNode:
+            raise InputError(
+                _("Another segmentation is edited now, so nothing was changed. Select '{name}' again.").format(
+                    name=self.segmentationNode.GetName()
+                )
+            )
+        self._checkPlace()
+        if not self.segmentID:
+            return
+        segment = self.segmentationNode.GetSegmentation().GetSegment(self.segmentID)
+        if segment is None:
+            raise InputError(_("The segment that should be changed was removed, so nothing was changed."))
+        if parameters.GetSelectedSegmentID() != self.segmentID:
+            raise InputError(
+                _("Another segment is selected now, so nothing was changed. Select '{name}' again.").format(
+                    name=segment.GetName()
+                )
+            )
+
+    def _checkPlace(self) -> None:
+        for node in (self.segmentationNode, self.sourceVolumeNode):
+            if node.GetScene() is None:
+                raise InputError(
+                    _("'{name}' was removed from the scene, so nothing was changed.").format(name=node.GetName())
+                )
+        now = mrml.volume_node_geometry(self.sourceVolumeNode)
+        same = now.size_ijk == self.sourceGeometry.size_ijk
+        if not same or not np.allclose(_relation(now, self.segmentationNode), self._sourceToSegmentation, atol=1e-4):
+            raise InputError(
+                _("'{volume}' or '{segmentation}' was moved or changed in the meantime; start again.").format(
+                    volume=self.sourceVolumeNode.GetName(), segmentation=self.segmentationNode.GetName()
+                )
+            )
+
+
+def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False) -> None:
+    """Write a result into the target's segment, as one step for Undo.
+
+    Args:
+        scriptedEffect: the effect's host.
+        target: what the result was asked for.
+        labelmap: of `Target.labelmap`.
+        add: whether what is in the segment stays; otherwise it is replaced, where the mask allows it.
+
+    Raises:
+        InputError: where the target is no longer there; nothing is changed.
+    """
+    target.check(scriptedEffect)
+    modifier = _modifier(scriptedEffect, labelmap)
+    modes = slicer.qSlicerSegmentEditorAbstractEffect
+    scriptedEffect.saveStateForUndo()
+    scriptedEffect.modifySelectedSegmentByLabelmap(
+        modifier, modes.ModificationModeAdd if add else modes.ModificationModeSet
+    )
+
+
+def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Region, Any]]) -> list[str]:
+    """Add results as new segments, as one step for Undo.
+
+    What the editor's mask allows of all results together is found by writing their union through the editor, which also
+    takes it from the segments that may be overwritten. Among themselves the new segments keep their overlap.
+
+    Args:
+        scriptedEffect: the effect's host.
+        target: what the results were asked for.
+        results: region (name, colour, terminology) and its labelmap, of `Target.labelmap`.
+
+    Returns:
+        The ids of the new segments.
+
+    Raises:
+        InputError: where the target is no longer there; nothing is changed.
+    """
+    target.check(scriptedEffect)
+    modifiers = [_modifier(scriptedEffect, labelmap) for _region, labelmap in results]
+    union = slicer.vtkOrientedImageData()
+    union.DeepCopy(modifiers[0])
+    for modifier in modifiers[1:]:
+        _voxels(union)[...] |= _voxels(modifier)
+    scriptedEffect.saveStateForUndo()
+    node = target.segmentationNode
+    modifying = node.StartModify()
+    try:
+        segmentIDs = [_newSegment(node, region) for region, _labelmap in results]
+        modes = slicer.qSlicerSegmentEditorAbstractEffect
+        scriptedEffect.modifySegmentByLabelmap(node, segmentIDs[0], union, modes.ModificationModeAdd)
+        allowed = slicer.vtkOrientedImageData()
+        node.GetBinaryLabelmapRepresentation(segmentIDs[0], allowed)
+        permitted = _voxels(_onGrid(allowed, union)) > 0
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        for segmentID, modifier in zip(segmentIDs, modifiers, strict=True):
+            _voxels(modifier)[...] *= permitted
+            logic.SetBinaryLabelmapToSegment(modifier, node, segmentID, logic.MODE_REPLACE)
+    finally:
+        node.EndModify(modifying)
+    return segmentIDs
+
+
+def _newSegment(node: Any, region: Region) -> str:
+    contents = node.GetSegmentation()
+    taken = {contents.GetNthSegment(index).GetName() for index in range(contents.GetNumberOfSegments())}
+    name, number = region.name, 0
+    while name in taken:
+        number += 1
+        name = f"{region.name}_{number}"
+    segmentID = contents.AddEmptySegment("", name, [channel / 255.0 for channel in region.colour_rgb])
+    segment = contents.GetSegment(segmentID)
+    if region.terminology is not None:
+        segment.SetTerminology(region.terminology.slicer_entry())
+    segment.SetTag(LABEL_VALUES_TAG, format_label_values(region.labels))
+    return str(segmentID)
+
+
+def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> tuple[tuple[float, ...], ...]:
+    """4x4 from the source volume's voxels to the segmentation's own space, which a shared transform does not change."""
+    matrix = mrml.world_to_node(segmentationNode) @ sourceGeometry.ijk_to_ras
+    return tuple(tuple(float(value) for value in row) for row in matrix)
+
+
+def _copyOfGrid(scriptedEffect: Any) -> Any:
+    modifier = scriptedEffect.defaultModifierLabelmap()
+    if modifier is None:
+        raise InputError(
+            _("The segmentation has no voxel grid yet. Choose its source volume in the Segment Editor once more.")
+        )
+    grid = slicer.vtkOrientedImageData()
+    grid.CopyDirections(modifier)
+    grid.SetOrigin(modifier.GetOrigin())
+    grid.SetSpacing(modifier.GetSpacing())
+    grid.SetExtent(modifier.GetExtent())
+    return grid
+
+
+def _modifier(scriptedEffect: Any, labelmap: Any) -> Any:
+    """The labelmap on the grid that the editor works on now."""
+    modifier = scriptedEffect.defaultModifierLabelmap()
+    if modifier is None:
+        raise InputError(_("The segmentation has no voxel grid any more, so nothing was changed."))
+    return _onGrid(labelmap, modifier)
+
+
+def _onGrid(labelmap: Any, grid: Any) -> Any:
+    found = slicer.vtkOrientedImageData()
+    if labelmap.IsEmpty():
+        found.DeepCopy(grid)
+        _voxels(found)[...] = 0
+        return found
+    resample = slicer.vtkOrientedImageDataResample
+    if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, True):
+        raise InputError(_("The result cannot be put onto the voxel grid of the segmentation; nothing was changed."))
+    return found
+
+
+def _voxels(image: Any) -> Any:
+    """The values of an image as an array (n,) that shares its memory."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    return vtk_to_numpy(image.GetPointData().GetScalars())

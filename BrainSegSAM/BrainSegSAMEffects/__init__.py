@@ -1,0 +1,22 @@
+"""Our Segment Editor effects. Slicer looks for an effect's class here, under the name of its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .SegmentEditorNNUNetEffect import SegmentEditorNNUNetEffect
+
+EFFECTS = (SegmentEditorNNUNetEffect,)
+
+
+def registerEffects() -> None:
+    """Make the effects known to every Segment Editor; called once, when Slicer has started."""
+    import qSlicerSegmentationsEditorEffectsPythonQt as adaptors
+
+    for effect in EFFECTS:
+        host = adaptors.qSlicerSegmentEditorScriptedEffect(None)
+        host.setPythonSource((Path(__file__).resolve().parent / f"{effect.__name__}.py").as_posix())
+        host.self().register()
+
+
+__all__ = ["EFFECTS", "registerEffects", *[effect.__name__ for effect in EFFECTS]]
