@@ -2,6 +2,11 @@
 
 set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
+  BrainSegSAMEffects/EffectBase.py
+  BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/Preview.py
+  BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
+  BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
   BrainSegSAMWidgets/Dependencies.py
   BrainSegSAMWidgets/PredictPanel.py
@@ -72,6 +77,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
+  BrainSegSAMLib/interactive/__init__.py
+  BrainSegSAMLib/interactive/images.py
+  BrainSegSAMLib/interactive/marking.py
+  BrainSegSAMLib/interactive/tracking.py
   BrainSegSAMLib/itk.py
   BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
@@ -148,6 +157,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
+  BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
@@ -160,6 +170,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/prediction_work.py
+  BrainSegSAMLib/processes.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
@@ -188,6 +199,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/trainings.py
   BrainSegSAMLib/view_planes.py
   BrainSegSAMLib/volumes.py
+  BrainSegSAMLib/wire.py
+  BrainSegSAMLib/worker.py
+  BrainSegSAMLib/worker_client.py
+  BrainSegSAMLib/worker_tasks.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES

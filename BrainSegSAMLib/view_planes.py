@@ -140,7 +140,7 @@ def box_between(grid: Geometry, corner_ras: ArrayLike, opposite_ras: ArrayLike) 
     Raises:
         InputError: where it lies outside, or is smaller than a pixel.
     """
-    first, second = pixels(grid, [corner_ras, opposite_ras])
+    first, second = pixels(grid, np.stack([corner_ras, opposite_ras]))
     column_axis, row_axis = _in_plane(grid)
     edge = np.array([grid.size_ijk[column_axis], grid.size_ijk[row_axis]]) - 0.5
     low = np.clip(np.minimum(first, second), -0.5, edge)
@@ -178,10 +178,11 @@ def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None
     if not len(marked):
         return None
     normal = 2 - PLANES[plane_name(grid)]
-    to_plane = np.linalg.inv(grid.ijk_to_lps) @ target.ijk_to_lps  # target's indices → the plane's
+    to_plane: FloatArray = np.linalg.inv(grid.ijk_to_lps) @ target.ijk_to_lps  # target's indices → the plane's
+    to_target: FloatArray = np.linalg.inv(to_plane)
     across, offset = to_plane[normal, :3], to_plane[normal, 3]
     reach = float(np.abs(across).sum()) / 2  # half a voxel's extent across the plane, in the grid's own unit
-    low, high = _bounds(marked, grid, normal, reach, np.linalg.inv(to_plane), target)
+    low, high = _bounds(marked, grid, normal, reach, to_target, target)
     if (high < low).any():
         return None
     deep = int(np.abs(across).argmax())

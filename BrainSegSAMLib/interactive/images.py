@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +22,6 @@ from ..resample import resample_channel
 from ..single_image import caution
 from ..wire import geometry_from
 
-Network = TypeVar("Network")
-
-
-class Warm(Protocol):
-    """See `worker.Warm`."""
-
-    def get(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
-        """What is kept under the key, or what `make` gives."""
-        ...
-
-    def find(self, kind: str, key: Any) -> Any:
-        """What is kept under the key, or None."""
-        ...
-
 
 class Context(Protocol):
     """See `worker.Context`."""
@@ -47,7 +33,7 @@ class Context(Protocol):
 
     @property
     def warm(self) -> Any:
-        """A `Warm`."""
+        """A `worker.Warm`."""
         ...
 
     def partial(self, data: Mapping[str, Any]) -> None:
@@ -85,7 +71,7 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
     """Keep an image.
 
     Args:
-        arguments: "image_id": any text. "name": for messages. "channels": in the order in which networks see them,
+        arguments: "image_id": any text, another one for other contents. "name": for messages. "channels": in the order in which networks see them,
             modality → {"array": float32 (z, y, x), "geometry": its grid in world space}; the first is the reference,
             onto whose grid all others are brought.
         context: of the request.

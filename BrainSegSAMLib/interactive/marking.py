@@ -150,7 +150,7 @@ def _encoded(
     """The store that holds a mark's slice, the slice's number in it, and its rows and columns."""
     plane = plane_name(one.grid)
     picture = kept_picture(kept, network, context)
-    key = (kept.image_id, network.key, plane)
+    key: tuple[Any, ...] = (kept.image_id, network.key, plane)
     index = slice_index(kept.image.geometry, one.grid)
     if index is None:
         shown = plane_picture(picture, kept.image.geometry, one.grid)
