@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from .backends.devices import gpu_devices, resolve_device
@@ -18,9 +19,13 @@ from .errors import DependencyError, InputError
 from .pipeline import CaseWork, Item, Row, Saved, describe_failure, run_pipeline
 from .progress import Progress
 
-__all__ = ["CaseWork", "Row", "Workers", "describe_failure", "run_batch"]
+__all__ = ["CaseWork", "Row", "Workers", "describe_failure", "prepare_all", "run_batch"]
 
 _GB: Final = 1024**3
+
+# A case takes about as long to read and to bring into its form as a process takes to start.
+_PREPARED_PER_WORKER: Final = 8
+_PREPARING_GB: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,53 @@ def run_batch(
     run_on_cluster(
         items, start, cluster=cluster, name=name, progress=progress, on_row=on_row, retries=workers.retries, tell=tell
     )
+
+
+def prepare_all(
+    items: Sequence[Item],
+    work: CaseWork[Item, Any, Any, Saved],
+    *,
+    name: Callable[[Item], str],
+    progress: Progress,
+    workers: Workers | None = None,
+) -> list[Saved]:
+    """Prepare the cases of a training: all of them, because a training without some would be another one.
+
+    Args:
+        items: what to prepare; each can be pickled.
+        work: what is done with each, on the processor. Can be pickled.
+        name: of an item, for progress and log.
+        progress: of the whole; may cancel.
+        workers: which processes work; sized to machine and cases where None.
+
+    Returns:
+        What `save` returned for each, in the order of the items.
+
+    Raises:
+        InputError: where cases cannot be used, each of them named; and as `run_batch`.
+    """
+    prepared: dict[str, Saved] = {}
+    failed: list[str] = []
+
+    def on_row(row: Row[Item, Saved]) -> None:
+        if row.saved is None:
+            failed.append(row.error)
+        else:
+            prepared[name(row.item)] = row.saved
+
+    run_batch(
+        items, partial(_on_any_device, work), name=name, progress=progress, on_row=on_row, workers=workers,
+        memory_gb=_PREPARING_GB, cases_per_worker=_PREPARED_PER_WORKER,
+    )  # fmt: skip
+    if failed:
+        count = f"{len(failed)} of {len(items)} cases cannot be used. " if len(failed) > 1 else ""
+        raise InputError(count + " ".join(failed))
+    return [prepared[name(item)] for item in items]
+
+
+def _on_any_device(work: CaseWork[Item, Any, Any, Saved], _device: str) -> CaseWork[Item, Any, Any, Saved]:
+    """Every process does the same."""
+    return work
 
 
 def local_processes(

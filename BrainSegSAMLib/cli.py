@@ -1,6 +1,7 @@
 """The command line `brainsegsam`: a door to the commands, which do the work.
 
-Exit codes: 0 all done; 1 some cases failed, each named; 2 wrong use, or nothing could be done; 130 cancelled.
+Exit codes: 0 all done; 1 some cases failed, each named; 2 wrong use, or nothing could be done; 3 all done, but what was
+given is doubtful, as is said (an evaluation against an empty reference, or of one patient); 130 cancelled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .errors import BrainSegSAMError, Cancelled, InputError
 from .progress import Progress
 from .remote import location
 
-DONE, SOME_FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
+DONE, SOME_FAILED, WRONG_USE, DOUBTFUL, CANCELLED = 0, 1, 2, 3, 130
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -309,18 +310,19 @@ def _evaluate(options: argparse.Namespace, console: Console, progress: Progress)
         )
     for line in describe(evaluation):
         console.say(line)
-    problems, warnings = evaluation.content["problems"], evaluation.content["warnings"]
+    problems, doubts, warnings = (evaluation.content[name] for name in ("problems", "doubts", "warnings"))
     for row in problems:
         console.warn(f"{row['status']}: {row['problem']}")
-    for text in warnings:
+    for text in (*doubts, *warnings):
         console.warn(text)
-    console.result({"files": dict(evaluation.files), "problems": problems, "warnings": warnings})
+    console.result({"files": dict(evaluation.files), "problems": problems, "doubts": doubts, "warnings": warnings})
     if problems:
         names = sorted({row["case_id"] for row in problems})
         console.warn(
             f"{len(names)} of {len(plan.pairs)} cases are not evaluated by every method: {', '.join(names)}."
         )
-    return SOME_FAILED if problems else DONE
+        return SOME_FAILED
+    return DOUBTFUL if doubts else DONE
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

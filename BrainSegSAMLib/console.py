@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, TextIO
 
 from .errors import InputError
@@ -105,6 +106,7 @@ class Console:
                 "message": update.message,
                 "unit": update.unit,
                 "rate_per_s": None if update.rate_per_s is None else round(update.rate_per_s, 4),
+                **({"measured": asdict(update.measured)} if update.measured else {}),
             }
         )
 

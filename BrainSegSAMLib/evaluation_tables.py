@@ -74,7 +74,8 @@ def content(
         "summary": _summary(ordered, list(methods), names, keys, patients=patients),
         "comparisons": comparisons,
         "problems": _problems(ordered),
-        "warnings": [*_warnings(ordered, patients), *refusals],
+        "doubts": _doubts(ordered, patients),
+        "warnings": [*_few(ordered, patients), *refusals],
     }
 
 
@@ -209,20 +210,29 @@ def _problems(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def _warnings(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> list[str]:
-    evaluated = [c for c in cases if any(m["status"] == EVALUATED for m in c["methods"].values())]
+def _doubts(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> list[str]:
+    """Inputs that could be measured, but hardly as they were meant."""
+    evaluated = _evaluated(cases)
     found = []
     empty = [str(c["case_id"]) for c in evaluated if c["reference_ml"] and not any(c["reference_ml"].values())]
     if empty:
         verb = "is" if len(empty) == 1 else "are"
         found.append(f"The reference of {listed(empty)} {verb} empty: the policy for empty masks decides their values.")
-    of_patients = {patients[str(case["case_id"])] for case in evaluated}
-    if len(of_patients) == 1:
+    if len({patients[str(case["case_id"])] for case in evaluated}) == 1:
         found.append("All that is evaluated is of one patient, so there is no confidence interval.")
-    elif 1 < len(of_patients) < _FEW_PATIENTS:
-        test = ", and no paired test can reach p < 0.05" if len(of_patients) < _TOO_FEW_FOR_A_TEST else ""
-        found.append(f"With {len(of_patients)} patients, bootstrap intervals are narrower than they should be{test}.")
     return found
+
+
+def _few(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> list[str]:
+    count = len({patients[str(case["case_id"])] for case in _evaluated(cases)})
+    if not 1 < count < _FEW_PATIENTS:
+        return []
+    test = ", and no paired test can reach p < 0.05" if count < _TOO_FEW_FOR_A_TEST else ""
+    return [f"With {count} patients, bootstrap intervals are narrower than they should be{test}."]
+
+
+def _evaluated(cases: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [case for case in cases if any(m["status"] == EVALUATED for m in case["methods"].values())]
 
 
 def listed(names: Sequence[str], *, most: int = 5) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .backends.checkpoints import load_checkpoint, save_checkpoint
 from .errors import BrainSegSAMError, Cancelled
-from .progress import Progress
+from .progress import Measured, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -210,7 +210,10 @@ class _Fitting(Generic[Batch]):
                 self.scalars.add_scalar(f"loss/{name}", value, self.iteration)
             self.scalars.add_scalar("learning_rate", self.optimiser.param_groups[-1]["lr"], self.iteration)
         parts = ", ".join(f"{name} {value:.3f}" for name, value in self.last.items())
-        progress.log(f"{self.task.name}: iteration {self.iteration} of {self.schedule.iterations}, {parts}")
+        progress.log(
+            f"{self.task.name}: iteration {self.iteration} of {self.schedule.iterations}, {parts}",
+            measured=self._measured({"loss": self.last["total"]}),
+        )
 
     def look(self, progress: Progress) -> None:
         """Validate the weights that would be kept now, where that is due; keeps the state where it is cancelled."""
@@ -227,7 +230,13 @@ class _Fitting(Generic[Batch]):
         if found > self.best_score:
             self.best_score, self.best_iteration, self.looks_without = found, self.iteration, 0
             self.best = {name: value.detach().clone() for name, value in self._current().items()}
-        progress.log(f"{self.task.name}: validation Dice {found:.3f}, best {self.best_score:.3f}")
+        progress.log(
+            f"{self.task.name}: validation Dice {found:.3f}, best {self.best_score:.3f}",
+            measured=self._measured({"validation Dice": found}),
+        )
+
+    def _measured(self, values: Mapping[str, float]) -> Measured:
+        return Measured(self.task.name, self.iteration, self.schedule.iterations, values)
 
     def _current(self) -> Weights:
         return self.average or self.task.module.state_dict()

@@ -9,10 +9,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a training measured of a network, for curves.
+
+    Attributes:
+        network: which one, as in "fold 0".
+        step: the iteration, or epoch, that was measured, from 1.
+        of: how many there will be at most.
+        values: name ("loss", "Dice", …) → value.
+    """
+
+    network: str
+    step: int
+    of: int
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,7 @@ class ProgressUpdate:
         message: a line for the log, or "".
         unit: what is counted in this stage, where its throughput matters to a user ("cases"); "" elsewhere.
         rate_per_s: units finished per second in this stage so far; None while nothing can be said.
+        measured: what a training measured just now; None in all other reports.
     """
 
     stage: str
@@ -38,6 +56,7 @@ class ProgressUpdate:
     message: str = ""
     unit: str = ""
     rate_per_s: float | None = None
+    measured: Measured | None = None
 
 
 # Of the whole: start-up takes most of the time so far, so an estimate from it would be far off.
@@ -92,15 +111,15 @@ class Progress:
         self._stage_end = max(self._stage_begin, min(1.0, until))
         self._report("")
 
-    def advance(self, units: int = 1, *, message: str = "") -> None:
+    def advance(self, units: int = 1, *, message: str = "", measured: Measured | None = None) -> None:
         """Count finished units of the current stage and report; raises `Cancelled` when asked to stop."""
         self.check()
         self._done += units
-        self._report(message)
+        self._report(message, measured)
 
-    def log(self, message: str) -> None:
-        """Report a line for the log."""
-        self._report(message)
+    def log(self, message: str, *, measured: Measured | None = None) -> None:
+        """Report a line for the log, and what it says for curves."""
+        self._report(message, measured)
 
     def count(self, unit: str, *, total: int) -> None:
         """Begin to count sub-jobs, so that the reports of `part` say how many of them are finished, and how fast.
@@ -129,10 +148,10 @@ class Progress:
         within = self._done / self._total if self._total > 0 else 0.0
         return self._stage_begin + (self._stage_end - self._stage_begin) * min(1.0, within)
 
-    def _report(self, message: str) -> None:
-        fraction = self._fraction()
+    def _report(self, message: str, measured: Measured | None = None) -> None:
+        fraction, rate = self._fraction(), self._rate()
         self._emit(
-            ProgressUpdate(self._stage, self._done, self._total, fraction, None, message, self._unit, self._rate())
+            ProgressUpdate(self._stage, self._done, self._total, fraction, None, message, self._unit, rate, measured)
         )
 
     def _rate(self) -> float | None:
@@ -164,6 +183,9 @@ class _Part(Progress):
         fraction = self._begin + (self._end - self._begin) * update.fraction
         parent = self._parent
         update = replace(update, stage=label, fraction=fraction)
+        if update.measured is not None:
+            network = f"{self._name}: {update.measured.network}"
+            update = replace(update, measured=replace(update.measured, network=network))
         if parent._unit and not update.unit:
             done, total, rate = parent._done, parent._total, parent._rate()
             update = replace(update, done=done, total=total, unit=parent._unit, rate_per_s=rate)

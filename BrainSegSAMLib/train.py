@@ -34,7 +34,7 @@ from .methods.yolo_medsam.detector_training import train_detector
 from .methods.yolo_medsam.medsam_training import train_medsam
 from .methods.yolo_medsam.sam_config import SamTrainingConfig
 from .models.catalogue import find_model, is_installed
-from .models.store import MODEL_FILE, Model, load_model
+from .models.store import MODEL_FILE, Model, check_name, load_model
 from .progress import Progress
 from .recipes import PARTS, Recipe, SSNetRecipe, read_recipe
 from .remote import Remote, location
@@ -54,8 +54,10 @@ class TrainJob:
         device: "auto", or a torch device name.
         at_once: folds of an nnU-Net that are trained at the same time.
         gpus: how many GPUs train one nnU-Net or detector together.
-        workers: processes that prepare an nnU-Net's cases; None sizes them to the machine and the cases.
+        workers: processes that prepare the cases; None sizes them to the machine and the cases.
         scheduler: address of a running Dask cluster that prepares them instead; see `batch.Workers`.
+        name: of the model, instead of the recipe's; "" keeps it.
+        title: as `name`.
         overrides: settings of the training to use instead of the recipe's. Of an ssnet recipe: settings of SSNet, and
             those of the two trainings after "prior." and "tracker.".
     """
@@ -70,6 +72,8 @@ class TrainJob:
     gpus: int = 1
     workers: int | None = 1
     scheduler: str | None = None
+    name: str = ""
+    title: str = ""
 
     @property
     def work_folder(self) -> Path:
@@ -165,25 +169,28 @@ def _check_folders(job: TrainJob) -> None:
 def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
     config = recipe.config(job.overrides)
     template = recipe.template(job.output)
+    template = replace(template, name=check_name(job.name or template.name), title=job.title or template.title)
     device = resolve_device(job.device)
     cases = labelled_cases(job.source, template.modalities)
     work = job.work_folder
+    workers = Workers(job.workers, job.scheduler)
 
     def start(progress: Progress) -> Model:
         if isinstance(config, TrackerTrainingConfig):
             return train_tracker(
-                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
-            )
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, workers=workers,
+                progress=progress,
+            )  # fmt: skip
         if isinstance(config, DetectorTrainingConfig):
             return train_detector(
                 cases, config, template, work=work, device=device, gpus=job.gpus, label_values=recipe.label_values,
-                progress=progress,
+                workers=workers, progress=progress,
             )  # fmt: skip
         if isinstance(config, SamTrainingConfig):
             return train_medsam(
-                cases, config, template, work=work, device=device, label_values=recipe.label_values, progress=progress
-            )
-        workers = Workers(job.workers, job.scheduler)
+                cases, config, template, work=work, device=device, label_values=recipe.label_values, workers=workers,
+                progress=progress,
+            )  # fmt: skip
         execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1, workers, job.gpus)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
@@ -216,6 +223,7 @@ def _plan_ssnet(job: TrainJob, recipe: SSNetRecipe) -> _Plan:
     """Both parts are planned, and checked to fit each other, before the first is trained."""
     own, of_parts = _split(job.overrides)
     settings = {**recipe.settings, **own}
+    name, title = job.name or recipe.name, job.title or recipe.title
     trainings, plans, models = {}, {}, {}
     for part in PARTS:
         path = recipe.recipe_of(part)
@@ -230,7 +238,7 @@ def _plan_ssnet(job: TrainJob, recipe: SSNetRecipe) -> _Plan:
     if not trainings:
         raise InputError(f"{job.recipe} names two models that exist; use 'brainsegsam models compose' instead.")
     made = describe(
-        models[PRIOR_FOLDER], models[TRACKER_FOLDER], name=recipe.name, title=recipe.title, settings=settings
+        models[PRIOR_FOLDER], models[TRACKER_FOLDER], name=name, title=title, settings=settings
     )
 
     def start(progress: Progress) -> Model:
@@ -241,7 +249,7 @@ def _plan_ssnet(job: TrainJob, recipe: SSNetRecipe) -> _Plan:
                 folders[part] = run(replace(training, output=finished / part), progress=share).folder
             return compose(
                 folders[PRIOR_FOLDER], folders[TRACKER_FOLDER], job.output,
-                name=recipe.name, title=recipe.title, settings=settings,
+                name=name, title=title, settings=settings,
             )  # fmt: skip
 
     learned = sorted({case_id for plan in plans.values() for case_id in plan.case_ids})
@@ -270,7 +278,7 @@ def _training_of(part: str, recipe: Path, job: TrainJob, overrides: Mapping[str,
     at_once, gpus = (job.at_once, job.gpus) if part == PRIOR_FOLDER else (1, 1)
     output = work.with_name(f".{part}")
     return replace(
-        job, recipe=recipe, output=output, work=work, at_once=at_once, gpus=gpus, overrides=overrides
+        job, recipe=recipe, output=output, work=work, at_once=at_once, gpus=gpus, overrides=overrides, name="", title=""
     )  # fmt: skip
 
 
@@ -299,6 +307,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", required=True, type=Path, metavar="JSON", help="what to train and how")
     parser.add_argument("--input", required=True, type=location, help="labelled cases, as for predict")
     parser.add_argument("--output", required=True, type=Path, help="model folder to make")
+    parser.add_argument("--name", default="", help="name of the model (default: the recipe's)")
+    parser.add_argument("--title", default="", help="name shown to users (default: the recipe's)")
     parser.add_argument("--work", type=Path, help="folder for intermediate files (default: OUTPUT.work)")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="folds trained side by side (default: 1)")
     parser.add_argument(
@@ -335,6 +345,8 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         options.gpus,
         options.workers,
         options.scheduler,
+        options.name,
+        options.title,
     )
     source = options.input
     if isinstance(source, Remote):  # kept with the intermediate files, because every step and every resumption reads it

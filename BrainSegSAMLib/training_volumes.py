@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch import Workers, prepare_all
 from .cases import Case
 from .components import label_components
 from .crops import Crop, head_crop
@@ -207,6 +208,7 @@ def load_volumes(
     label_values: Mapping[int, int],
     synthetic_seeds: Sequence[int],
     progress: Progress,
+    workers: Workers | None = None,
 ) -> dict[str, TrainingVolume]:
     """Every case, and every synthetic one, in memory.
 
@@ -218,25 +220,59 @@ def load_volumes(
         label_values: value in the references' files → value in the scheme, for those that differ.
         synthetic_seeds: of the synthetic cases.
         progress: gets a stage.
+        workers: which processes read the cases; sized to machine and cases where None.
 
     Returns:
         Case id → volume.
 
     Raises:
-        InputError, GeometryError: where a case cannot be used.
+        InputError: where cases cannot be used, each of them named; and as `batch.run_batch`.
     """
-    cases = list(cases)
-    progress.stage("Reading cases", total=len(cases) + len(synthetic_seeds), until=0.02)
-    volumes = {}
-    for case in cases:
-        labelled = load_labelled(case, modalities, scheme, label_values)
-        volumes[case.case_id] = make_volume(labelled.image, labelled.labels, modalities, scheme, settings)
-        progress.advance()
-    for seed in synthetic_seeds:
-        made = synthetic_case(seed)
-        volumes[made.image.name] = make_volume(made.image, made.labels, modalities, scheme, settings)
-        progress.advance()
-    return volumes
+    items: list[Case | int] = [*cases, *synthetic_seeds]
+    volumes = prepare_all(
+        items,
+        VolumeMaker(tuple(modalities), scheme, settings, dict(label_values)),
+        name=_name,
+        progress=progress.part("Reading cases", until=0.02),
+        workers=workers,
+    )
+    return dict(zip(map(_name, items), volumes, strict=True))
+
+
+@dataclass(frozen=True)
+class VolumeMaker:
+    """What is done with each case, or with each seed of a synthetic one; see `batch.CaseWork`.
+
+    Attributes:
+        modalities: channels in order.
+        scheme: of the model.
+        settings: see `make_volume`.
+        label_values: value in the references' files → value in the scheme, for those that differ.
+    """
+
+    modalities: tuple[str, ...]
+    scheme: LabelScheme
+    settings: VolumeSettings
+    label_values: Mapping[int, int]
+
+    def load(self, item: Case | int) -> LabelledImage:
+        """Read it with its labels, or make it."""
+        if isinstance(item, Case):
+            return load_labelled(item, self.modalities, self.scheme, self.label_values)
+        return synthetic_case(item)
+
+    def compute(self, loaded: LabelledImage, progress: Progress) -> TrainingVolume:
+        """Bring it into the form that networks learn from."""
+        progress.stage("Preparing")
+        return make_volume(loaded.image, loaded.labels, self.modalities, self.scheme, self.settings)
+
+    def save(self, item: Case | int, computed: TrainingVolume) -> TrainingVolume:  # noqa: ARG002  (of the protocol)
+        """Hand it on: it is learned from in memory."""
+        return computed
+
+
+def _name(item: Case | int) -> str:
+    return item.case_id if isinstance(item, Case) else synthetic_id(item)
 
 
 def synthetic_case(seed: int) -> LabelledImage:

@@ -30,8 +30,9 @@ def predict(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
         context: of the worker.
 
     Returns:
-        "segmentation" and "stages" (name → segmentation), see `wire.segmentation_from`; "record", which says what was
-        done to what with what, and under "regions" what was measured.
+        "segmentation" and "stages" (name → segmentation), see `wire.segmentation_from`; "boxes": region → first and
+        last + 1 voxel along z, y, x; "record", which says what was done to what with what, and under "regions" what was
+        measured.
 
     Raises:
         InputError: where a volume cannot be used.
@@ -51,6 +52,7 @@ def predict(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
     segmented = time.perf_counter()
     return {
         "segmentation": wire.segmentation_data(segmentation),
+        "boxes": {region.name: _bounds(mask) for region, mask in segmentation.masks()},
         "stages": {name: wire.segmentation_data(stage) for name, stage in segmentation.stages.items()},
         "record": {
             **_record(segmentation, predictor, device),
@@ -108,6 +110,12 @@ def _predictor(arguments: Mapping[str, Any], context: Context) -> tuple[Predicto
         lambda: load_predictor(folder, device=device, trust=trust, overrides=overrides),
     )
     return predictor, device
+
+
+def _bounds(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> list[list[int]]:
+    from .components import bounding_box
+
+    return [[part.start, part.stop] for part in bounding_box(mask)]
 
 
 def _record(segmentation: Segmentation, predictor: Predictor, device: str) -> dict[str, Any]:

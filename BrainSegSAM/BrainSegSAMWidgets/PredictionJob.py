@@ -1,43 +1,48 @@
-"""One segmentation of chosen volumes: written to a temporary folder, segmented by a child process, put into the scene.
+"""One segmentation of chosen volumes: read from the scene, segmented by the worker process, put into the scene.
 
 The scene is touched once, at the very end and only on success. The volumes' parent transforms are part of what is
-written, so the child sees the world; the result is put back onto the voxels of the reference volume, wherever that has
-been moved to in the meantime.
+read, so the worker sees the world; the result is put back onto the voxels of the reference volume, wherever that has
+been moved to in the meantime. Volumes are read in small parts, so that the interface never stands still.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
-from BrainSegSAMLib import mrml
+from BrainSegSAMLib import mrml, wire
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
 
-from .WorkerProcess import WorkerProcess, parseMessage
+from .WorkerProcess import Job, Listener, Worker
 
-CASE_ID = "case"
-
-
-class PredictionError(BrainSegSAMError):
-    """The child process failed; the message is what it said."""
+_PART = 1 << 20  # voxels that are read at once
+_TURN_S = 0.01  # how long reading goes on before the interface has its turn
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a segmentation gave: the node, and per region the measures that the child wrote into its record."""
+    """What a segmentation gave.
+
+    Attributes:
+        segmentationNode: the node that the segments were put into.
+        regions: per region the measures: region, volume_ml, voxels, components, largest_diameter_mm.
+        record: what was done to what with what: model, device, prediction, notes, geometry_actions, seconds, ….
+        stages: name → Segmentation, for methods of several stages.
+    """
 
     segmentationNode: Any
     regions: list[dict[str, Any]]
+    record: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,148 +67,149 @@ class Request:
         return next(iter(self.volumes.values()))
 
 
-@dataclass(frozen=True)
-class Listener:
-    """Who hears of a job; each is called on the main thread."""
-
-    onProgress: Callable[[dict[str, Any]], None]
-    onLog: Callable[[str], None]
-    onDone: Callable[[Result], None]
-    onFailed: Callable[[BrainSegSAMError], None]
-
-
 class PredictionJob:
     """A request on its way.
 
     Args:
         request: what to segment.
-        command: the interpreter and what makes it run the command line, e.g. `[python, "-m", "BrainSegSAMLib"]`.
-        environment: of the child.
+        worker: that does the work.
+        listener: hears of it on the main thread; `onDone` gets a `Result`.
     """
 
-    def __init__(self, request: Request, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._request = request
-        self._environment = dict(environment)
-        self._folder: Path | None = None
-        self._command = list(command)
-        self._result: dict[str, Any] | None = None
-        self._errors: list[str] = []
-        self._listener: Listener | None = None
-        self._process: WorkerProcess | None = None
+    def __init__(self, request: Request, worker: Worker, listener: Listener) -> None:
+        self._request, self._worker, self._listener = request, worker, listener
+        self._job: Job | None = None
+        self._reading: Iterator[None] | None = None
+        self._volumes: dict[str, dict[str, Any]] = {}
         self._cancelled = ""
         self._observations: list[tuple[Any, int]] = []
         self._referenceGeometry: Any = None
+        self.running = False
+        """Whether the listener will hear of the end."""
 
     # ---- doors
 
-    def run(self) -> Result:
-        """Segment, blocking until it is done.
+    def start(self) -> None:
+        """Start segmenting and return.
 
         Raises:
-            InputError: where a volume cannot be used.
-            PredictionError: where the child failed.
+            InputError: where a volume cannot be used, or the worker is busy; then nothing was started.
         """
-        try:
-            self._prepare()
-            done = subprocess.run(
-                self._arguments(), env=self._environment, cwd=self._folder, capture_output=True, check=False,
-                encoding="utf-8", errors="replace", creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-            for line in done.stdout.splitlines():
-                self._keep(parseMessage(line) or {})
-            return self._conclude(done.returncode, done.stderr)
-        finally:
-            self._close()
-
-    def start(self, listener: Listener) -> None:
-        """Start segmenting and return; the listener hears of progress and, once, of the end.
-
-        Raises:
-            InputError: where a volume cannot be used; then nothing was started.
-        """
-        self._listener = listener
-        try:
-            self._prepare()
-        except BaseException:
-            self._close()
-            raise
+        if self._worker.busy:
+            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
+        self._referenceGeometry = mrml.volume_node_geometry(self._request.reference)
+        self._reading = self._read()
         self._watchScene()
-        self._process = WorkerProcess(self._onMessage, listener.onLog, self._onFinished)
-        self._process.start(self._arguments(), self._environment, self._folder)
-
-    @property
-    def running(self) -> bool:
-        """Whether the child is at work."""
-        return self._process is not None and self._process.running
+        self.running = True
+        qt.QTimer.singleShot(0, self._continue)
 
     def cancel(self, reason: str = "") -> None:
-        """Ask the child to end. The listener's `onFailed` hears `Cancelled` with the reason when it has."""
+        """Ask for the end. The listener's `onFailed` hears `Cancelled` with the reason, within two seconds."""
         if self.running and not self._cancelled:
             self._cancelled = reason or _("The segmentation was cancelled.")
-            self._process.cancel()
+            if self._job is not None:
+                self._job.cancel(self._cancelled)
 
-    def abort(self) -> None:
-        """End at once and wait for it, for when the module is closed."""
-        if self.running:
-            self._cancelled = self._cancelled or _("The segmentation was cancelled.")
-            self._process.kill()
-            self._process.waitForEnd(5000)
+    def wait(self) -> None:
+        """Return when it has ended, without Qt's event loop: for scripts."""
+        while self.running:
+            if self._job is None:
+                self._continue()
+            else:
+                self._job.wait()
 
     # ---- steps
 
-    def _prepare(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="BrainSegSAM-"))
-        case = self._folder / CASE_ID
-        case.mkdir()
-        self._referenceGeometry = mrml.volume_node_geometry(self._request.reference)
+    def _read(self) -> Iterator[None]:
+        """Copy the volumes into shared memory, part by part."""
         for modality, node in self._request.volumes.items():
-            _writeVolume(node, case / f"{modality}.nrrd")
+            geometry = mrml.volume_node_geometry(node)
+            image = node.GetImageData()
+            changed = image.GetMTime()
+            voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
+            shared = wire.Shared(geometry.shape_zyx, np.float32)
+            self._volumes[modality] = {
+                "array": shared, "geometry": wire.geometry_data(geometry), "name": node.GetName() or node.GetID()
+            }
+            target = shared.array.reshape(-1)
+            for start in range(0, voxels.size, _PART):
+                yield
+                if node.GetImageData() is not image or image.GetMTime() != changed:
+                    raise InputError(_changed(node))
+                with np.errstate(over="ignore"):  # the worker refuses what becomes infinite
+                    target[start : start + _PART] = voxels[start : start + _PART]
 
-    def _arguments(self) -> list[str]:
+    def _continue(self) -> None:
+        """Read on for a moment; when all is read, hand it to the worker."""
+        if not self.running or self._job is not None:
+            return
+        try:
+            if self._cancelled:
+                raise Cancelled(self._cancelled)
+            until = time.monotonic() + _TURN_S
+            while time.monotonic() < until:
+                try:
+                    next(self._reading)
+                except StopIteration:
+                    self._send()
+                    return
+        except BrainSegSAMError as error:
+            self._free()
+            self._fail(error)
+            return
+        qt.QTimer.singleShot(0, self._continue)
+
+    def _send(self) -> None:
         request = self._request
-        return [
-            *self._command, "predict", "--model", request.model, "--input", str(self._folder / CASE_ID),
-            "--output", str(self._folder / "result"), "--device", request.device, "--progress", "json",
-        ]
+        volumes, self._volumes = self._volumes, {}
+        listener = replace(self._listener, onDone=self._onDone, onFailed=self._fail)
+        arguments = {
+            "model": request.model, "device": request.device, "volumes": volumes, "name": request.reference.GetName(),
+        }
+        self._job = self._worker.request("predict", arguments, listener)
 
-    def _keep(self, message: dict[str, Any]) -> None:
-        if message.get("type") == "result":
-            self._result = message
-        elif message.get("type") == "error":
-            self._errors.append(str(message.get("message")))
+    def _onDone(self, data: dict[str, Any]) -> None:
+        try:
+            if self._cancelled:
+                raise Cancelled(self._cancelled)
+            result = self._conclude(data)
+        except BrainSegSAMError as error:
+            self._fail(error)
+        else:
+            self._close()
+            self._listener.onDone(result)
 
-    def _conclude(self, exitCode: int | None, errors: str) -> Result:
-        """The result in the scene, or an error in words."""
-        case = next(iter((self._result or {}).get("cases", [])), {})
-        if exitCode != 0 or case.get("status") != "done":
-            raise PredictionError(case.get("error") or "\n".join(self._errors) or _failure(exitCode, errors))
-        from BrainSegSAMLib.segmentation_files import read_segmentation
-
-        segmentation = read_segmentation(Path(case["outputs"]["segmentation"]))
-        record = json.loads(Path(case["outputs"]["record"]).read_text(encoding="utf-8"))
+    def _conclude(self, data: dict[str, Any]) -> Result:
+        """The result in the scene."""
+        segmentation = wire.segmentation_from(data["segmentation"])
         request = self._request
-        if segmentation.geometry.is_same_grid(self._referenceGeometry):
-            # The segments belong to the reference volume's voxels, also where that was moved while the child worked.
-            now = mrml.volume_node_geometry(request.reference)
-            if now.size_ijk != segmentation.geometry.size_ijk:
-                raise InputError(
-                    _("Volume '{name}' was changed while it was segmented; press Apply again.").format(
-                        name=request.reference.GetName()
-                    )
-                )
-            segmentation = replace(segmentation, geometry=now)
+        # The segments belong to the reference volume's voxels, also where that was moved while the worker worked.
+        now = mrml.volume_node_geometry(request.reference)
+        if now.size_ijk != segmentation.geometry.size_ijk:
+            raise InputError(_changed(request.reference))
         node = mrml.segmentation_to_node(
-            segmentation, request.reference, node=request.segmentationNode,
+            replace(segmentation, geometry=now), request.reference, node=request.segmentationNode,
             name=_("{volume} segmentation").format(volume=request.reference.GetName()),
+            boxes={name: tuple(slice(*bounds) for bounds in box) for name, box in data["boxes"].items()},
         )
-        return Result(node, list(record.get("regions", [])))
+        record = data["record"]
+        stages = {name: wire.segmentation_from(stage) for name, stage in data["stages"].items()}
+        return Result(node, list(record["regions"]), record, stages)
+
+    def _fail(self, error: BrainSegSAMError) -> None:
+        self._close()
+        self._listener.onFailed(error)
 
     def _close(self) -> None:
+        self.running = False
         for caller, tag in self._observations:
             caller.RemoveObserver(tag)
         self._observations = []
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _free(self) -> None:
+        for volume in self._volumes.values():
+            volume["array"].free()
+        self._volumes = {}
 
     # ---- events
 
@@ -230,42 +236,6 @@ class PredictionJob:
         ):
             self._observations.append((scene, scene.AddObserver(event, callback)))
 
-    def _onMessage(self, message: dict[str, Any]) -> None:
-        self._keep(message)
-        if message["type"] == "progress":
-            self._listener.onProgress(message)
 
-    def _onFinished(self, exitCode: int | None, errors: str) -> None:
-        try:
-            if self._cancelled:
-                raise Cancelled(self._cancelled)
-            result = self._conclude(exitCode, errors)
-        except BrainSegSAMError as error:
-            self._close()
-            self._listener.onFailed(error)
-        except (OSError, ValueError, KeyError) as error:
-            self._close()
-            self._listener.onFailed(
-                PredictionError(_("The result of the segmentation could not be read: {error}").format(error=error))
-            )
-        else:
-            self._close()
-            self._listener.onDone(result)
-
-
-def _writeVolume(node: Any, path: Path) -> None:
-    from BrainSegSAMLib.itk import image_of, simpleitk
-
-    array, geometry = mrml.read_volume_node(node)
-    simpleitk().WriteImage(image_of(array, geometry), str(path))
-
-
-def _failure(exitCode: int | None, errors: str) -> str:
-    tail = "\n".join([line for line in errors.splitlines() if line.strip()][-5:])
-    if exitCode is None:
-        what = _("The segmentation stopped unexpectedly: its process crashed, ran out of memory or could not start.")
-    elif exitCode == 0:
-        what = _("The segmentation ended without a result.")
-    else:
-        what = _("The segmentation failed (exit code {code}).").format(code=exitCode)
-    return f"{what}\n{tail}" if tail else what
+def _changed(node: Any) -> str:
+    return _("Volume '{name}' was changed while it was segmented; press Apply again.").format(name=node.GetName())

@@ -1,32 +1,31 @@
-"""A child process that works for the panel: its lines arrive while it runs, and a cancel ends it and its children.
+"""The process that works for the interface, driven by Qt's event loop; nothing here ever waits for it.
 
-The work runs outside Slicer's process so that the interface stays alive, memory is given back when it ends, and nothing
-that a model package prints, changes or crashes reaches Slicer. The child answers in JSON, one object per line on its
-standard output; whatever else it prints is for the log.
+The work runs outside Slicer's process so that the interface stays alive, and nothing that a model package prints,
+changes or crashes reaches Slicer. The process is started at the first request and kept, so that models stay in memory.
+What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `BrainSegSAMLib.worker_client`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-from collections import deque
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import qt
+import slicer
+from slicer.i18n import tr as _
 
-from BrainSegSAMLib.errors import BrainSegSAMError
+from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
+from BrainSegSAMLib.worker_client import Conversation, Exchange, worker_command, worker_environment
 
-GRACE_MS = 2000
-"""How long a cancelled child may tidy up before it is killed."""
-_TAIL_LINES = 40
+WAITING_KINDS = ("mark",)
+"""Requests that a user makes one after the other while drawing: only the newest matters, so it waits for its turn."""
+_TICK_MS = 100
 
 
 def pythonCommand() -> str:
@@ -40,178 +39,14 @@ def pythonCommand() -> str:
         return found
     if Path(sys.executable).name.lower().startswith("python"):
         return sys.executable
-    raise RuntimeError("PythonSlicer was not found in Slicer's program folder; reinstall Slicer.")
+    raise RuntimeError(_("PythonSlicer was not found in Slicer's program folder; reinstall Slicer."))
 
 
-def childEnvironment(libraryFolder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a child: a copy of ours in which the library is found; our own process keeps what it has."""
-    paths = [str(libraryFolder), environment.get("PYTHONPATH", "")]
-    return {
-        **environment,
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONUTF8": "1",
-    }
+def libraryFolder() -> Path:
+    """The folder that holds BrainSegSAMLib."""
+    import BrainSegSAMLib
 
-
-class Lines:
-    """Puts chunks of bytes together to lines: a chunk may end anywhere, even within a character."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """The lines that are complete now, without their ends."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return [line.decode("utf-8", errors="replace").rstrip("\r") for line in lines]
-
-    def end(self) -> list[str]:
-        """The last line, where it lacks its end."""
-        rest, self._rest = self._rest, b""
-        return [rest.decode("utf-8", errors="replace")] if rest else []
-
-
-def parseMessage(line: str) -> dict[str, Any] | None:
-    """A line as a message (a JSON object with a "type"), or None for any other line."""
-    if not line.startswith("{"):
-        return None
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) and "type" in message else None
-
-
-class WorkerProcess:
-    """One run of a command.
-
-    Args:
-        onMessage: told each JSON message.
-        onLog: told each other line.
-        onFinished: told once: the exit code (None: crashed, killed or not started), and the end of standard error.
-    """
-
-    def __init__(
-        self,
-        onMessage: Callable[[dict[str, Any]], None],
-        onLog: Callable[[str], None],
-        onFinished: Callable[[int | None, str], None],
-    ) -> None:
-        self._onMessage, self._onLog, self._onFinished = onMessage, onLog, onFinished
-        self._out, self._err = Lines(), Lines()
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._children: set[int] = set()
-        self._over = False
-        self._process = qt.QProcess()
-        self._process.connect("readyReadStandardOutput()", self._readOutput)
-        self._process.connect("readyReadStandardError()", self._readError)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._onProcessFinished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.connect("timeout()", self.kill)
-
-    def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Start the command in a folder; returns at once."""
-        variables = qt.QProcessEnvironment()
-        for name, value in environment.items():
-            variables.insert(name, value)
-        self._process.setProcessEnvironment(variables)
-        self._process.setWorkingDirectory(str(folder))
-        self._process.start(command[0], list(command[1:]))
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return not self._over and self._process.state() != qt.QProcess.NotRunning
-
-    def cancel(self) -> None:
-        """Ask it to end; after `GRACE_MS` it is killed together with its children."""
-        if self.running:
-            self._children |= descendants(int(self._process.processId()))
-            self._process.terminate()
-            self._timer.start(GRACE_MS)
-
-    def kill(self) -> None:
-        """End it and its children at once."""
-        if self.running:
-            self._children |= descendants(int(self._process.processId()))
-            self._killChildren()  # first: on Windows a dead parent no longer leads to its children
-            self._process.kill()
-
-    def waitForEnd(self, milliseconds: int) -> None:
-        """Block until it has ended, for when Slicer closes."""
-        self._process.waitForFinished(milliseconds)
-
-    def _readOutput(self) -> None:
-        self._take(self._out.feed(bytes(self._process.readAllStandardOutput().data())), isError=False)
-
-    def _readError(self) -> None:
-        self._take(self._err.feed(bytes(self._process.readAllStandardError().data())), isError=True)
-
-    def _take(self, lines: list[str], isError: bool) -> None:
-        for line in lines:
-            message = None if isError else parseMessage(line)
-            if message is not None:
-                self._onMessage(message)
-                continue
-            if isError and line.strip():
-                self._tail.append(line)
-            self._onLog(line)
-
-    def _onProcessFinished(self, exitCode: int, exitStatus: int) -> None:
-        self._readOutput()
-        self._readError()
-        self._take(self._out.end(), isError=False)
-        self._take(self._err.end(), isError=True)
-        self._finish(int(exitCode) if exitStatus == qt.QProcess.NormalExit else None)
-
-    def _onProcessError(self, error: int) -> None:
-        if error == qt.QProcess.FailedToStart:  # the only error after which no "finished" comes
-            self._tail.append(self._process.errorString())
-            self._finish(None)
-
-    def _finish(self, exitCode: int | None) -> None:
-        if not self._over:
-            self._over = True
-            self._timer.stop()
-            self._killChildren()
-            self._onFinished(exitCode, "\n".join(self._tail))
-
-    def _killChildren(self) -> None:
-        """End what a cancelled process left behind."""
-        for pid in self._children:
-            _endProcess(pid)
-        self._children.clear()
-
-
-def descendants(pid: int) -> set[int]:
-    """Process ids of all children of a process, and of theirs; on Windows its own, which is killed with its tree."""
-    if os.name == "nt" or pid <= 0:
-        return {pid} if pid > 0 else set()
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
-    childrenOf: dict[int, list[int]] = {}
-    for line in listing.splitlines():
-        child, parent = (int(number) for number in line.split())
-        childrenOf.setdefault(parent, []).append(child)
-    found: set[int] = set()
-    pending = [pid]
-    while pending:
-        fresh = [child for child in childrenOf.get(pending.pop(), []) if child not in found]
-        found.update(fresh)
-        pending += fresh
-    return found
-
-
-def _endProcess(pid: int) -> None:
-    if os.name == "nt":
-        subprocess.run(["taskkill", "/F", "/T", "/PID", str(pid)], capture_output=True, check=False)
-        return
-    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
-        os.kill(pid, signal.SIGKILL)
-
-
-# ---- being built: what everybody may code against (see BrainSegSAMLib/wire.py for the messages)
+    return Path(BrainSegSAMLib.__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -229,33 +64,63 @@ class Listener:
     onProgress: Callable[[dict[str, Any]], None] = lambda message: None
     onPartial: Callable[[dict[str, Any]], None] = lambda data: None
     onLog: Callable[[str], None] = lambda line: None
-    onDone: Callable[[dict[str, Any]], None] = lambda data: None
+    onDone: Callable[[Any], None] = lambda data: None
     onFailed: Callable[[BrainSegSAMError], None] = lambda error: None
+
+    def tell(self, what: str, value: Any) -> None:
+        """Pass on what `worker_client.Conversation` tells."""
+        slots = {
+            "progress": self.onProgress, "partial": self.onPartial, "log": self.onLog, "done": self.onDone,
+            "failed": self.onFailed,
+        }
+        slots[what](value)
 
 
 class Job:
     """A request on its way; made by `Worker.request`."""
 
-    @property
-    def running(self) -> bool:
+    def __init__(self, worker: Worker, kind: str, arguments: Mapping[str, Any], listener: Listener) -> None:
+        self._worker, self._listener = worker, listener
+        self.kind, self.arguments = kind, arguments
+        self.exchange: Exchange | None = None  # once it is its turn
+        self.running = True
         """Whether it has not ended: its listener will hear of the end."""
-        raise NotImplementedError
 
     def cancel(self, reason: str = "") -> None:
-        """Ask for its end; at the latest after 2 s the listener's `onFailed` hears `Cancelled` with the reason."""
-        raise NotImplementedError
+        """Ask for its end: within two seconds the listener's `onFailed` hears `Cancelled`, with the reason."""
+        self._worker.cancel(self, reason)
+
+    def wait(self) -> None:
+        """Return when it has ended, without Qt's event loop: for scripts. The listener is told on the way."""
+        self._worker.waitFor(self)
+
+    def tell(self, what: str, value: Any) -> None:
+        """Pass on what the worker tells."""
+        if what in ("done", "failed"):
+            self.running = False
+        self._listener.tell(what, value)
 
 
 class Worker:
-    """One worker process: started at the first request, kept warm, replaced after a crash.
+    """One worker process: started at the first request, kept warm, replaced after it was killed or has crashed.
 
     Args:
-        command: what runs the worker; by default `[pythonCommand(), "-m", "BrainSegSAMLib.worker"]`.
+        command: what runs the worker; by default Slicer's Python with `BrainSegSAMLib.worker`.
         environment: of the process; by default ours, in which the library is found.
     """
 
     def __init__(self, command: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
-        raise NotImplementedError
+        self._command, self._environment = list(command), environment
+        self._transport = _Transport(self)
+        self.conversation = Conversation(self._transport)
+        self._waiting: Job | None = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_TICK_MS)
+        self._timer.connect("timeout()", self._tick)
+
+    def start(self) -> None:
+        """Start the process, so that it is there when it is needed."""
+        self.conversation.start()
 
     def request(self, kind: str, arguments: Mapping[str, Any], listener: Listener) -> Job:
         """Ask for work; returns at once. Arguments may hold numpy arrays and `wire.Shared` at any depth.
@@ -264,23 +129,196 @@ class Worker:
             InputError: where another request runs (a sentence for the user); a "mark" waits instead, and takes the
                 place of one that waits already (whose listener hears `Cancelled`).
         """
-        raise NotImplementedError
+        job = Job(self, kind, arguments, listener)
+        if not self.busy:
+            self._begin(job)
+        elif kind in WAITING_KINDS:
+            previous, self._waiting = self._waiting, job
+            if previous is not None:
+                previous.tell("failed", Cancelled())
+        else:
+            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
+        return job
 
     @property
     def busy(self) -> bool:
-        """Whether a request runs."""
-        raise NotImplementedError
+        """Whether a request runs or waits."""
+        return self.conversation.busy or self._waiting is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 where none runs."""
+        return self.conversation.pid
+
+    def cancel(self, job: Job, reason: str = "") -> None:
+        """See `Job.cancel`."""
+        if job is self._waiting:
+            self._waiting = None
+            job.tell("failed", Cancelled(reason or str(Cancelled())))
+        elif job.running and job.exchange is not None:
+            self.conversation.cancel(job.exchange, reason)
+
+    def waitFor(self, job: Job) -> None:
+        """See `Job.wait`."""
+        while job.running:
+            self._transport.wait(_TICK_MS)
+            self._tick()
 
     def quit(self) -> None:
-        """End the process and its children at once; a running request ends with `Cancelled`."""
-        raise NotImplementedError
+        """End the process and its children at once; what runs or waits ends with `Cancelled`."""
+        if self._waiting is not None:
+            self.cancel(self._waiting)
+        self.conversation.quit()
+        self._transport.collect()
+        self._timer.stop()
+
+    def command(self) -> list[str]:
+        """What runs the worker."""
+        return self._command or worker_command(pythonCommand())
+
+    def environment(self) -> dict[str, str]:
+        """Variables of the worker."""
+        if self._environment is not None:
+            return dict(self._environment)
+        return worker_environment(libraryFolder(), os.environ)
+
+    def _begin(self, job: Job) -> None:
+        def tell(what: str, value: Any) -> None:
+            try:
+                job.tell(what, value)
+            finally:
+                if what in ("done", "failed") and not self.conversation.busy:  # the listener may have asked for more
+                    self._next()
+
+        job.exchange = self.conversation.request(job.kind, job.arguments, tell)
+        job.arguments = {}
+        self._timer.start()
+
+    def _next(self) -> None:
+        job, self._waiting = self._waiting, None
+        if job is None:
+            self._timer.stop()
+            return
+        try:
+            self._begin(job)
+        except BrainSegSAMError as error:
+            job.tell("failed", error)
+
+    def _tick(self) -> None:
+        self.conversation.tick()
+
+
+class _Transport:
+    """A QProcess, another one each time; see `worker_client.Transport`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._process: Any = None
+        self._dying: list[Any] = []  # killed, but the system has not collected them yet; Qt must not lose them before
+
+    def start(self) -> None:
+        """Start a process; its failure to start is told later, not from in here."""
+        self._process = process = qt.QProcess()
+        variables = qt.QProcessEnvironment()
+        for name, value in self._worker.environment().items():
+            variables.insert(name, value)
+        process.setProcessEnvironment(variables)
+        process.connect("readyReadStandardOutput()", self._onOutput)
+        process.connect("readyReadStandardError()", self._onErrors)
+        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
+        command = self._worker.command()
+        process.start(command[0], command[1:])
+
+    def write(self, data: bytes) -> None:
+        """Qt keeps what the process does not take at once."""
+        if self._process is not None:
+            self._process.write(data)
+
+    def kill(self) -> None:
+        """End the process without waiting for it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._disconnect(process)
+        process.kill()
+        self._forget()
+        self._dying.append(process)
+
+    def wait(self, milliseconds: int) -> None:
+        """Let the process speak, at most so long; what it says is told from in here."""
+        if self._process is None:
+            time.sleep(milliseconds / 1000)
+        else:
+            self._process.waitForReadyRead(milliseconds)
+
+    def collect(self) -> None:
+        """Wait for what was killed, for when Slicer ends: a moment, since nothing survives being killed."""
+        for process in self._dying:
+            process.waitForFinished(1000)
+        self._dying = []
+
+    def _forget(self) -> None:
+        self._dying = [process for process in self._dying if process.state() != qt.QProcess.NotRunning]
+
+    def _disconnect(self, process: Any) -> None:
+        process.disconnect("readyReadStandardOutput()", self._onOutput)
+        process.disconnect("readyReadStandardError()", self._onErrors)
+        process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.disconnect("errorOccurred(QProcess::ProcessError)", self._onError)
+
+    def _onOutput(self) -> None:
+        if self._process is not None:
+            self._worker.conversation.feed_output(bytes(self._process.readAllStandardOutput().data()))
+
+    def _onErrors(self) -> None:
+        if self._process is not None:
+            self._worker.conversation.feed_errors(bytes(self._process.readAllStandardError().data()))
+
+    def _onFinished(self, exitCode: int, exitStatus: int) -> None:
+        self._onOutput()
+        self._onErrors()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._dying.append(process)  # it is speaking to us just now
+        qt.QTimer.singleShot(0, self._forget)
+        if exitStatus == qt.QProcess.NormalExit:
+            self._worker.conversation.ended(int(exitCode))
+        else:
+            self._worker.conversation.ended(None, signal_number=int(exitCode) if os.name != "nt" else 0)
+
+    def _onError(self, error: int) -> None:
+        if error == qt.QProcess.FailedToStart:  # the only error after which no "finished" comes
+            qt.QTimer.singleShot(0, self._onNotStarted)
+
+    def _onNotStarted(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._worker.conversation.ended(None, problem=str(process.errorString()))
+
+
+_workers: list[Worker] = []
+_shared: list[Worker] = []
 
 
 def sharedWorker() -> Worker:
     """The module's one warm worker; ended when Slicer quits."""
-    raise NotImplementedError
+    if not _shared:
+        _shared.append(newWorker())
+    return _shared[0]
 
 
 def newWorker() -> Worker:
     """A worker of one's own, for a long command (train, evaluate, download); `quit` it at the end."""
-    raise NotImplementedError
+    if not _workers:
+        slicer.app.connect("aboutToQuit()", endWorkers)
+    worker = Worker()
+    _workers.append(worker)
+    return worker
+
+
+def endWorkers() -> None:
+    """End all workers, for when Slicer quits."""
+    for worker in _workers:
+        worker.quit()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from ..progress import Progress
+from ..progress import Measured, Progress
 from .nnunet_training import PROGRESS_MARK
 from .yolo_architecture import YoloArchitecture
 from .yolo_training import YoloTraining, train
@@ -32,11 +33,12 @@ class ParentProgress(Progress):
             self.cancel()
         super().check()
 
-    def advance(self, units: int = 1, *, message: str = "") -> None:
+    def advance(self, units: int = 1, *, message: str = "", measured: Measured | None = None) -> None:
         """Tell the parent; of several processes the first alone."""
         self.check()
         if units and int(os.environ.get("RANK", "0")) == 0:
-            line = PROGRESS_MARK + json.dumps({"units": units, "message": message})
+            said = {"units": units, "message": message, "measured": asdict(measured) if measured else None}
+            line = PROGRESS_MARK + json.dumps(said)
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from ..progress import Progress
+from ..progress import Measured, Progress
 from .nnunet_training import ChildJob, WorkFolder, run_children
 from .yolo_architecture import YoloArchitecture
 from .yolo_training import YoloTrained, YoloTraining, finished
@@ -37,7 +37,8 @@ def train_in_children(
 
     def hear(message: dict[str, Any]) -> None:
         nonlocal advanced
-        progress.advance(message["units"], message=message["message"])
+        measured = Measured(**message["measured"]) if message["measured"] else None
+        progress.advance(message["units"], message=message["message"], measured=measured)
         advanced += message["units"]
 
     if (earlier := finished(job)) is None:

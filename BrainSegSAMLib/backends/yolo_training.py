@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ..errors import BrainSegSAMError
-from ..progress import Progress
+from ..progress import Measured, Progress
 from .checkpoints import load_checkpoint, save_checkpoint
 from .yolo_architecture import YoloArchitecture
 from .yolo_network import begin_with, build, read_published
@@ -262,7 +262,13 @@ class _OurWay(_Trainer):  # type: ignore[misc]
         score = f", mAP50 {self.metrics['metrics/mAP50(B)']:.3f}" if self.job.validated else ""
         self.advanced += 1
         name, epochs = self.job.name, self.job.epochs
-        self.progress.advance(message=f"{name}: epoch {self.epoch + 1} of {epochs}, {losses}{score}")
+        values = {"loss": sum(float(value) for value in self.tloss.values())}
+        if self.job.validated:
+            values["validation mAP50"] = float(self.metrics["metrics/mAP50(B)"])
+        self.progress.advance(
+            message=f"{name}: epoch {self.epoch + 1} of {epochs}, {losses}{score}",
+            measured=Measured(name, self.epoch + 1, epochs, values),
+        )
 
 
 def _trainer(job: YoloTraining, architecture: YoloArchitecture, progress: Progress) -> Any:

@@ -64,7 +64,7 @@ class BorderDistances:
 
     @property
     def average_symmetric(self) -> float:
-        """Mean of all distances of both directions (ASSD)."""
+        """Mean of all distances of both directions together (ASSD)."""
         total = self.from_reference.sum() + self.from_prediction.sum()
         return float(total / (self.from_reference.size + self.from_prediction.size))
 

@@ -105,7 +105,7 @@ _ALL: Final = (
     _count("lesion_false_negatives", "Missed lesions", "lesions",
            "Lesions of the reference that no predicted one touches.", _BRATS),
     _count("betti0_error", "Betti-0 error", "components",
-           "Difference of the numbers of connected components.", "Hu et al. 2019, https://arxiv.org/abs/1906.05404"),
+           "Difference of the numbers of connected components (26 neighbours).", "Hu et al. 2019, https://arxiv.org/abs/1906.05404"),
 )  # fmt: skip
 
 METRICS: Final[Mapping[str, Metric]] = {metric.key: metric for metric in _ALL}

@@ -65,8 +65,17 @@ def world_to_node(node: Any) -> FloatArray:
     return np.linalg.inv(parent_to_world(node))
 
 
-def cropped_labelmap(mask: BoolArray, ijk_to_ras: FloatArray, grid: Any) -> Any:
-    """A vtkOrientedImageData cropped to the mask, as Slicer keeps segments; None for an empty mask."""
+def cropped_labelmap(
+    mask: BoolArray, ijk_to_ras: FloatArray, grid: Any, *, offset_zyx: tuple[int, int, int] = (0, 0, 0)
+) -> Any:
+    """A vtkOrientedImageData cropped to the mask, as Slicer keeps segments; None for an empty mask.
+
+    Args:
+        mask: bool (z, y, x).
+        ijk_to_ras: 4x4, of the voxels of which the mask is a part.
+        grid: vtkOrientedImageData to resample onto, or None.
+        offset_zyx: the voxel at which the mask begins.
+    """
     import slicer
     from vtk.util.numpy_support import numpy_to_vtk
 
@@ -76,8 +85,9 @@ def cropped_labelmap(mask: BoolArray, ijk_to_ras: FloatArray, grid: Any) -> Any:
     for axis in range(3):
         occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append((int(occupied[0]), int(occupied[-1])))
-    image = oriented_image(ijk_to_ras, [bound for pair in box[::-1] for bound in pair])
     cropped = mask[tuple(slice(first, last + 1) for first, last in box)]
+    placed = [(first + start, last + start) for (first, last), start in zip(box, offset_zyx, strict=True)]
+    image = oriented_image(ijk_to_ras, [bound for pair in placed[::-1] for bound in pair])
     image.GetPointData().SetScalars(numpy_to_vtk(cropped.astype(np.uint8).ravel(), deep=True))
     resample = slicer.vtkOrientedImageDataResample
     if grid is None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+    whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
+    found = []
+    for region in segmentation.scheme.regions:
+        box = (boxes or {}).get(region.name, whole)
+        mask = members(segmentation.label_map[box], region.labels)
+        offset = box[0].start, box[1].start, box[2].start
+        found.append(_segment(region, cropped_labelmap(mask, local, grid, offset_zyx=offset)))
+    return found
 from typing import Any
 
 import numpy as np
 
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.image import Segmentation, members
 from BrainSegSAMLib.labels import (
     DEFAULT_COLOURS_RGB,
     LABEL_VALUES_TAG,
@@ -30,12 +38,21 @@ from .spaces import (
 )
 from .volumes import check_is_scalar_volume
 
+<<<<<<< HEAD
+_log = logging.getLogger(__name__)
+
+BoolArray = NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
+
+=======
+>>>>>>> issue6-e
 # vtkSegmentationConverter::GetSegmentationBinaryLabelmapRepresentationName(); written into .seg.nrrd files as well.
 _BINARY_LABELMAP = "Binary labelmap"
 
 
 def segmentation_to_node(
     segmentation: Segmentation, reference_volume_node: Any, *, node: Any = None, name: str = "", replace: bool = False,
+    boxes: Mapping[str, Box] | None = None,
 ) -> Any:
     """Put every region of a segmentation as a segment into the scene of its reference volume.
 
@@ -50,6 +67,8 @@ def segmentation_to_node(
         name: of a new node; the segmentation's own by default. Made unique in the scene.
         replace: what happens to a segment of the same name in an existing node: replaced in its place, or kept while
             the new one gets a unique name.
+        boxes: region name → slices along z, y, x that hold all of its voxels, where they are known: looking for them in
+            the whole of a big volume takes longer than an interface should stand still.
 
     Returns:
         The vtkMRMLSegmentationNode.
@@ -63,11 +82,11 @@ def segmentation_to_node(
     if scene is None:
         raise InputError(f"{named(reference_volume_node)} is in no scene; add it to one first.")
     if node is None:
-        segments = _segments(segmentation, reference_volume_node, _grid_of_volume(reference_volume_node))
+        segments = _segments(segmentation, reference_volume_node, _grid_of_volume(reference_volume_node), boxes)
         return _new_node(scene, segments, reference_volume_node, name or segmentation.name)
     contents = _contents(node)
     grid = _common_grid(contents)
-    segments = _segments(segmentation, node, grid)
+    segments = _segments(segmentation, node, grid, boxes)
     modifying = node.StartModify()
     try:
         _add_segments(contents, segments, replace=replace)
@@ -152,12 +171,52 @@ def _common_grid(contents: Any, extent_mode: int | None = None) -> Any:
     return grid
 
 
-def _segments(segmentation: Segmentation, target: Any, grid: Any) -> list[Any]:
+def _segments(
+    segmentation: Segmentation, target: Any, grid: Any, boxes: Mapping[str, Box] | None
+) -> list[Any]:
     """One vtkSegment a region, in the space of `target`'s parent transform, on `grid` where that is given."""
     local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras
     extent = [bound for size in segmentation.geometry.size_ijk for bound in (0, size - 1)]
     world_geometry(local, extent, named(target))  # refuses shear
+<<<<<<< HEAD
+    found = []
+    for region in segmentation.scheme.regions:
+        whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
+        box = (boxes or {}).get(region.name, whole)
+        mask = members(segmentation.label_map[box], region.labels)
+        found.append(_segment(region, _labelmap(mask, [part.start for part in box], local, grid)))
+    return found
+
+
+def _labelmap(mask: BoolArray, offset_zyx: Sequence[int], ijk_to_ras: FloatArray, grid: Any) -> Any:
+    """A vtkOrientedImageData cropped to a mask that begins at a voxel of the grid; None for an empty mask."""
+    import slicer
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    if not mask.any():
+        return None
+    box = []  # first and last index along z, y, x
+    for axis in range(3):
+        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(occupied[0]), int(occupied[-1])))
+    cropped = mask[tuple(slice(first, last + 1) for first, last in box)]
+    first_last = [(first + start, last + start) for (first, last), start in zip(box, offset_zyx, strict=True)]
+    image = oriented_image(ijk_to_ras, [bound for pair in first_last[::-1] for bound in pair])
+    image.GetPointData().SetScalars(numpy_to_vtk(cropped.astype(np.uint8).ravel(), deep=True))
+    resample = slicer.vtkOrientedImageDataResample
+    if grid is None:
+        return image
+    if resample.DoGeometriesMatch(image, grid):
+        image.SetGeometryFromImageToWorldMatrix(vtk_matrix(image_to_ras(grid)))  # free of rounding
+        return image
+    _log.info("The segments are resampled onto the voxel grid of the segmentation node.")
+    resampled = slicer.vtkOrientedImageData()
+    if not resample.ResampleOrientedImageToReferenceOrientedImage(image, grid, resampled, False, True):
+        raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
+    return resampled
+=======
     return [_segment(region, cropped_labelmap(mask, local, grid)) for region, mask in segmentation.masks()]
+>>>>>>> issue6-e
 
 
 def _segment(region: Region, labelmap: Any) -> Any:

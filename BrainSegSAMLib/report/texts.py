@@ -36,15 +36,16 @@ def problems(data: Mapping[str, Any]) -> str:
     parts = []
     if data["problems"]:
         count = len({row["case_id"] for row in data["problems"]})
-        said = f"{count} of {len(data['cases'])} cases " + ("is" if count == 1 else "are")
+        subject = f"{count} of {len(data['cases'])} cases " + ("is" if count == 1 else "are")
         items = "".join(f"<li>{escape(_sentence(row))}</li>" for row in data["problems"])
         opened = " open" if len(data["problems"]) <= 5 else ""
         parts.append(
-            f'<details class="notice bad"{opened}><summary>{said} not evaluated by every method; the numbers below are '
-            f"of the others</summary><ul>{items}</ul></details>"
+            f'<details class="notice bad"{opened}><summary>{subject} not evaluated by every method; the numbers below '
+            f"are of the others</summary><ul>{items}</ul></details>"
         )
-    if data["warnings"]:
-        items = "".join(f"<li>{escape(text)}</li>" for text in data["warnings"])
+    said = [*data["doubts"], *data["warnings"]]
+    if said:
+        items = "".join(f"<li>{escape(text)}</li>" for text in said)
         parts.append(f'<div class="notice"><ul>{items}</ul></div>')
     return "\n".join(parts)
 

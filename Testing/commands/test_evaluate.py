@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from BrainSegSAMLib.labels import LabelScheme, Region
 from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
 
+ROOT = Path(__file__).resolve().parents[2]
 GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
 SCHEME = LabelScheme((Region("whole", (1, 2), (240, 228, 66)), Region("core", (2,), (213, 94, 0))))
 LABELS = ("--labels", "whole=1,2", "core=2")
@@ -189,17 +193,17 @@ def test_an_empty_reference_one_patient_and_uneven_sets_are_said(
     record = record_of(output)
     assert record["comparisons"] == []
     assert any("'good' and 'few' are not compared" in text for text in record["warnings"])
-    assert any("reference of p2 is empty" in text for text in record["warnings"])
+    assert any("reference of p2 is empty" in text for text in record["doubts"])
     one = write(tmp_path / "one", p1=lesion())
     capsys.readouterr()
-    assert run(one, output, few) == 0
+    assert run(one, output, few) == 3
     assert "one patient" in capsys.readouterr().err
     assert all(row["ci_low"] is None for row in record_of(output)["summary"])
 
 
 def test_a_file_against_a_file(references: Path, good: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    assert run(references / "p1.nii.gz", output, good / "p2.nii.gz") == 0
+    assert run(references / "p1.nii.gz", output, good / "p2.nii.gz") == 3, "it is one patient"
     assert [case["case_id"] for case in record_of(output)["cases"]] == ["p1"]
 
 
@@ -249,6 +253,34 @@ def test_resume_keeps_what_is_true_and_redoes_the_rest(
     monkeypatch.setattr(CaseEvaluator, "save", fail)
     assert run(references, output, good) == 1
     assert {row["status"] for row in record_of(output)["problems"]} == {"failed"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_killed_evaluation_is_finished_by_the_next_and_no_case_is_measured_twice(
+    tmp_path: Path, workers: str
+) -> None:
+    grid = Geometry((110, 100, 90), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
+    cases = {f"p{number:02d}": lesion(number, grid=grid) for number in range(16)}
+    references, found = write(tmp_path / "references", **cases), write(tmp_path / "found", **cases)
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "BrainSegSAMLib", "evaluate", "--predictions", str(found), "--reference",
+               str(references), "--output", str(output), *LABELS, "--workers", workers, "--resume"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        while len(list(output.glob("cases/p*.json"))) < 2:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.01)
+        process.kill()
+    time.sleep(2)  # workers whose driver is gone end by themselves
+    first = {path: path.stat().st_mtime_ns for path in output.glob("cases/p*.json")}
+    assert 2 <= len(first) < len(cases)
+    assert not list(output.glob("metrics.*")), "nothing is summed up that is not whole"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(kept)") == len(first)
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(record_of(output)["cases"]) == len(cases)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="The small disk is mounted as Linux does.")

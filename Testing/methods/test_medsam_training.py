@@ -22,6 +22,7 @@ from BrainSegSAMLib.backends.sam import Marks, SamSegmenter, load
 from BrainSegSAMLib.backends.sam_architecture import SamArchitecture
 from BrainSegSAMLib.backends.sam_network import build
 from BrainSegSAMLib.backends.weights import hash_of_weights
+from BrainSegSAMLib.batch import Workers
 from BrainSegSAMLib.boxes import box_around
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import Cancelled, InputError, ModelError
@@ -116,6 +117,27 @@ def volumes(cases: list[Case]) -> list[TrainingVolume]:
         cases, ["flair"], SCHEME, CONFIG.volumes, label_values={}, synthetic_seeds=(), progress=Progress()
     )
     return list(found.values())
+
+
+@pytest.mark.slow
+def test_cases_are_read_by_several_workers_alike(cases: list[Case], volumes: list[TrainingVolume]) -> None:
+    found = load_volumes(
+        cases, ["flair"], SCHEME, CONFIG.volumes, label_values={}, synthetic_seeds=(), progress=Progress(),
+        workers=Workers(2),
+    )  # fmt: skip
+    assert list(found) == [volume.case_id for volume in volumes]
+    for one, other in zip(found.values(), volumes, strict=True):
+        assert np.array_equal(one.pictures, other.pictures)
+        assert [piece.box for piece in one.objects] == [piece.box for piece in other.objects]
+
+
+def test_every_case_that_cannot_be_read_is_named(cases: list[Case]) -> None:
+    gone = [replace(case, modalities={"flair": Path(f"no-{case.case_id}.nii.gz")}) for case in cases[:2]]
+    with pytest.raises(InputError, match=r"2 of 6 cases cannot be used\. .*no-a.*no-b"):
+        load_volumes(
+            [*gone, *cases[2:]], ["flair"], SCHEME, CONFIG.volumes, label_values={}, synthetic_seeds=(),
+            progress=Progress(),
+        )  # fmt: skip
 
 
 def template(folder: Path) -> Model:

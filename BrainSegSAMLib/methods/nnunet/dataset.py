@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.nnunet_training import WorkFolder, write_raw_case
-from ...batch import Row, Workers, run_batch
+from ...batch import Workers, prepare_all
 from ...cases import Case
 from ...errors import InputError
 from ...files import write_text
@@ -22,9 +21,6 @@ from ...labelled_images import load_labelled
 from ...labels import LabelScheme
 from ...phantom import CHANNELS, ORIGIN_LPS_MM, make_phantom
 from ...progress import Progress
-
-# A case takes about as long to convert as a process takes to start.
-_CASES_PER_WORKER: Final = 8
 
 ORIENTATION = "LPS"
 """Axes into which all training images are brought, so that networks see every head the same way round."""
@@ -57,25 +53,13 @@ def write_dataset(
             f"{', '.join(modalities)} and {', '.join(map(str, sorted(known)))}. Leave synthetic_seeds empty."
         )
     items: list[Case | int] = [*cases, *synthetic_seeds]
-    failed: list[str] = []
-
-    def on_row(row: Row[Case | int, str]) -> None:
-        if row.error:
-            failed.append(row.error)
-
-    run_batch(
+    prepare_all(
         items,
-        partial(_converter, CaseConverter(work, tuple(modalities), scheme, dict(label_values))),
+        CaseConverter(work, tuple(modalities), scheme, dict(label_values)),
         name=_name,
         progress=progress.part("Converting cases", until=0.02),
-        on_row=on_row,
         workers=workers,
-        memory_gb=2.0,
-        cases_per_worker=_CASES_PER_WORKER,
     )
-    if failed:
-        count = f"{len(failed)} of {len(items)} cases cannot be used. " if len(failed) > 1 else ""
-        raise InputError(count + " ".join(failed))
     # Not sorted: the order of the regions is the order of the network's outputs.
     write_text(json.dumps(dataset_json(modalities, scheme, len(items)), indent=2) + "\n", work.raw / "dataset.json")
     return [_name(seed) for seed in synthetic_seeds]
@@ -127,11 +111,6 @@ class _Turned:
     channels: list[NDArray[np.float32]]
     labels: NDArray[np.uint8]
     geometry: Geometry
-
-
-def _converter(converter: CaseConverter, _device: str) -> CaseConverter:
-    """Every process does the same, on its processor."""
-    return converter
 
 
 def _name(item: Case | int) -> str:

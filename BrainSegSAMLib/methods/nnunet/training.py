@@ -27,7 +27,7 @@ from ...errors import InputError, ModelError
 from ...files import read_json, write_json
 from ...labelled_images import load_labelled, split_patients
 from ...models.store import MODEL_FILE, Model, write_model
-from ...progress import Progress
+from ...progress import Measured, Progress
 from .config import TrainingConfig
 from .dataset import ORIENTATION, write_dataset
 from .validation import CaseScore, as_tables, validate_fold
@@ -217,9 +217,12 @@ def _train_folds(training: _Training, progress: Progress) -> None:
             done[fold] = message["iteration"]
         elif "epoch" in message:
             name = f"fold {fold}" if fold < config.folds else f"fold {fold - config.folds}, all cases"
+            epoch, epochs = int(message["epoch"]), int(message["epochs"])
+            values = {"loss": message["loss/train"], "validation Dice": message["dice/validation"]}
             progress.log(
-                f"{name}: epoch {message['epoch']} of {message['epochs']}, loss {message['loss/train']:.3f}, "
-                f"validation Dice {message['dice/validation']:.3f}"
+                f"{name}: epoch {epoch} of {epochs}, loss {values['loss']:.3f}, "
+                f"validation Dice {values['validation Dice']:.3f}",
+                measured=Measured(name, epoch, epochs, values),
             )
 
     for folds in (chosen, final):  # a final fold begins with the weights of its fold of the cross-validation

@@ -12,6 +12,7 @@ from ...backends.sam2 import Sam2Tracker
 from ...backends.sam2_architecture import OFFICIAL, Sam2Architecture
 from ...backends.sam2_network import build
 from ...backends.weights import set_weights
+from ...batch import Workers
 from ...cases import Case
 from ...errors import InputError
 from ...fitting import Fitted, Weights
@@ -71,6 +72,7 @@ def train_tracker(
     work: Path,
     device: str = "cpu",
     label_values: Mapping[int, int] | None = None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Train a tracker; a call with the same work folder goes on where an earlier one ended.
@@ -82,6 +84,7 @@ def train_tracker(
         work: folder for intermediate files; of this training alone. Made where missing.
         device: torch device name.
         label_values: value in the references' files → value in the template's scheme, for those that differ.
+        workers: which processes read the cases; sized to machine and cases where None.
         progress: gets the stages, and may cancel.
 
     Returns:
@@ -110,6 +113,7 @@ def train_tracker(
         label_values=label_values or {},
         synthetic_seeds=config.synthetic_seeds,
         progress=progress,
+        workers=workers,
     )
     training = _Training(by_id, volumes, splits, config, architecture, template, work, device)
     weights, scores = _train_all(training, progress)

@@ -17,6 +17,7 @@ from ...backends.yolo_gpus import train_on_gpus
 from ...backends.yolo_network import build
 from ...backends.yolo_package import LICENCE
 from ...backends.yolo_training import YoloTraining, train
+from ...batch import Workers
 from ...boxes import SliceBox, link
 from ...cases import Case
 from ...errors import InputError
@@ -125,6 +126,7 @@ def train_detector(
     device: str = "cpu",
     gpus: int = 1,
     label_values: Mapping[int, int] | None = None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Train a detector; a call with the same work folder goes on where an earlier one ended.
@@ -137,6 +139,7 @@ def train_detector(
         device: torch device name.
         gpus: how many GPUs train one network together (Ultralytics' own distributed training).
         label_values: value in the references' files → value in the template's scheme, for those that differ.
+        workers: which processes read the cases; sized to machine and cases where None.
         progress: gets the stages, and may cancel.
 
     Returns:
@@ -164,6 +167,7 @@ def train_detector(
     volumes = load_volumes(
         cases, template.modalities, template.scheme, settings,
         label_values=label_values or {}, synthetic_seeds=config.synthetic_seeds, progress=progress,
+        workers=workers,
     )  # fmt: skip
     slices = _write_dataset(by_id, volumes, config, work / "dataset", progress)
     progress.log(f"Note: {LICENCE}")

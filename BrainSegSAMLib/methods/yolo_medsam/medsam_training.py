@@ -16,6 +16,7 @@ from ...backends.sam import SamSegmenter
 from ...backends.sam_architecture import OFFICIAL, SamArchitecture
 from ...backends.sam_network import build
 from ...backends.weights import hash_of_weights, set_weights
+from ...batch import Workers
 from ...cases import Case
 from ...errors import InputError
 from ...files import read_json, sha256_of
@@ -116,6 +117,7 @@ def train_medsam(
     work: Path,
     device: str = "cpu",
     label_values: Mapping[int, int] | None = None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Train a SAM network on boxes; a call with the same work folder goes on where an earlier one ended.
@@ -127,6 +129,7 @@ def train_medsam(
         work: folder for intermediate files; of this training alone. Made where missing.
         device: torch device name.
         label_values: value in the references' files → value in the template's scheme, for those that differ.
+        workers: which processes read the cases; sized to machine and cases where None.
         progress: gets the stages, and may cancel.
 
     Returns:
@@ -160,6 +163,7 @@ def train_medsam(
         label_values=label_values or {},
         synthetic_seeds=config.synthetic_seeds,
         progress=progress,
+        workers=workers,
     )
     training = _Training(by_id, volumes, splits, config, architecture, starts, template, work, device)
     progress.stage("Training", total=len(names) * config.iterations, until=1.0)
