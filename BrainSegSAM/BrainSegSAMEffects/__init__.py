@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .SegmentEditorMedSAMBoxEffect import SegmentEditorMedSAMBoxEffect
 from .SegmentEditorNNUNetEffect import SegmentEditorNNUNetEffect
 
-EFFECTS = (SegmentEditorNNUNetEffect,)
+EFFECTS = (SegmentEditorNNUNetEffect, SegmentEditorMedSAMBoxEffect)
 
 
 def registerEffects() -> None:

@@ -80,7 +80,7 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
         "notes": what was done to the channels, a sentence each.
 
     Raises:
-        InputError, GeometryError: channels that do not overlap, or no channel.
+        InputError, GeometryError: channels that do not overlap or are not finite, or no channel.
     """
     channels: dict[str, NDArray[np.float32]] = {}
     notes: list[str] = []
@@ -90,6 +90,10 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
         array, geometry = channel["array"], geometry_from(channel["geometry"])
         if grid is None:
             grid, reference = geometry, modality
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"The volume for {modality} holds values that are not finite (NaN or infinity); replace them, e.g. by 0."
+            )
         array, action = resample_channel(array, geometry, grid, name=modality, target_name=reference)
         channels[modality] = array
         notes += [action] if action else []
