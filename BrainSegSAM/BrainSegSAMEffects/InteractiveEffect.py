@@ -46,7 +46,7 @@ class InteractiveEffect(EffectBase):
         self.inputsLabel: Any = None
         self._reading: Iterator[None] | None = None
         self._refresh: Any = None
-        self._lastMarking = False
+        self._marking = False
 
     # ---- options
 
@@ -214,11 +214,8 @@ class InteractiveEffect(EffectBase):
         request = {"image_id": imageID, "model": model.name, **arguments}
 
         def send(answered: Callable[[dict[str, Any]], None]) -> None:
-            if self._lastMarking:
-                # Not cancelled: it is done in a moment, and the slice that it encodes is most likely wanted again.
-                self.job = None
-            self._lastMarking = kind == "mark" and len(arguments["marks"]) == 1
             self.startJob(kind, request, target, onDone=answered, onPartial=onPartial, onFailed=onFailed)
+            self._marking = kind == "mark" and len(arguments["marks"]) == 1
 
         def answered(data: dict[str, Any]) -> None:
             if "unknown_image" in data:
@@ -232,11 +229,15 @@ class InteractiveEffect(EffectBase):
     def cancelJob(self, reason: str) -> None:
         """See `EffectBase`."""
         self._reading = None
+        if self._marking and not reason:
+            # The next mark takes its place. It is done in a moment, and the slice that it encodes is most likely wanted
+            # again, so it is not cancelled; nobody hears of it.
+            self.job = None
         EffectBase.cancelJob(self, reason)
+        self._marking = False
 
     def dropResult(self, reason: str) -> None:
         """See `EffectBase`."""
-        self._lastMarking = False
         if self._refresh is not None:
             self._refresh.stop()
         EffectBase.dropResult(self, reason)
