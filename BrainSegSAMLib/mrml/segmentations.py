@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-    whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
-    found = []
-    for region in segmentation.scheme.regions:
-        box = (boxes or {}).get(region.name, whole)
-        mask = members(segmentation.label_map[box], region.labels)
-        offset = box[0].start, box[1].start, box[2].start
-        found.append(_segment(region, cropped_labelmap(mask, local, grid, offset_zyx=offset)))
-    return found
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,14 +31,8 @@ from .spaces import (
 )
 from .volumes import check_is_scalar_volume
 
-<<<<<<< HEAD
-_log = logging.getLogger(__name__)
-
-BoolArray = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 
-=======
->>>>>>> issue6-e
 # vtkSegmentationConverter::GetSegmentationBinaryLabelmapRepresentationName(); written into .seg.nrrd files as well.
 _BINARY_LABELMAP = "Binary labelmap"
 
@@ -178,45 +165,14 @@ def _segments(
     local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras
     extent = [bound for size in segmentation.geometry.size_ijk for bound in (0, size - 1)]
     world_geometry(local, extent, named(target))  # refuses shear
-<<<<<<< HEAD
+    whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
     found = []
     for region in segmentation.scheme.regions:
-        whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
         box = (boxes or {}).get(region.name, whole)
         mask = members(segmentation.label_map[box], region.labels)
-        found.append(_segment(region, _labelmap(mask, [part.start for part in box], local, grid)))
+        offset = box[0].start, box[1].start, box[2].start
+        found.append(_segment(region, cropped_labelmap(mask, local, grid, offset_zyx=offset)))
     return found
-
-
-def _labelmap(mask: BoolArray, offset_zyx: Sequence[int], ijk_to_ras: FloatArray, grid: Any) -> Any:
-    """A vtkOrientedImageData cropped to a mask that begins at a voxel of the grid; None for an empty mask."""
-    import slicer
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    if not mask.any():
-        return None
-    box = []  # first and last index along z, y, x
-    for axis in range(3):
-        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append((int(occupied[0]), int(occupied[-1])))
-    cropped = mask[tuple(slice(first, last + 1) for first, last in box)]
-    first_last = [(first + start, last + start) for (first, last), start in zip(box, offset_zyx, strict=True)]
-    image = oriented_image(ijk_to_ras, [bound for pair in first_last[::-1] for bound in pair])
-    image.GetPointData().SetScalars(numpy_to_vtk(cropped.astype(np.uint8).ravel(), deep=True))
-    resample = slicer.vtkOrientedImageDataResample
-    if grid is None:
-        return image
-    if resample.DoGeometriesMatch(image, grid):
-        image.SetGeometryFromImageToWorldMatrix(vtk_matrix(image_to_ras(grid)))  # free of rounding
-        return image
-    _log.info("The segments are resampled onto the voxel grid of the segmentation node.")
-    resampled = slicer.vtkOrientedImageData()
-    if not resample.ResampleOrientedImageToReferenceOrientedImage(image, grid, resampled, False, True):
-        raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
-    return resampled
-=======
-    return [_segment(region, cropped_labelmap(mask, local, grid)) for region, mask in segmentation.masks()]
->>>>>>> issue6-e
 
 
 def _segment(region: Region, labelmap: Any) -> Any:

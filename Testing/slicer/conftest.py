@@ -158,9 +158,8 @@ def layout(bench, scene):
 @pytest.fixture
 def editor(bench, scene, layout, volume):
     """The Segment Editor with a volume, a segmentation of two segments "A" (selected) and "B", and three views."""
-    import slicer
-
     import BrainSegSAMEffects
+    import slicer
 
     BrainSegSAMEffects.registerEffects()
     source = volume("source", size=(40, 36, 20))
