@@ -205,13 +205,6 @@ def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None
     return Block((int(low[2]), int(low[1]), int(low[0])), block) if block.any() else None
 
 
-def block_geometry(grid: Geometry, block: Block) -> Geometry:
-    """The voxels of a block as a grid of their own."""
-    z, y, x = block.mask.shape
-    first = grid.to_lps(block.start_zyx[::-1])
-    return Geometry((x, y, z), grid.spacing_ijk_mm, (first[0], first[1], first[2]), grid.direction_lps)
-
-
 # ---- inside -------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.view_planes import block_geometry, box_between, pixels, voxels_of
+from BrainSegSAMLib.view_planes import box_between, pixels, voxels_of
 from BrainSegSAMLib.wire import geometry_data, geometry_from
 
 from .EffectResult import Target, fillSegment
@@ -282,7 +282,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
                 self.preview.clear()
                 self.say(_("Nothing was found there; drag the box closer around the object."))
                 return
-            self._labelmap = target.labelmap(block.mask, block_geometry(target.gridGeometry(), block))
+            self._labelmap = target.labelmap(block.mask, target.gridGeometry(), offset_zyx=block.start_zyx)
             self.preview.show(target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
             self.say("\n".join(data["notes"]))
 
