@@ -28,6 +28,7 @@ from .EffectResult import Target
 _TURN_S = 0.01  # of copying a volume, before the interface has its turn
 _PART = 1 << 19  # voxels that are copied at once
 _REFRESH_MS = 150
+_FIRST = "first"  # instead of a model's name: that which is listed first
 
 
 class InteractiveEffect(EffectBase):
@@ -44,6 +45,7 @@ class InteractiveEffect(EffectBase):
         EffectBase.__init__(self, scriptedEffect)
         self.modelCombo: Any = None
         self.inputsLabel: Any = None
+        self._models: dict[str, Any] = {}  # that can be used, by name
         self._reading: Iterator[None] | None = None
         self._refresh: Any = None
         self._marking = False
@@ -67,18 +69,18 @@ class InteractiveEffect(EffectBase):
 
     def setMRMLDefaults(self) -> None:
         """Values of options that were never set."""
-        self.scriptedEffect.setParameterDefault("Model", next(iter(self.models()), ""))
+        self.scriptedEffect.setParameterDefault("Model", _FIRST)
 
     def updateGUIFromMRML(self) -> None:
         """Show the options as they are stored."""
         if self.modelCombo is None or self.scriptedEffect.parameterSetNode() is None:
             return
-        names = [self.modelCombo.itemData(index) for index in range(self.modelCombo.count)]
-        chosen = self.scriptedEffect.parameter("Model")
+        names = list(self._models)
         blocked = self.modelCombo.blockSignals(True)
-        self.modelCombo.setCurrentIndex(names.index(chosen) if chosen in names else -1)
+        self.modelCombo.setCurrentIndex(names.index(self._chosen()) if self._chosen() in names else -1)
         self.modelCombo.blockSignals(blocked)
         self._showInputs()
+        self.updateControls()
 
     def updateMRMLFromGUI(self) -> None:
         """Store the options."""
@@ -87,16 +89,17 @@ class InteractiveEffect(EffectBase):
 
     def activate(self) -> None:
         """The effect was chosen: models may have come or gone."""
-        self._fillModels()
+        self._models = self._usableModels()
+        blocked = self.modelCombo.blockSignals(True)
+        self.modelCombo.clear()
+        for name, model in self._models.items():
+            badge = _(" (demonstration)") if model.demonstration else ""
+            self.modelCombo.addItem(f"{model.title}{badge}", name)
+        self.modelCombo.blockSignals(blocked)
         self.updateGUIFromMRML()
         EffectBase.activate(self)
 
-    def deactivate(self) -> None:
-        """The effect was left."""
-        EffectBase.deactivate(self)
-
-    def models(self) -> dict[str, Any]:
-        """Name → model, of those that can be used now."""
+    def _usableModels(self) -> dict[str, Any]:
         found = {}
         try:
             folders = installed_models()
@@ -117,11 +120,17 @@ class InteractiveEffect(EffectBase):
         Raises:
             InputError: where there is none.
         """
-        name = self.scriptedEffect.parameter("Model")
-        models = self.models()
-        if name not in models:
+        model = self._models.get(self._chosen())
+        if model is None:
             raise InputError(_("Choose a model first; the Models section of BrainSegSAM can download one."))
-        return models[name]
+        if not model.folder.is_dir():
+            raise InputError(_("The model '{name}' was removed; choose another one.").format(name=model.title))
+        return model
+
+    def _chosen(self) -> str:
+        """Name of the chosen model; "" where there is none."""
+        name = self.scriptedEffect.parameter("Model")
+        return next(iter(self._models), "") if name == _FIRST else str(name)
 
     def volumes(self, model: Any) -> dict[str, Any]:
         """MR sequence → volume that the model is shown: all that it needs, matched by name, or the source volume alone.
@@ -141,14 +150,6 @@ class InteractiveEffect(EffectBase):
         if own in model.modalities and all(len(nodes) == 1 for nodes in others.values()):
             return {own: source, **{name: nodes[0] for name, nodes in others.items()}}
         return {"image": source}
-
-    def _fillModels(self) -> None:
-        blocked = self.modelCombo.blockSignals(True)
-        self.modelCombo.clear()
-        for name, model in self.models().items():
-            badge = _(" (demonstration)") if model.demonstration else ""
-            self.modelCombo.addItem(f"{model.title}{badge}", name)
-        self.modelCombo.blockSignals(blocked)
 
     def _onModelChosen(self, _index: int) -> None:
         self.dropResult("")
