@@ -215,6 +215,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/report/report.html
   BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
+  Resources/Icons/SegmentEditorMedSAMBoxEffect.png
+  Resources/Icons/SegmentEditorNNUNetEffect.png
+  Resources/Icons/SegmentEditorSAMTrackEffect.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json
   Resources/Models/glioma-nnunet-tiny/fold_0/checkpoint_final.pth

@@ -1,13 +1,12 @@
 """The BrainSegSAM module of 3D Slicer: several MR volumes in; named, coloured and measured segments out.
 
 This file is what Slicer loads: the module's description, its parameters, its panel and its logic. The work is done by
-`BrainSegSAMLib` in a child process; see `BrainSegSAMWidgets.PredictionJob`.
+`BrainSegSAMLib` in a process of its own; see `BrainSegSAMWidgets.WorkerProcess`.
 """
 
 from __future__ import annotations
 
 import enum
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,9 @@ for _folder in (str(libraryFolder()), str(Path(__file__).resolve().parent)):
     if _folder not in sys.path:
         sys.path.append(_folder)
 
-from BrainSegSAMWidgets.PredictionJob import Listener, PredictionJob, Request  # noqa: E402
+from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request  # noqa: E402
 from BrainSegSAMWidgets.PredictPanel import PredictPanel  # noqa: E402
-from BrainSegSAMWidgets.WorkerProcess import childEnvironment, pythonCommand  # noqa: E402
+from BrainSegSAMWidgets.WorkerProcess import Listener, Worker, sharedWorker  # noqa: E402
 
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError  # noqa: E402
 from BrainSegSAMLib.resources import resource_path  # noqa: E402
@@ -162,7 +161,7 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self.command: list[str] = []  # what runs the command line in a child; tests put their own here
+        self.worker: Worker | None = None  # None: the module's shared one
         self._job: PredictionJob | None = None
 
     def getParameterNode(self) -> BrainSegSAMParameterNode:
@@ -208,16 +207,18 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
         """Whether a segmentation is running."""
         return self._job is not None and self._job.running
 
-    def start(self, request: Request, listener: Listener) -> None:
-        """Segment in the background.
+    def start(self, request: Request, listener: Listener) -> PredictionJob:
+        """Segment in the background; the listener's `onDone` gets a `PredictionJob.Result`.
 
         Raises:
             InputError: where a segmentation is running already, or a volume cannot be used.
         """
         if self.running:
             raise InputError(_("A segmentation is running already; wait for it or cancel it."))
-        self._job = self._newJob(request)
-        self._job.start(listener)
+        job = PredictionJob(request, self.worker or sharedWorker(), listener)
+        job.start()
+        self._job = job
+        return job
 
     def cancel(self) -> None:
         """Ask the running segmentation to end."""
@@ -225,14 +226,15 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
             self._job.cancel()
 
     def abort(self) -> None:
-        """End the running segmentation at once, for when the module is closed."""
+        """End the running segmentation, whose listener hears no more, for when the module is closed."""
         if self._job is not None:
             self._job.abort()
 
     def predict(
-        self, volumes: dict[str, Any], *, model: str, segmentationNode: Any = None, device: str = "auto"
+        self, volumes: dict[str, Any], *, model: str, segmentationNode: Any = None, device: str = "auto",
+        listener: Listener | None = None,
     ) -> Any:
-        """Segment from a script; blocks until it is done.
+        """Segment from a script.
 
         Args:
             volumes: modality → volume node, e.g. `{"flair": node, …}`; the first of the model's modalities is the
@@ -240,9 +242,11 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
             model: name or folder of a model.
             segmentationNode: node to add the segments to; None makes a new one.
             device: "auto", "cpu", "cuda" or "mps".
+            listener: hears of it in the background while Slicer goes on; None blocks until it is done.
 
         Returns:
-            The segmentation node.
+            The segmentation node; with a listener the `PredictionJob`, and the listener's `onDone` gets a result with
+            the node.
 
         Raises:
             BrainSegSAMError: a sentence that says what is wrong; the scene is as it was.
@@ -255,11 +259,15 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
         if missing:
             raise InputError(_("The model needs a volume for {names}.").format(names=", ".join(missing)))
         ordered = {modality: volumes[modality] for modality in modalities}
-        return self._newJob(Request(ordered, str(model), device, segmentationNode)).run().segmentationNode
-
-    def _newJob(self, request: Request) -> PredictionJob:
-        command = self.command or [pythonCommand(), "-m", "BrainSegSAMLib"]
-        return PredictionJob(request, command, childEnvironment(libraryFolder(), os.environ))
+        request = Request(ordered, str(model), device, segmentationNode)
+        if listener is not None:
+            return self.start(request, listener)
+        results: list[Any] = []
+        errors: list[BrainSegSAMError] = []
+        self.start(request, Listener(onDone=results.append, onFailed=errors.append)).wait()
+        if errors:
+            raise errors[0]
+        return results[0].segmentationNode
 
 
 class BrainSegSAMTest(ScriptedLoadableModuleTest):

@@ -274,14 +274,14 @@ def _streams() -> tuple[BinaryIO, BinaryIO]:
     return source, target
 
 
-def main() -> int:
+def main(handlers: Mapping[str, str] = HANDLERS) -> int:
     """Work until standard input closes."""
     source, target = _streams()
     faulthandler.enable()
     if hasattr(os, "setsid"):
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setsid()  # so that it can be ended with all its children at once
-    Service(source, target).run()
+    Service(source, target, handlers).run()
     return 0
 
 

@@ -424,6 +424,7 @@ class WorkerClient:
         else:
             code = process.wait()
             self._process = None
+            _close_input(process)
             self._conversation.ended(code if code >= 0 else None, signal_number=max(0, -code))
 
     # ---- Transport
@@ -455,9 +456,7 @@ class WorkerClient:
         if process is not None:
             process.kill()
             process.wait()
-            if process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
+            _close_input(process)
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         """Both pipes until they close, then the news of the end; in a thread of its own."""
@@ -475,3 +474,10 @@ class WorkerClient:
         process.wait()
         errors_thread.join(1.0)  # a grandchild may hold it open for ever
         self._news.put((process, "ended", b""))
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    """Close the standard input of a process that has ended, and may not have read all."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()

@@ -294,7 +294,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
         self.updateControls()
 
     def _wanted(self) -> list[tuple[Region, Any]]:
-        return [(region, labelmap) for region, labelmap in self.results if not self.region or region.name == self.region]
+        return [entry for entry in self.results if self.region in ("", entry[0].name)]
 
     def onApply(self) -> None:
         """Write what is previewed."""

@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 
 from .Dependencies import ensureDependencies
-from .PredictionJob import Listener, Request, Result
+from .PredictionJob import Request, Result
+from .WorkerProcess import Listener
 
 INPUT_ROLE = "Input."
 """Beginning of the node-reference roles that keep the chosen volumes in the parameter node, one per modality."""
@@ -196,7 +197,10 @@ class PredictPanel:
         self.ui.statusLabel.text = _("Starting…")
         try:
             ensureDependencies(self.model.method)
-            self.logic.start(request, Listener(self.onProgress, self.log, self.onDone, self.onFailed))
+            listener = Listener(
+                onProgress=self.onProgress, onLog=self.log, onDone=self.onDone, onFailed=self.onFailed
+            )
+            self.logic.start(request, listener)
         except BrainSegSAMError as error:
             self.onFailed(error)
             return

@@ -83,7 +83,6 @@ class PredictionJob:
         self._volumes: dict[str, dict[str, Any]] = {}
         self._cancelled = ""
         self._observations: list[tuple[Any, int]] = []
-        self._referenceGeometry: Any = None
         self.running = False
         """Whether the listener will hear of the end."""
 
@@ -97,7 +96,8 @@ class PredictionJob:
         """
         if self._worker.busy:
             raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
-        self._referenceGeometry = mrml.volume_node_geometry(self._request.reference)
+        for node in self._request.volumes.values():
+            mrml.volume_node_geometry(node)
         self._reading = self._read()
         self._watchScene()
         self.running = True
@@ -109,6 +109,12 @@ class PredictionJob:
             self._cancelled = reason or _("The segmentation was cancelled.")
             if self._job is not None:
                 self._job.cancel(self._cancelled)
+
+    def abort(self) -> None:
+        """End it; the listener hears no more, for when the module is closed."""
+        self._listener = Listener()
+        self.cancel()
+        self._close()
 
     def wait(self) -> None:
         """Return when it has ended, without Qt's event loop: for scripts."""
@@ -141,7 +147,7 @@ class PredictionJob:
 
     def _continue(self) -> None:
         """Read on for a moment; when all is read, hand it to the worker."""
-        if not self.running or self._job is not None:
+        if self._job is not None:
             return
         try:
             if self._cancelled:
@@ -161,12 +167,19 @@ class PredictionJob:
 
     def _send(self) -> None:
         request = self._request
-        volumes, self._volumes = self._volumes, {}
-        listener = replace(self._listener, onDone=self._onDone, onFailed=self._fail)
+        listener = Listener(  # ours may be another one by then: see `abort`
+            onProgress=lambda message: self._listener.onProgress(message),
+            onPartial=lambda data: self._listener.onPartial(data),
+            onLog=lambda line: self._listener.onLog(line),
+            onDone=self._onDone,
+            onFailed=self._fail,
+        )
         arguments = {
-            "model": request.model, "device": request.device, "volumes": volumes, "name": request.reference.GetName(),
+            "model": request.model, "device": request.device, "volumes": self._volumes,
+            "name": request.reference.GetName() or "",
         }
         self._job = self._worker.request("predict", arguments, listener)
+        self._volumes = {}  # they are the worker's now
 
     def _onDone(self, data: dict[str, Any]) -> None:
         try:
@@ -197,8 +210,9 @@ class PredictionJob:
         return Result(node, list(record["regions"]), record, stages)
 
     def _fail(self, error: BrainSegSAMError) -> None:
-        self._close()
-        self._listener.onFailed(error)
+        if self.running:
+            self._close()
+            self._listener.onFailed(error)
 
     def _close(self) -> None:
         self.running = False

@@ -20,7 +20,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
+from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, WorkerError
 from BrainSegSAMLib.worker_client import Conversation, Exchange, worker_command, worker_environment
 
 WAITING_KINDS = ("mark",)
@@ -32,14 +32,14 @@ def pythonCommand() -> str:
     """The interpreter for children: Slicer's own (`PythonSlicer`), or the current one outside Slicer.
 
     Raises:
-        RuntimeError: where this process is no Python interpreter and PythonSlicer cannot be found.
+        WorkerError: where this process is no Python interpreter and PythonSlicer cannot be found.
     """
     found = shutil.which("PythonSlicer")
     if found:
         return found
     if Path(sys.executable).name.lower().startswith("python"):
         return sys.executable
-    raise RuntimeError(_("PythonSlicer was not found in Slicer's program folder; reinstall Slicer."))
+    raise WorkerError(_("PythonSlicer was not found in Slicer's program folder; reinstall Slicer"))
 
 
 def libraryFolder() -> Path:
@@ -214,10 +214,12 @@ class _Transport:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._process: Any = None
+        self._problem = ""  # why no process could be started
         self._dying: list[Any] = []  # killed, but the system has not collected them yet; Qt must not lose them before
 
     def start(self) -> None:
         """Start a process; its failure to start is told later, not from in here."""
+        self._problem = ""
         self._process = process = qt.QProcess()
         variables = qt.QProcessEnvironment()
         for name, value in self._worker.environment().items():
@@ -227,8 +229,13 @@ class _Transport:
         process.connect("readyReadStandardError()", self._onErrors)
         process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
-        command = self._worker.command()
-        process.start(command[0], command[1:])
+        try:
+            command = self._worker.command()
+        except WorkerError as error:
+            self._problem = str(error)
+            qt.QTimer.singleShot(0, self._onNotStarted)
+        else:
+            process.start(command[0], command[1:])
 
     def write(self, data: bytes) -> None:
         """Qt keeps what the process does not take at once."""
@@ -249,6 +256,8 @@ class _Transport:
         """Let the process speak, at most so long; what it says is told from in here."""
         if self._process is None:
             time.sleep(milliseconds / 1000)
+        elif self._process.state() == qt.QProcess.NotRunning:
+            self._onNotStarted()
         else:
             self._process.waitForReadyRead(milliseconds)
 
@@ -295,7 +304,7 @@ class _Transport:
     def _onNotStarted(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            self._worker.conversation.ended(None, problem=str(process.errorString()))
+            self._worker.conversation.ended(None, problem=self._problem or str(process.errorString()))
 
 
 _workers: list[Worker] = []

@@ -1,11 +1,10 @@
-"""Plays the command line for the panel's tests: `child.py BEHAVIOUR predict --model … --progress json`.
+"""Plays the worker in tests: `child.py BEHAVIOUR`; the real worker's loop with handlers that fail on demand.
 
-It speaks the same protocol with the library's own writers, and fails on demand in the ways a real run may fail.
+A behaviour is the name of a function below: the handler of every kind of request; or one of `STARTS`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -14,93 +13,138 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-def say(**message):
-    print(json.dumps(message), flush=True)
-
-
-def progress(fraction, stage="case: Segmenting"):
-    say(type="progress", stage=stage, done=0, total=0, fraction=fraction, remaining_s=90.0, message=f"at {fraction}")
+KINDS = ("predict", "mark", "other", "command")
 
 
-def succeed(options):
+def succeed(arguments, context):
+    """Two overlapping regions on the grid of the first volume."""
     import numpy as np
 
+    from BrainSegSAMLib import wire
     from BrainSegSAMLib.components import as_rows, statistics
-    from BrainSegSAMLib.files import write_json
     from BrainSegSAMLib.image import Segmentation
     from BrainSegSAMLib.labels import LabelScheme, Region
-    from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
-    from BrainSegSAMLib.volumes import read_volume
 
-    progress(0.25)
+    context.progress.stage("Segmenting", total=4)
+    context.progress.advance(message="at 0.25")
     print("a line that nnU-Net prints", flush=True)
-    array, geometry = read_volume(Path(options.input) / "flair.nrrd")
-    label_map = np.zeros(array.shape, np.uint8)
+    volume = next(iter(arguments["volumes"].values()))
+    label_map = np.zeros(volume["array"].shape, np.uint8)
     label_map[2:6, 2:7, 3:9] = 1
     label_map[3:5, 3:6, 4:7] = 2
     scheme = LabelScheme((Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))))
-    segmentation = Segmentation(geometry, scheme, label_map)
-    out = Path(options.output)
-    out.mkdir()
-    paths = {"label_map": out / "case.nii.gz", "segmentation": out / "case.seg.nrrd", "record": out / "case.json"}
-    write_label_map(segmentation, paths["label_map"])
-    write_seg_nrrd(segmentation, paths["segmentation"])
-    write_json({"regions": as_rows(statistics(segmentation))}, paths["record"])
-    progress(1.0)
-    outputs = {kind: str(path) for kind, path in paths.items()}
-    say(type="result", cases=[{"case_id": "case", "status": "done", "outputs": outputs, "error": ""}])
+    segmentation = Segmentation(wire.geometry_from(volume["geometry"]), scheme, label_map)
+    context.progress.advance(3)
+    regions = as_rows(statistics(segmentation))
+    return {
+        "segmentation": wire.segmentation_data(segmentation), "stages": {},
+        "boxes": {"Whole": [[2, 6], [2, 7], [3, 9]], "Core": [[3, 5], [3, 6], [4, 7]]},
+        "record": {"regions": regions, "model": {"name": arguments["model"]}, "notes": [],
+                   "asked": [arguments["model"], arguments["device"], list(arguments["volumes"])]},
+    }  # fmt: skip
 
 
-def failed_case(options):
-    say(type="result", cases=[{"case_id": "case", "status": "failed", "outputs": {}, "error": "The scan is empty."}])
+def echo(arguments, context):
+    """Gives back what it got, and says its process; a part of it on the way."""
+    for part in arguments.get("parts", ()):
+        context.partial({"part": part})
+    return {"got": arguments, "pid": os.getpid()}
+
+
+def unhappy(arguments, context):
+    from BrainSegSAMLib.errors import ModelError
+
+    raise ModelError("The model's weights are damaged.")
+
+
+def foreseen_by_nobody(arguments, context):
+    raise ZeroDivisionError("division by zero")
+
+
+def out_of_memory(arguments, context):
+    raise MemoryError
+
+
+def crash(arguments, context):
+    print("about to crash", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+def killed(arguments, context):
+    """As the system does where memory ends; a child in a session of its own stays behind."""
+    print("allocating", file=sys.stderr, flush=True)
+    _say_pids(context, new_session=True)
+    time.sleep(1.5)  # the heartbeat tells the interface of the child
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def leave(arguments, context):
+    os._exit(3)
+
+
+def stop(arguments, context):
+    """As a process does that hangs in the kernel: not even its heartbeat goes on."""
+    context.progress.stage("Stopping")
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(60)
+
+
+def wait(arguments, context):
+    """Works until it is cancelled."""
+    context.progress.stage("Segmenting", total=10)
+    context.progress.advance()
+    for _ in range(600):
+        time.sleep(0.05)
+        context.progress.check()
+
+
+def slowly(arguments, context):
+    """Takes a moment and does not look whether it was cancelled."""
+    context.progress.stage("Segmenting")
+    time.sleep(0.5)
+    return {"got": dict(arguments), "pid": os.getpid()}
+
+
+def deaf(arguments, context):
+    """Never looks whether it was cancelled, and has children of its own."""
+    _say_pids(context, new_session=False)
+    time.sleep(60)
+
+
+def deaf_with_sessions(arguments, context):
+    _say_pids(context, new_session=True)
+    time.sleep(60)
+
+
+def _say_pids(context, *, new_session):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    child = subprocess.Popen(sleeper, start_new_session=new_session)
+    context.progress.stage(f"{os.getpid()} {child.pid}")
+
+
+def _old_version():
+    print(json.dumps({"type": "hello", "protocol": 0, "version": "0.0.1", "pid": os.getpid()}), flush=True)
+    time.sleep(60)
+
+
+def _silent():
+    time.sleep(60)
+
+
+def _broken():
+    print("No module named BrainSegSAMLib", file=sys.stderr, flush=True)
     sys.exit(1)
 
 
-def bad_usage(options):
-    print("first line", file=sys.stderr)
-    print("The model 'toy' needs more.", file=sys.stderr)
-    sys.exit(2)
-
-
-def error_message(options):
-    say(type="error", message="The model's weights are damaged.")
-    print("something else", file=sys.stderr)
-    sys.exit(2)
-
-
-def crash(options):
-    print("about to crash", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def no_result(options):
-    pass
-
-
-def wait(options):
-    progress(0.1)
-    time.sleep(60)
-
-
-def deaf(options):
-    """Ignores the polite request to end, and has a child of its own."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    say(type="progress", stage=f"{os.getpid()} {grandchild.pid}", fraction=0.1, remaining_s=None)
-    time.sleep(60)
-
-
-def environment(options):
-    say(type="progress", stage=json.dumps({"cwd": str(Path.cwd()), "argv": sys.argv[2:]}), fraction=0.0)
-    succeed(options)
-
+STARTS = {"old_version": _old_version, "silent": _silent, "broken": _broken}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("behaviour")
-    parser.add_argument("command", choices=["predict"])
-    for option in ("--model", "--input", "--output", "--device", "--progress"):
-        parser.add_argument(option, required=True)
-    given = parser.parse_args()
-    globals()[given.behaviour](given)
+    if sys.argv[1] in STARTS:
+        STARTS[sys.argv[1]]()
+    from BrainSegSAMLib import worker
+
+    sys.exit(worker.main(dict.fromkeys(KINDS, f"child.{sys.argv[1]}")))

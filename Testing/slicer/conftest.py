@@ -94,8 +94,8 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def widget(bench, module, scene, models, dialogs, monkeypatch):
-    """The panel in a window, with a child whose behaviour `widget.logic.command` decides."""
+def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
+    """The panel in a window, with a worker that plays along: `child("succeed")`."""
     import qt
     import slicer
 
@@ -105,7 +105,7 @@ def widget(bench, module, scene, models, dialogs, monkeypatch):
     parent.setMRMLScene(scene)
     widget = module.BrainSegSAMWidget(parent)
     widget.setup()
-    widget.logic.command = child("succeed")
+    widget.logic.worker = worker("succeed")
     parent.show()
     slicer.app.processEvents()
     yield widget
@@ -115,8 +115,20 @@ def widget(bench, module, scene, models, dialogs, monkeypatch):
     slicer.app.processEvents()
 
 
-def child(behaviour):
-    return [sys.executable, str(CHILD), behaviour]
+@pytest.fixture
+def worker(bench):
+    """Maker of workers whose process behaves as `child.py` says; all are ended with the test."""
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    made = []
+
+    def make(behaviour):
+        made.append(Worker([sys.executable, str(CHILD), behaviour]))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.quit()
 
 
 @pytest.fixture
