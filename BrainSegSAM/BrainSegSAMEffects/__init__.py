@@ -6,8 +6,9 @@ from pathlib import Path
 
 from .SegmentEditorMedSAMBoxEffect import SegmentEditorMedSAMBoxEffect
 from .SegmentEditorNNUNetEffect import SegmentEditorNNUNetEffect
+from .SegmentEditorSAMTrackEffect import SegmentEditorSAMTrackEffect
 
-EFFECTS = (SegmentEditorNNUNetEffect, SegmentEditorMedSAMBoxEffect)
+EFFECTS = (SegmentEditorNNUNetEffect, SegmentEditorMedSAMBoxEffect, SegmentEditorSAMTrackEffect)
 
 
 def registerEffects() -> None:
