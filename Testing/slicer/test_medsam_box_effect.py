@@ -2,133 +2,30 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-NAME = "BrainSegSAM MedSAM box"
-WORKER = Path(__file__).with_name("interactive_worker.py")
-
-
-def ball(shape, centre=(10, 18, 20), half=(6, 9, 10)):
-    axes = np.ogrid[tuple(slice(size) for size in shape)]
-    return sum(((axis - c) / h) ** 2 for axis, c, h in zip(axes, centre, half, strict=True)) <= 1
-
-
-@pytest.fixture(scope="module")
-def worker(bench):
-    from BrainSegSAMWidgets.WorkerProcess import Worker
-
-    made = Worker([sys.executable, str(WORKER)])
-    yield made
-    made.quit()
+from Testing.slicer.interactive import (
+    SHAPE,
+    ball,
+    centre_view,
+    done,
+    expected_on,
+    let_qt_work,
+    previewed,
+    ras_of,
+    voxels,
+)
 
 
 @pytest.fixture
-def interactive_models(tmp_path, monkeypatch):
-    """A model that draws and finds, one that only draws, and one that tracks; their weights are never loaded."""
-    from BrainSegSAMLib.labels import LabelScheme
-    from BrainSegSAMLib.models.store import Model, write_model
-
-    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
-    root = tmp_path / "models"
-    scheme = LabelScheme.plain({"Tumour": 1})
-    for folder, method in (
-        (root / "a-boxes" / "detector", "yolo_detector"), (root / "a-boxes" / "segmenter", "sam"),
-        (root / "a-boxes", "yolo_medsam"), (root / "b-draws", "sam"), (root / "c-tracks", "sam2_tracker"),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "weights.bin").write_bytes(b"x")
-        name = folder.name
-        write_model(Model(folder, name, name.title(), method, ("flair",), scheme, "MIT"), files=["weights.bin"])
-    monkeypatch.setenv("BRAINSEGSAM_MODELS", str(root))
-    return root
+def effect(choose_effect):
+    return choose_effect("BrainSegSAM MedSAM box", "a-boxes")
 
 
 @pytest.fixture
-def source(editor):
-    """The editor's source volume, with a bright ball in it."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    node = editor.sourceVolumeNode()
-    voxels = vtk_to_numpy(node.GetImageData().GetPointData().GetScalars()).reshape(20, 36, 40)
-    voxels[...] = np.where(ball(voxels.shape), 400, voxels * 0.3)
-    node.GetImageData().Modified()
-    return node
-
-
-@pytest.fixture
-def effect(editor, source, interactive_models, worker, dialogs, monkeypatch):
-    from BrainSegSAMEffects import EffectBase
-
-    monkeypatch.setattr(EffectBase, "sharedWorker", lambda: worker)
-    for one in (editor.effectByName(name) for name in editor.availableEffectNames()):
-        one.setMRMLDefaults()
-    editor.setActiveEffectByName(NAME)
-    host = editor.activeEffect()
-    host.self().scriptedEffect.setParameter("Model", "a-boxes")
-    return host.self()
-
-
-@pytest.fixture
-def mouse(layout):
-    """Presses, moves and releases in a view; places are RAS points."""
-    from PySide6 import QtCore, QtTest
-
-    def place(view, ras):
-        from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect  # noqa: F401
-        import vtk
-
-        inverse = vtk.vtkMatrix4x4()
-        vtk.vtkMatrix4x4.Invert(view.mrmlSliceNode().GetXYToRAS(), inverse)
-        x, y, *_ = inverse.MultiplyPoint((*ras, 1.0))
-        return QtCore.QPoint(round(x), view.sliceView().height - 1 - round(y))
-
-    class Mouse:
-        def drag(self, view, start, end):
-            target = view.sliceView()
-            QtTest.QTest.mousePress(target, QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, place(view, start))
-            for share in (0.3, 0.7, 1.0):
-                between = [a + share * (b - a) for a, b in zip(start, end, strict=True)]
-                QtTest.QTest.mouseMove(target, place(view, between))
-            QtTest.QTest.mouseRelease(target, QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, place(view, end))
-
-        def click(self, view, ras, modifier=None):
-            held = {"shift": QtCore.Qt.ShiftModifier, "control": QtCore.Qt.ControlModifier, None: QtCore.Qt.NoModifier}
-            QtTest.QTest.mouseClick(view.sliceView(), QtCore.Qt.LeftButton, held[modifier], place(view, ras))
-
-    return Mouse()
-
-
-def ras_of(source, ijk):
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    source.GetIJKToRASMatrix(matrix)
-    return matrix.MultiplyPoint((*ijk, 1.0))[:3]
-
-
-def voxels(editor, name="A"):
-    from BrainSegSAMLib import mrml
-
-    node = editor.segmentationNode()
-    found = mrml.node_to_segmentation(node, geometry=mrml.volume_node_geometry(editor.sourceVolumeNode()))
-    return dict((region.name, mask) for region, mask in found.masks())[name]
-
-
-def done(bench, effect):
-    assert bench.wait_until(lambda: effect.job is None and effect._reading is None, seconds=60), "no answer"
-    assert not effect._refresh.isActive() or bench.wait_until(lambda: not effect._refresh.isActive())
-
-
-def expected_on(shape, axis, index):
-    mask = np.zeros(shape, bool)
-    where = [slice(None)] * 3
-    where[axis] = index
-    mask[tuple(where)] = ball(shape)[tuple(where)]
-    return mask
+def source(ball_volume):
+    return ball_volume
 
 
 @pytest.mark.parametrize(("view", "axis"), [("Red", 0), ("Green", 1), ("Yellow", 2)])
@@ -147,26 +44,11 @@ def test_a_box_in_any_view_becomes_a_preview_and_a_segment(bench, editor, layout
     assert editor.segmentationNode().GetMTime() == before, "a preview changes no segment"
     assert effect.applyButton.enabled
     effect.applyButton.click()
-    np.testing.assert_array_equal(voxels(editor), expected_on((20, 36, 40), axis, index))
+    np.testing.assert_array_equal(voxels(editor), expected_on(SHAPE, axis, index))
     assert not effect.preview.visible and effect.overlay.widget is None
     assert editor.mrmlScene().GetNumberOfNodes() == nodes
     editor.undo()
     assert not voxels(editor).any()
-
-
-def centre_view(layout, source, name="Red"):
-    """A view through the ball's middle, and the corners of a box around the ball there."""
-    view = layout.sliceWidget(name)
-    view.mrmlSliceNode().JumpSliceByOffsetting(*ras_of(source, (20, 18, 10)))
-    return view, ras_of(source, (8, 7, 10)), ras_of(source, (32, 29, 10))
-
-
-def previewed(editor, effect):
-    """Bool (z, y, x) of the preview on the source volume's voxels."""
-    from BrainSegSAMLib import mrml
-
-    grid = mrml.volume_node_geometry(editor.sourceVolumeNode())
-    return next(mrml.node_to_segmentation(effect.preview._node, geometry=grid).masks())[1]
 
 
 def test_points_add_and_take_away(bench, editor, layout, effect, source, mouse):
@@ -175,7 +57,7 @@ def test_points_add_and_take_away(bench, editor, layout, effect, source, mouse):
     done(bench, effect)
     mouse.click(view, ras_of(source, (23.5, 18, 10)), "control")
     done(bench, effect)
-    expected = expected_on((20, 36, 40), 0, 10)
+    expected = expected_on(SHAPE, 0, 10)
     expected[:, :, :24] = False  # columns run to the left
     np.testing.assert_array_equal(previewed(editor, effect), expected)
     assert len(effect._marked.points) == 1
@@ -183,19 +65,12 @@ def test_points_add_and_take_away(bench, editor, layout, effect, source, mouse):
     done(bench, effect)
     assert [inside for _place, inside in effect._marked.points] == [False, True]
     view.mrmlSliceNode().JumpSliceByOffsetting(*ras_of(source, (20, 18, 12)))
-    bench_events(bench)
+    let_qt_work()
     assert effect.overlay.widget is None, "marks are shown on their own slice only"
     mouse.click(view, ras_of(source, (20, 18, 12)), "shift")
     done(bench, effect)
-    np.testing.assert_array_equal(previewed(editor, effect), expected_on((20, 36, 40), 0, 12))
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 12))
     assert len(effect._marked.points) == 1, "a point on another slice begins anew"
-
-
-def bench_events(bench):
-    import slicer
-
-    for _ in range(5):
-        slicer.app.processEvents()
 
 
 def test_a_point_outside_alone_and_a_click_are_explained(bench, layout, effect, source, mouse):
@@ -252,8 +127,6 @@ def test_an_oblique_view_and_transforms(bench, editor, layout, effect, source, m
 
 
 def test_masking_and_overwriting_are_honoured(bench, editor, layout, effect, source, mouse):
-    from BrainSegSAMLib import mrml  # noqa: F401
-
     node = editor.mrmlSegmentEditorNode()
     node.SourceVolumeIntensityMaskOn()
     node.SetSourceVolumeIntensityMaskRange(1000, 2000)
@@ -273,13 +146,13 @@ def test_proposals_can_be_toggled(bench, editor, layout, effect, source, mouse):
     done(bench, effect)
     assert effect.lesionList.count == 1, effect.statusLabel.text
     assert "Tumour" in effect.lesionList.item(0).text() and "90%" in effect.lesionList.item(0).text()
-    np.testing.assert_array_equal(previewed(editor, effect), ball((20, 36, 40)))
+    np.testing.assert_array_equal(previewed(editor, effect), ball(SHAPE))
     effect.lesionList.item(0).setCheckState(qt.Qt.Unchecked)
     assert not effect.preview.visible and not effect.applyButton.enabled
     effect.lesionList.item(0).setCheckState(qt.Qt.Checked)
     assert effect.preview.visible and effect.applyButton.enabled
     effect.applyButton.click()
-    np.testing.assert_array_equal(voxels(editor), ball((20, 36, 40)))
+    np.testing.assert_array_equal(voxels(editor), ball(SHAPE))
     assert effect.lesionList.count == 0 and not effect.lesionList.visible
 
 
@@ -288,7 +161,7 @@ def test_proposals_on_one_slice(bench, editor, layout, effect, source, dialogs):
     effect.detectSliceButton.click()
     done(bench, effect)
     done(bench, effect)
-    np.testing.assert_array_equal(previewed(editor, effect), expected_on((20, 36, 40), 0, 10))
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
     effect._view = centre_view(layout, source, "Green")[0]
     effect.detectSliceButton.click()
     assert bench.wait_until(lambda: dialogs.messages)
@@ -325,7 +198,7 @@ def test_what_is_left_leaves_nothing(bench, editor, layout, effect, source, mous
         scene.Clear(False)
     else:
         effect.cancelButton.click()
-    bench_events(bench)
+    let_qt_work()
     assert not effect.preview.visible and effect.job is None and effect.overlay.widget is None
     assert effect._observations == []
     if how != "scene":
@@ -341,4 +214,4 @@ def test_the_newest_box_counts(bench, editor, layout, effect, source, mouse):
     mouse.drag(view, low, ras_of(source, (20, 15, 10)))
     mouse.drag(view, low, high)
     done(bench, effect)
-    np.testing.assert_array_equal(previewed(editor, effect), expected_on((20, 36, 40), 0, 10))
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
