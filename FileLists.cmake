@@ -11,6 +11,7 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMWidgets/Dependencies.py
   BrainSegSAMWidgets/PredictPanel.py
   BrainSegSAMWidgets/PredictionJob.py
+  BrainSegSAMWidgets/SampleDataSources.py
   BrainSegSAMWidgets/WorkerProcess.py
   BrainSegSAMWidgets/__init__.py
   )
@@ -239,6 +240,12 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
   Resources/Models/recipes/glioma-yolo-tiny.json
+  Resources/SampleData/SyntheticGlioma.png
+  Resources/SampleData/SyntheticGlioma_flair.nrrd
+  Resources/SampleData/SyntheticGlioma_t1.nrrd
+  Resources/SampleData/SyntheticGlioma_t1ce.nrrd
+  Resources/SampleData/SyntheticGlioma_t2.nrrd
+  Resources/SampleData/samples.json
   Resources/UI/BrainSegSAM.ui
   Resources/requirements.txt
   )
