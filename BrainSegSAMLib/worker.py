@@ -277,7 +277,7 @@ def _streams() -> tuple[BinaryIO, BinaryIO]:
 def main(handlers: Mapping[str, str] = HANDLERS) -> int:
     """Work until standard input closes."""
     source, target = _streams()
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     if hasattr(os, "setsid"):
         with contextlib.suppress(PermissionError):  # it leads a group already
             os.setsid()  # so that it can be ended with all its children at once

@@ -33,6 +33,7 @@ HANG_S: Final = 30.0
 START_S: Final = 60.0
 """How long a worker may take to start."""
 _TAIL_LINES: Final = 40
+_SHOWN_LINES: Final = 12
 _AGAIN: Final = "Try again; if it happens again, report it with the log."
 
 Tell = Callable[[str, Any], None]
@@ -158,9 +159,8 @@ class Conversation:
                     self._kill()
                 self._finish("failed", Cancelled(exchange.reason))
         elif now - self._heard > (HANG_S if self._pid else START_S):
+            what, seconds = ("has not answered for", HANG_S) if self._pid else ("did not start within", START_S)
             self._kill()
-            what = "has not answered for" if self._pid else "could not be started within"
-            seconds = HANG_S if self._pid else START_S
             text = f"The worker process {what} {seconds:.0f} seconds and was ended. {_AGAIN}"
             self._finish("failed", WorkerError(self._with_tail(text)))
 
@@ -287,7 +287,7 @@ class Conversation:
             self._exchange.tell("log", line)
 
     def _with_tail(self, text: str) -> str:
-        return "\n".join([text, *list(self._tail)[-5:]])
+        return "\n".join([text, *list(self._tail)[-_SHOWN_LINES:]])
 
 
 def _free(kept: Sequence[wire.Shared]) -> None:

@@ -33,7 +33,7 @@ def test_the_command_lines_own_error_reaches_the_user(widget, volume, bench, dia
     from BrainSegSAMLib.models.catalogue import find_model
 
     (find_model("toy") / "weights.bin").write_bytes(b"other")
-    widget.logic.command = []
+    widget.logic.worker = None  # the module's own
     volume("a_flair")
     volume("a_t1ce", seed=1)
     assert bench.wait_until(lambda: widget.ui.applyButton.enabled)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import re
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-CHILD = Path(__file__).with_name("child.py")
-
-
-def command(behaviour):
-    return [sys.executable, str(CHILD), behaviour]
 
 
 @pytest.fixture
@@ -162,11 +155,11 @@ def test_apply_makes_named_overlapping_segments(ready, scene, bench, temporary):
     assert not ready.ui.cancelButton.enabled
 
 
-def test_interface_is_alive_and_shows_progress(ready, bench):
-    ready.logic.command = command("wait")
+def test_interface_is_alive_and_shows_progress(ready, bench, worker):
+    ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.progressBar.value == 10)
-    assert ready.ui.statusLabel.text == "Segmenting – about 2 min left"
+    assert re.fullmatch(r"Segmenting – about \d+ s left", ready.ui.statusLabel.text)
     assert not ready.ui.applyButton.enabled
     assert ready.ui.applyButton.toolTip == "A segmentation is running."
     assert ready.ui.cancelButton.enabled
@@ -175,12 +168,12 @@ def test_interface_is_alive_and_shows_progress(ready, bench):
     assert bench.wait_until(lambda: not ready.logic.running)
 
 
-def test_a_second_start_is_refused(ready, module, bench, scene):
+def test_a_second_start_is_refused(ready, module, bench, scene, worker):
     from BrainSegSAMWidgets.PredictionJob import Request
 
     from BrainSegSAMLib.errors import InputError
 
-    ready.logic.command = command("wait")
+    ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     with pytest.raises(InputError, match="running already"):
         ready.logic.start(Request({}, "toy"), None)
@@ -206,8 +199,8 @@ def test_segments_are_added_to_a_chosen_segmentation(ready, scene, bench):
 # ---- cancel
 
 
-def test_cancel_ends_the_child_and_leaves_nothing(ready, scene, bench, temporary):
-    ready.logic.command = command("wait")
+def test_cancel_ends_the_child_and_leaves_nothing(ready, scene, bench, temporary, worker):
+    ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.progressBar.value == 10)
     begin = time.monotonic()
@@ -221,8 +214,8 @@ def test_cancel_ends_the_child_and_leaves_nothing(ready, scene, bench, temporary
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no polite request that a program could ignore.")
-def test_a_deaf_child_is_killed_with_its_children(ready, bench):
-    ready.logic.command = command("deaf")
+def test_a_deaf_child_is_killed_with_its_children(ready, bench, worker):
+    ready.logic.worker = worker("deaf")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.statusLabel.text.split()[:1] not in ([], ["Starting…"]))
     pids = [int(word) for word in ready.ui.statusLabel.text.split()]
@@ -241,8 +234,8 @@ def is_alive(pid):
     return status != "Z"
 
 
-def test_removing_an_input_cancels(ready, scene, bench, temporary):
-    ready.logic.command = command("wait")
+def test_removing_an_input_cancels(ready, scene, bench, temporary, worker):
+    ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.progressBar.value == 10)
     scene.RemoveNode(ready.panel.inputSelectors["t1ce"].currentNode())
@@ -252,8 +245,8 @@ def test_removing_an_input_cancels(ready, scene, bench, temporary):
     assert list(temporary.iterdir()) == []
 
 
-def test_closing_the_scene_cancels(ready, scene, bench, temporary):
-    ready.logic.command = command("wait")
+def test_closing_the_scene_cancels(ready, scene, bench, temporary, worker):
+    ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.progressBar.value == 10)
     scene.Clear(False)
@@ -270,16 +263,16 @@ def test_closing_the_scene_cancels(ready, scene, bench, temporary):
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [
-        ("failed_case", ["The scan is empty."]),
-        ("error_message", ["The model's weights are damaged."]),
-        ("bad_usage", ["exit code 2", "The model 'toy' needs more."]),
-        ("crash", ["stopped unexpectedly", "about to crash"]),
-        ("no_result", ["without a result"]),
+        ("unhappy", ["The model's weights are damaged."]),
+        ("foreseen_by_nobody", ["not foreseen (ZeroDivisionError: division by zero)"]),
+        ("leave", ["ended unexpectedly (exit code 3)"]),
+        ("crash", ["The worker process crashed", "about to crash"]),
+        ("old_version", ["another version"]),
     ],
 )
-def test_a_failure_is_said_and_the_scene_untouched(ready, scene, bench, dialogs, temporary, behaviour, expected):
+def test_a_failure_is_said_and_the_scene_untouched(ready, scene, bench, dialogs, worker, behaviour, expected):
     before = scene.GetNumberOfNodes()
-    ready.logic.command = command(behaviour)
+    ready.logic.worker = worker(behaviour)
     apply_and_wait(bench, ready)
     ((kind, text),) = dialogs.messages
     dialogs.messages.clear()
@@ -288,12 +281,13 @@ def test_a_failure_is_said_and_the_scene_untouched(ready, scene, bench, dialogs,
         assert part in text
         assert part in ready.ui.statusLabel.text
     assert scene.GetNumberOfNodes() == before
-    assert list(temporary.iterdir()) == []
     assert ready.ui.applyButton.enabled
 
 
 def test_a_child_that_cannot_start_is_said(ready, bench, dialogs, temporary):
-    ready.logic.command = [str(temporary / "no-such-program")]
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    ready.logic.worker = Worker([str(temporary / "no-such-program")])
     apply_and_wait(bench, ready)
     assert "could not start" in dialogs.messages[0][1]
     dialogs.messages.clear()
@@ -354,35 +348,29 @@ def test_segments_lie_on_the_reference_whatever_moves(ready, scene, bench, moved
 # ---- the child and its surroundings
 
 
-def test_what_the_child_is_asked_and_where(ready, bench, monkeypatch):
-    told = []
-    on_progress = ready.panel.onProgress
-    ready.panel.onProgress = lambda message: (told.append(message), on_progress(message))
-    ready.logic.command = command("environment")
+def test_what_the_worker_is_asked(ready, bench):
+    results = []
+    on_done = ready.panel.onDone
+    ready.panel.onDone = lambda result: (results.append(result), on_done(result))
     before = dict(os.environ)
     apply_and_wait(bench, ready)
-    said = json.loads(told[0]["stage"])
-    options = dict(zip(said["argv"][1::2], said["argv"][2::2], strict=True))
-    assert options["--model"] == "toy"
-    assert options["--device"] == "auto"
-    assert options["--progress"] == "json"
-    assert Path(options["--input"]).parent == Path(options["--output"]).parent == Path(said["cwd"])
+    assert results[0].record["asked"] == ["toy", "auto", ["flair", "t1ce"]]
     assert dict(os.environ) == before
 
 
-def test_a_script_segments_without_the_panel(module, scene, volume, models, dialogs, temporary, monkeypatch):
+def test_a_script_segments_without_the_panel(module, scene, volume, models, dialogs, temporary, monkeypatch, worker):
     from BrainSegSAMLib.errors import BrainSegSAMError, InputError
 
     monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
     logic = module.BrainSegSAMLogic()
-    logic.command = command("succeed")
+    logic.worker = worker("succeed")
     nodes = {"t1ce": volume("b", seed=1), "flair": volume("a")}
     node = logic.predict(nodes, model="toy")
     assert node.GetName() == "a segmentation"  # the model's first modality is the reference
     with pytest.raises(InputError, match="needs a volume for t1ce"):
         logic.predict({"flair": nodes["flair"]}, model="toy")
-    logic.command = command("failed_case")
-    with pytest.raises(BrainSegSAMError, match="The scan is empty"):
+    logic.worker = worker("unhappy")
+    with pytest.raises(BrainSegSAMError, match="The model's weights are damaged"):
         logic.predict(nodes, model="toy")
     assert segmentations(scene) == [node]
     assert list(temporary.iterdir()) == []
@@ -402,12 +390,13 @@ def test_module_describes_itself(module):
     assert not parent.icon.isNull()
 
 
-def test_closing_the_module_ends_the_child(ready, bench, temporary):
-    ready.logic.command = command("wait")
+def test_closing_the_module_ends_the_child(ready, bench, temporary, worker):
+    ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.progressBar.value == 10)
     ready.cleanup()
     assert not ready.logic.running
+    assert bench.wait_until(lambda: not ready.logic.worker.busy)
     assert list(temporary.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Lines, messages, the child's surroundings, and the module's imports."""
+"""The Qt side of the worker: everything by events, and what a user's session can do to it."""
 
 from __future__ import annotations
 
@@ -6,55 +6,278 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+posix = pytest.mark.skipif(os.name == "nt", reason="signals")
+
+
+class Ear:
+    """A listener that keeps what it hears."""
+
+    def __init__(self):
+        from BrainSegSAMWidgets.WorkerProcess import Listener
+
+        self.progress, self.partial, self.log, self.done, self.failed = [], [], [], [], []
+        self.listener = Listener(
+            onProgress=self.progress.append, onPartial=self.partial.append, onLog=self.log.append,
+            onDone=self.done.append, onFailed=self.failed.append,
+        )
+
+    @property
+    def ended(self):
+        return len(self.done) + len(self.failed)
 
 
 @pytest.fixture
-def worker(bench):
-    from BrainSegSAMWidgets import WorkerProcess
-
-    return WorkerProcess
+def ear(bench):
+    return Ear
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
-def test_lines_survive_any_cutting(worker, size):
-    data = "eins\r\nzwölf – 2 mm³\n\nlast".encode()
-    lines = worker.Lines()
-    got = [line for start in range(0, len(data), size) for line in lines.feed(data[start : start + size])]
-    assert got == ["eins", "zwölf – 2 mm³", ""]
-    assert lines.end() == ["last"]
-    assert lines.end() == []
+def is_alive(pid):
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return status != "Z"
+
+
+def test_a_request_returns_at_once_and_tells_everything(bench, worker, ear):
+    one, heard = worker("echo"), ear()
+    begin = time.monotonic()
+    job = one.request("other", {"array": np.arange(100_000), "parts": [1, 2]}, heard.listener)
+    assert time.monotonic() - begin < 0.1
+    assert job.running
+    assert one.busy
+    assert heard.ended == 0
+    assert bench.wait_until(lambda: not job.running)
+    assert heard.partial == [{"part": 1}, {"part": 2}]
+    np.testing.assert_array_equal(heard.done[0]["got"]["array"], np.arange(100_000))
+    assert heard.failed == []
+    assert not one.busy
+
+
+def test_the_process_is_kept(bench, worker, ear):
+    one, heard = worker("echo"), ear()
+    for count in (1, 2):
+        one.request("other", {}, heard.listener)
+        assert bench.wait_until(lambda count=count: heard.ended == count)
+    assert heard.done[0]["pid"] == heard.done[1]["pid"] == one.pid
+
+
+def test_a_request_from_within_the_end_of_another(bench, worker, ear):
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    one, heard = worker("echo"), ear()
+    one.request("other", {}, Listener(onDone=lambda data: one.request("other", {"x": 1}, heard.listener)))
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert heard.done[0]["got"] == {"x": 1}
+
+
+def test_two_at_once_are_refused_but_the_newest_mark_waits(bench, worker, ear):
+    from BrainSegSAMLib.errors import Cancelled, InputError
+
+    one = worker("slowly")
+    first, second, third = ear(), ear(), ear()
+    one.request("other", {"n": 1}, first.listener)
+    with pytest.raises(InputError, match="working on something else"):
+        one.request("other", {}, second.listener)
+    one.request("mark", {"n": 2}, second.listener)
+    one.request("mark", {"n": 3}, third.listener)
+    assert [type(error) for error in second.failed] == [Cancelled]
+    assert bench.wait_until(lambda: third.ended == 1)
+    assert first.done[0]["got"] == {"n": 1}
+    assert third.done[0]["got"] == {"n": 3}
+    assert second.done == []
+    assert not one.busy
+
+
+def test_a_waiting_mark_can_be_cancelled(bench, worker, ear):
+    one = worker("slowly")
+    first, second = ear(), ear()
+    one.request("other", {}, first.listener)
+    one.request("mark", {}, second.listener).cancel("because")
+    assert [str(error) for error in second.failed] == ["because"]
+    assert bench.wait_until(lambda: first.ended == 1)
+    assert not one.busy
+
+
+def test_cancel_keeps_the_process(bench, worker, ear):
+    from BrainSegSAMLib.errors import Cancelled
+
+    one, heard = worker("wait"), ear()
+    job = one.request("other", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.progress)
+    pid = one.pid
+    job.cancel("enough")
+    job.cancel("again")
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert [(type(e), str(e)) for e in heard.failed] == [(Cancelled, "enough")]
+    assert one.pid == pid
+    job.cancel()
+    assert heard.ended == 1
+
+
+def test_cancel_before_the_process_is_there(bench, worker, ear):
+    one, heard = worker("wait"), ear()
+    one.request("other", {}, heard.listener).cancel("too soon")
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert str(heard.failed[0]) == "too soon"
+
+
+@posix
+@pytest.mark.parametrize("behaviour", ["deaf", "stop"])
+def test_what_does_not_listen_is_killed_after_two_seconds_and_replaced(bench, worker, ear, behaviour):
+    from BrainSegSAMLib.errors import Cancelled
+
+    one, heard = worker(behaviour), ear()
+    job = one.request("other", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.progress)
+    pids = [int(word) for word in heard.progress[0]["stage"].split() if word.isdecimal()] or [one.pid]
+    begin = time.monotonic()
+    job.cancel()
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert 1.9 < time.monotonic() - begin < 3
+    assert isinstance(heard.failed[0], Cancelled)
+    assert bench.wait_until(lambda: not any(map(is_alive, pids)), seconds=3)
+    assert one.pid == 0
+    again = ear()
+    one.request("other", {}, again.listener)
+    assert bench.wait_until(lambda: again.progress)
+    assert one.pid not in (0, *pids)
+
+
+@posix
+def test_sigkill_is_a_sentence(bench, worker, ear):
+    one, heard = worker("wait"), ear()
+    one.request("other", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.progress)
+    os.kill(one.pid, 9)
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert "ran out of memory" in str(heard.failed[0])
+
+
+@posix
+def test_a_process_that_dies_while_idle_is_replaced_without_a_word(bench, worker, ear):
+    one, heard = worker("echo"), ear()
+    one.start()
+    assert bench.wait_until(lambda: one.pid)
+    pid = one.pid
+    os.kill(pid, 9)
+    assert bench.wait_until(lambda: one.pid == 0)
+    one.request("other", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert heard.done[0]["pid"] not in (0, pid)
 
 
 @pytest.mark.parametrize(
-    ("line", "is_message"),
-    [('{"type": "progress"}', True), ('{"no": "type"}', False), ("{broken", False), ("[1]", False), ("text", False)],
+    ("behaviour", "words"),
+    [("crash", "crashed (SIGSEGV)"), ("old_version", "another version"), ("broken", "No module named")],
 )
-def test_only_objects_with_a_type_are_messages(worker, line, is_message):
-    assert (worker.parseMessage(line) is not None) == is_message
+@posix
+def test_a_failure_is_told_once(bench, worker, ear, behaviour, words):
+    from BrainSegSAMLib.errors import WorkerError
+
+    one, heard = worker(behaviour), ear()
+    one.request("other", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.ended)
+    bench.wait_until(lambda: False, seconds=0.3)
+    (error,) = heard.failed
+    assert isinstance(error, WorkerError)
+    assert words in str(error)
+    assert heard.done == []
 
 
-def test_the_environment_is_a_copy(worker):
+def test_what_cannot_be_started_is_told_later(bench, ear):
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    one, heard = Worker(["no-such-program-here"]), ear()
+    one.request("other", {}, heard.listener)
+    assert heard.ended == 0
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert "could not start" in str(heard.failed[0])
+    waited = ear()
+    one.request("other", {}, waited.listener).wait()
+    assert "could not start" in str(waited.failed[0])
+
+
+def test_quit_ends_what_runs(bench, worker, ear):
+    from BrainSegSAMLib.errors import Cancelled
+
+    one, heard = worker("wait"), ear()
+    one.request("other", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.progress)
+    pid = one.pid
+    one.quit()
+    assert isinstance(heard.failed[0], Cancelled)
+    assert not is_alive(pid)
+
+
+def test_the_shared_worker_ends_with_slicer(bench, ear, monkeypatch):
+    import slicer
+    from BrainSegSAMWidgets import WorkerProcess
+
+    monkeypatch.setattr(WorkerProcess, "_shared", [])
+    monkeypatch.setattr(WorkerProcess, "_workers", [])
+    one = WorkerProcess.sharedWorker()
+    assert WorkerProcess.sharedWorker() is one
+    other = WorkerProcess.newWorker()
+    assert other is not one
+    one.start()
+    other.start()
+    assert bench.wait_until(lambda: one.pid and other.pid)
+    pids = [one.pid, other.pid]
+    slicer.app.emit("aboutToQuit()")
+    assert not any(map(is_alive, pids))
+
+
+def test_a_script_can_wait_without_events(worker, ear):
+    one, heard = worker("slowly"), ear()
+    job = one.request("other", {"n": 1}, heard.listener)
+    job.wait()
+    assert heard.done[0]["got"] == {"n": 1}
+
+
+def test_an_exception_of_a_listener_does_not_block_the_next(bench, worker, ear):
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    def fail(data):
+        raise ValueError("in the listener")
+
+    one, heard = worker("slowly"), ear()
+    one.request("other", {}, Listener(onDone=fail))
+    one.request("mark", {}, heard.listener)
+    assert bench.wait_until(lambda: heard.ended == 1)
+    assert bench.complaints.take() == ["ValueError in a slot: in the listener"]
+
+
+def test_pythonslicer_is_preferred(bench, monkeypatch):
+    from BrainSegSAMWidgets import WorkerProcess
+
+    from BrainSegSAMLib.errors import WorkerError
+
+    monkeypatch.setattr(shutil, "which", lambda name: "there/PythonSlicer")
+    assert WorkerProcess.pythonCommand() == "there/PythonSlicer"
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert WorkerProcess.pythonCommand() == sys.executable
+    monkeypatch.setattr(sys, "executable", "SlicerApp-real")
+    with pytest.raises(WorkerError, match="PythonSlicer was not found"):
+        WorkerProcess.pythonCommand()
+
+
+def test_the_environment_is_a_copy(bench):
+    from BrainSegSAMLib.worker_client import worker_environment
+
     ours = {"PYTHONPATH": "mine", "OTHER": "1"}
-    theirs = worker.childEnvironment(Path("library"), ours)
+    theirs = worker_environment(Path("library"), ours)
     assert theirs["PYTHONPATH"] == f"library{os.pathsep}mine"
     assert theirs["OTHER"] == "1"
     assert ours == {"PYTHONPATH": "mine", "OTHER": "1"}
-    assert worker.childEnvironment(Path("library"), {})["PYTHONPATH"] == "library"
-
-
-def test_pythonslicer_is_preferred(worker, monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: "there/PythonSlicer")
-    assert worker.pythonCommand() == "there/PythonSlicer"
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert worker.pythonCommand() == sys.executable
-    monkeypatch.setattr(sys, "executable", "SlicerApp-real")
-    with pytest.raises(RuntimeError, match="PythonSlicer was not found"):
-        worker.pythonCommand()
+    assert worker_environment(Path("library"), {})["PYTHONPATH"] == "library"
 
 
 def test_the_module_loads_without_the_work(bench):

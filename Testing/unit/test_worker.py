@@ -223,7 +223,7 @@ def test_a_hang_is_noticed(client, monkeypatch):
 
 def test_a_worker_that_does_not_start_is_noticed(client, monkeypatch):
     monkeypatch.setattr(worker_client, "START_S", 0.5)
-    with pytest.raises(WorkerError, match="could not be started within"):
+    with pytest.raises(WorkerError, match="did not start within"):
         client("silent").request("other", {})
     with pytest.raises(WorkerError, match=r"(?s)exit code 1.*No module named BrainSegSAMLib"):
         client("broken").request("other", {})
