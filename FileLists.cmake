@@ -78,6 +78,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
+  BrainSegSAMLib/interactive/__init__.py
+  BrainSegSAMLib/interactive/images.py
+  BrainSegSAMLib/interactive/marking.py
+  BrainSegSAMLib/interactive/tracking.py
   BrainSegSAMLib/itk.py
   BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
@@ -194,6 +198,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
   BrainSegSAMLib/trainings.py
+  BrainSegSAMLib/view_planes.py
   BrainSegSAMLib/volumes.py
   BrainSegSAMLib/wire.py
   BrainSegSAMLib/worker.py

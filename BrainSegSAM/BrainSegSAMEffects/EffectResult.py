@@ -143,7 +143,9 @@ class Target:
             )
 
 
-def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False) -> None:
+def fillSegment(
+    scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False, within: Any = None
+) -> None:
     """Write a result into the target's segment, as one step for Undo.
 
     Args:
@@ -151,6 +153,7 @@ def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool
         target: what the result was asked for.
         labelmap: of `Target.labelmap`.
         add: whether what is in the segment stays; otherwise it is replaced, where the mask allows it.
+        within: labelmap outside which nothing is replaced; None for no such limit.
 
     Raises:
         InputError: where the target is no longer there; nothing is changed.
@@ -159,6 +162,11 @@ def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool
     modifier = _modifier(scriptedEffect, labelmap)
     modes = slicer.qSlicerSegmentEditorAbstractEffect
     scriptedEffect.saveStateForUndo()
+    if within is not None and not add:
+        removed = _onGrid(within, modifier)
+        _voxels(removed)[...] *= _voxels(modifier) == 0
+        scriptedEffect.modifySelectedSegmentByLabelmap(removed, modes.ModificationModeRemove)
+        add = True
     scriptedEffect.modifySelectedSegmentByLabelmap(
         modifier, modes.ModificationModeAdd if add else modes.ModificationModeSet
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .SegmentEditorMedSAMBoxEffect import SegmentEditorMedSAMBoxEffect
 from .SegmentEditorNNUNetEffect import SegmentEditorNNUNetEffect
+from .SegmentEditorSAMTrackEffect import SegmentEditorSAMTrackEffect
 
-EFFECTS = (SegmentEditorNNUNetEffect,)
+EFFECTS = (SegmentEditorNNUNetEffect, SegmentEditorMedSAMBoxEffect, SegmentEditorSAMTrackEffect)
 
 
 def registerEffects() -> None:

@@ -14,6 +14,14 @@ import pytest
 if importlib.util.find_spec("PySide6") is None or importlib.util.find_spec("slicer") is None:
     pytest.skip("Qt (PySide6-Essentials) or MRML (slicer-core) is not installed", allow_module_level=True)
 
+from Testing.slicer.interactive import (  # noqa: E402, F401  (fixtures)
+    ball_volume,
+    choose_effect,
+    interactive_models,
+    interactive_worker,
+    mouse,
+)
+
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 CHILD = Path(__file__).with_name("child.py")
 
