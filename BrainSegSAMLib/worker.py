@@ -33,6 +33,7 @@ _REPORT_EVERY_S: Final = 0.05
 HANDLERS: Final[dict[str, str]] = {
     "predict": "BrainSegSAMLib.worker_tasks.predict",
     "command": "BrainSegSAMLib.worker_tasks.command",
+    "devices": "BrainSegSAMLib.machine.devices",
     "load_image": "BrainSegSAMLib.interactive.load_image",
     "mark": "BrainSegSAMLib.interactive.mark",
     "detect": "BrainSegSAMLib.interactive.detect",

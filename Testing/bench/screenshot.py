@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
     _save(parent, folder / "panel-ready.png")
     _pretend_progress(widget)
     _save(parent, folder / "panel-running.png")
-    widget.panel.onDone(_result(phantom, nodes["flair"]))
+    widget.panel.predict.onDone(_result(phantom, nodes["flair"]))
     _save(parent, folder / "panel-finished.png")
     widget.ui.logCollapsibleButton.collapsed = False
     _save(parent, folder / "panel-log.png")
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
 
 
 def _pretend_progress(widget) -> None:
-    widget.panel.onProgress(
+    widget.panel.predict.onProgress(
         {"type": "progress", "stage": "case: Segmenting", "fraction": 0.42, "remaining_s": 38.0,
          "message": "tile 21 of 50"}
     )
