@@ -23,6 +23,8 @@ from Testing.slicer.interactive import (  # noqa: E402, F401  (fixtures)
 )
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
+NO_GPU = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": "2"}
+"""What the worker's "devices" answers on a machine with a processor alone."""
 CHILD = Path(__file__).with_name("child.py")
 
 
@@ -111,6 +113,7 @@ def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
     import slicer
 
     monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote.DeviceNote._known", NO_GPU)
     parent = slicer.qMRMLWidget()
     parent.setLayout(qt.QVBoxLayout())
     parent.setMRMLScene(scene)
