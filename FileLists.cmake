@@ -4,8 +4,13 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
   BrainSegSAMEffects/EffectBase.py
   BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/InteractiveEffect.py
+  BrainSegSAMEffects/MarksOverlay.py
   BrainSegSAMEffects/Preview.py
+  BrainSegSAMEffects/SegmentEditorMedSAMBoxEffect.py
   BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
+  BrainSegSAMEffects/SegmentEditorSAMTrackEffect.py
+  BrainSegSAMEffects/StopsBar.py
   BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
   BrainSegSAMWidgets/Dependencies.py

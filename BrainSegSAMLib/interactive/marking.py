@@ -198,8 +198,8 @@ def plane_picture(picture: NDArray[np.uint8], volume: Geometry, grid: Geometry) 
     indices = np.stack(np.meshgrid(*(np.arange(size) for size in grid.size_ijk), indexing="ij"), axis=-1)
     at_zyx = volume.to_ijk(grid.to_lps(indices.reshape(-1, 3)))[:, ::-1].T
     shown = [ndimage.map_coordinates(channel, at_zyx, np.float32, order=1) for channel in picture]
-    found: NDArray[np.uint8] = np.rint(np.stack(shown)).astype(np.uint8).reshape(3, *grid.size_ijk).transpose(0, 3, 2, 1)
-    return np.ascontiguousarray(found)
+    found: NDArray[np.uint8] = np.rint(np.stack(shown)).astype(np.uint8).reshape(3, *grid.size_ijk)
+    return np.ascontiguousarray(found.transpose(0, 3, 2, 1))
 
 
 # ---- detection ----------------------------------------------------------------------------------------------------
