@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,14 @@ def mark(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
         context: hears of each mask as it is found: {"number": of the mark, from 0, "mask"}.
 
     Returns:
-        "masks": bool (rows, columns) of each mark's plane; "notes": a sentence each.
+        "masks": bool (rows, columns) of each mark's plane; "notes": a sentence each; "seconds" that it took.
 
     Raises:
         InputError: marks that do not fit their plane, or none of a segmenter's model.
         ModelError, DependencyError, OutputError: as the network.
         Cancelled: when the progress was cancelled.
     """
+    started = time.perf_counter()
     kept = kept_image(arguments, context)
     if kept is None:
         return unknown_image(arguments)
@@ -114,7 +116,7 @@ def mark(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
         if len(marks) > 1:
             context.partial({"number": number, "mask": masks[-1]})
         context.progress.advance()
-    return {"masks": masks, "notes": list(notes)}
+    return {"masks": masks, "notes": list(notes), "seconds": time.perf_counter() - started}
 
 
 def _read(data: Mapping[str, Any]) -> Mark:
