@@ -179,10 +179,9 @@ def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None
         return None
     normal = 2 - PLANES[plane_name(grid)]
     to_plane: FloatArray = np.linalg.inv(grid.ijk_to_lps) @ target.ijk_to_lps  # target's indices → the plane's
-    to_target: FloatArray = np.linalg.inv(to_plane)
     across, offset = to_plane[normal, :3], to_plane[normal, 3]
     reach = float(np.abs(across).sum()) / 2  # half a voxel's extent across the plane, in the grid's own unit
-    low, high = _bounds(marked, grid, normal, reach, to_target, target)
+    low, high = _bounds(marked, grid, normal, reach, to_plane, target)
     if (high < low).any():
         return None
     deep = int(np.abs(across).argmax())
@@ -253,7 +252,7 @@ def _in_plane(grid: Geometry) -> list[int]:
 
 
 def _bounds(
-    marked: NDArray[np.intp], grid: Geometry, normal: int, reach: float, to_target: FloatArray, target: Geometry
+    marked: NDArray[np.intp], grid: Geometry, normal: int, reach: float, to_plane: FloatArray, target: Geometry
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """First and last index i, j, k on the target that voxels of marked pixels (row, column) may have."""
     low, high = np.empty(3), np.empty(3)
@@ -261,6 +260,7 @@ def _bounds(
     low[_in_plane(grid)] = marked.min(axis=0)[::-1] - 0.5
     high[_in_plane(grid)] = marked.max(axis=0)[::-1] + 0.5
     corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, 8)
+    to_target = np.linalg.inv(to_plane)
     there = to_target[:3, :3] @ corners + to_target[:3, 3:]
     first = np.maximum(0, np.floor(there.min(axis=1))).astype(int)
     last = np.minimum(np.array(target.size_ijk) - 1, np.ceil(there.max(axis=1))).astype(int)

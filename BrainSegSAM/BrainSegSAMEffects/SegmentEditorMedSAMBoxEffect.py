@@ -149,7 +149,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         reason = self._reasonNotToDetect()
         tips = {
             self.detectSliceButton: _("Propose boxes on the slice of the view that was clicked last (or the red one)."),
-            self.detectVolumeButton: _("Propose boxes in the whole volume; what is found on neighbouring slices is one."),
+            self.detectVolumeButton: _("Propose boxes in the volume; those on neighbouring slices are put together."),
         }
         for button, tip in tips.items():
             button.enabled = not reason

@@ -257,7 +257,9 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
             if plane_name(grid) == plane:
                 at = geometry.to_ijk(grid.to_lps([(size - 1) / 2 for size in grid.size_ijk]))[2 - PLANES[plane]]
                 return int(np.clip(round(float(at)), 0, geometry.shape_zyx[PLANES[plane]] - 1))
-        raise InputError(_("No view shows {plane} slices of the volume; begin at the largest slice.").format(plane=plane))
+        raise InputError(
+            _("No view shows {plane} slices of the volume; begin at the largest slice.").format(plane=plane)
+        )
 
     def _onAgain(self, _checked: bool) -> None:
         self.guarded(self._goOn)
@@ -265,7 +267,9 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
     def _goOn(self) -> None:
         """Follow anew from the corrected slice, away from where it began."""
         followed, index, target = self._followed, self._toTrack, self.target
-        assert followed is not None and index is not None and target is not None
+        assert followed is not None
+        assert index is not None
+        assert target is not None
         direction = "both" if index == followed.begin else "forward" if index > followed.begin else "backward"
         followed.corrected.add(index)
         for other in list(followed.masks):
@@ -347,7 +351,8 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
     def onApply(self) -> None:
         """Write the result; on the slices that were followed it replaces the segment, where that is wanted."""
         followed, target = self._followed, self.target
-        assert followed is not None and target is not None
+        assert followed is not None
+        assert target is not None
         labelmap = self._labelmap(*self._stacked(followed.shown))
         if self.replaceCheck.checked:
             slab = self._labelmap(*self._stacked(sorted(followed.masks), filled=True))
@@ -380,7 +385,8 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
     def _paint(self, interactor: Any, viewWidget: Any, adds: bool, *, begins: bool) -> bool:
         """A disc around the mouse, on the source volume's slice there; whether that is one that was followed."""
         followed, target = self._followed, self.target
-        assert followed is not None and target is not None
+        assert followed is not None
+        assert target is not None
         x, y = interactor.GetEventPosition()
         ras = self.xyToRas([int(x), int(y)], viewWidget)
         geometry = target.sourceGeometry.reoriented("LPS")[0]

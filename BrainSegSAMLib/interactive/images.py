@@ -71,9 +71,9 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
     """Keep an image.
 
     Args:
-        arguments: "image_id": any text, another one for other contents. "name": for messages. "channels": in the order in which networks see them,
-            modality → {"array": float32 (z, y, x), "geometry": its grid in world space}; the first is the reference,
-            onto whose grid all others are brought.
+        arguments: "image_id": any text, another one for other contents. "name": for messages. "channels": modality →
+            {"array": float32 (z, y, x), "geometry": its grid in world space}; the first is the reference, onto whose
+            grid all others are brought.
         context: of the request.
 
     Returns:
@@ -92,7 +92,7 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
             grid, reference = geometry, modality
         if not np.isfinite(array).all():
             raise InputError(
-                f"The volume for {modality} holds values that are not finite (NaN or infinity); replace them, e.g. by 0."
+                f"The volume for {modality} holds values that are not finite (NaN, infinity); replace them, e.g. by 0."
             )
         array, action = resample_channel(array, geometry, grid, name=modality, target_name=reference)
         channels[modality] = array

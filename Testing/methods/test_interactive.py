@@ -1,4 +1,4 @@
-"""What the worker does for the effects: marks on planes of any orientation, proposals, tracks; nothing encoded twice."""
+"""What the worker does for the effects: marks on planes of any orientation, proposals, tracks."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ def test_a_box_gives_what_the_command_gives(bench: Bench, random_segmenter: Path
         bench.warm.find("image", "one"), images.KeptNetwork(("other",), segmenter), bench.context
     )
     expected = find_marked(segmenter.network, picture, [Prompt(1, plane, index, box=box)]).owner
-    assert answer["masks"][0].any() and not answer["masks"][0].all()
+    assert answer["masks"][0].any()
+    assert not answer["masks"][0].all()
     np.testing.assert_array_equal(answer["masks"][0], slices_first(expected > 0, plane)[index])
     assert picture.shape[1:] == geometry.shape_zyx
 
@@ -314,7 +315,8 @@ def test_channels_come_onto_the_first_ones_grid(bench: Bench) -> None:
         "t2": {"array": second, "geometry": wire.geometry_data(other)},
     }
     answer = load_image({"image_id": "both", "name": "both", "channels": channels}, bench.fresh())
-    assert len(answer["notes"]) == 1 and "t2: resampled linearly" in answer["notes"][0]
+    assert len(answer["notes"]) == 1
+    assert "t2: resampled linearly" in answer["notes"][0]
     image = bench.warm.find("image", "both").image
     assert np.mean((image.channels["t2"] > 650) == (image.channels["flair"] > 650)) > 0.98
     with pytest.raises(InputError, match="source volume"):
@@ -329,7 +331,8 @@ def finds_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     network: Any = BrightBoxes()
 
     def stand_in(model: Any, *, device: str, trust: bool, precision: str) -> Detector:
-        return Detector(model, network, DetectionSettings(head_only=True, link=LinkSettings(0.01, minimum_slices=1)), 0.5, 99.5)
+        link = LinkSettings(0.01, minimum_slices=1)
+        return Detector(model, network, DetectionSettings(head_only=True, link=link), 0.5, 99.5)
 
     monkeypatch.setattr(marking, "load_detector", stand_in)
     monkeypatch.setitem(images._PARTS, "yolo_detector", ("sam", ".", ""))
@@ -482,6 +485,7 @@ def test_through_the_worker(random_segmenter: Path, random_tracker: Path) -> Non
         )
         expected = track(following, bench.fresh())
         np.testing.assert_array_equal(answer["mask"], expected["mask"])
-        assert answer["stops"] == expected["stops"] and len(partials) == len(bench.partials)
+        assert answer["stops"] == expected["stops"]
+        assert len(partials) == len(bench.partials)
 
 

@@ -118,7 +118,7 @@ def voxels(editor, name="A"):
 
     node = editor.segmentationNode()
     found = mrml.node_to_segmentation(node, geometry=mrml.volume_node_geometry(editor.sourceVolumeNode()))
-    return dict((region.name, mask) for region, mask in found.masks())[name]
+    return next(mask for region, mask in found.masks() if region.name == name)
 
 
 def done(bench, effect):

@@ -21,14 +21,14 @@ from BrainSegSAMLib.methods.yolo_medsam.detector_config import DetectionSettings
 from BrainSegSAMLib.methods.yolo_medsam.segmenter import Segmenter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from Testing.box_stand_ins import BrightBoxes  # noqa: E402
+from Testing.box_stand_ins import BrightBoxes
 
 ENCODE_S = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
 """How long a slice takes to encode."""
 
 
 class FindsBright:
-    """In place of SAM: what is bright in the box, or left and right of points inside; nothing right of points outside."""
+    """In place of SAM: what is bright in the box, and left of all points outside."""
 
     precision = "fp32"
 
@@ -91,9 +91,11 @@ class FollowsBright:
                     if not 0 <= index < features.count:
                         del self.masks[number]
                         continue
-                    mask = before if not self.offset else features[index] & ndimage.binary_dilation(before, iterations=2)
+                    near = ndimage.binary_dilation(before, iterations=2)
+                    mask = features[index] & near if self.offset else before
                     self.masks[number] = mask
-                    steps.append(Step(number, index, np.where(mask, 5, -5).astype(np.float32), 5.0 if mask.any() else -5.0))
+                    logits = np.where(mask, 5, -5).astype(np.float32)
+                    steps.append(Step(number, index, logits, float(logits.max())))
                 self.offset += 1
                 return steps
 

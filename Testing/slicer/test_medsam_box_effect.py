@@ -45,7 +45,8 @@ def test_a_box_in_any_view_becomes_a_preview_and_a_segment(bench, editor, layout
     assert effect.applyButton.enabled
     effect.applyButton.click()
     np.testing.assert_array_equal(voxels(editor), expected_on(SHAPE, axis, index))
-    assert not effect.preview.visible and effect.overlay.widget is None
+    assert not effect.preview.visible
+    assert effect.overlay.widget is None
     assert editor.mrmlScene().GetNumberOfNodes() == nodes
     editor.undo()
     assert not voxels(editor).any()
@@ -79,7 +80,8 @@ def test_a_point_outside_alone_and_a_click_are_explained(bench, layout, effect, 
     assert "nothing to take away from" in effect.statusLabel.text
     mouse.click(view, low)
     assert "Drag a box" in effect.statusLabel.text
-    assert effect.job is None and effect.overlay.widget is None
+    assert effect.job is None
+    assert effect.overlay.widget is None
     view.mrmlSliceNode().JumpSliceByOffsetting(0, 0, 500)
     mouse.click(view, (0, 0, 500), "shift")
     assert "move the slice into the volume" in effect.statusLabel.text
@@ -120,7 +122,7 @@ def test_an_oblique_view_and_transforms(bench, editor, layout, effect, source, m
     normal = np.array([node.GetSliceToRAS().GetElement(row, 2) for row in range(3)])
     indices = np.argwhere(np.ones(grid.shape_zyx))[:, ::-1]
     off = np.abs((grid.to_lps(indices) * [-1, -1, 1] - centre) @ normal).reshape(grid.shape_zyx)
-    assert off[found].max() < 2.2, "two voxels' extent at most: the segmentation's voxels are turned against the volume's"
+    assert off[found].max() < 2.2, "two voxels' extent at most, as the segmentation is turned against the volume"
     near = ball(grid.shape_zyx) & (off < 0.4)
     assert np.count_nonzero(near & found) > 0.9 * np.count_nonzero(near)
     assert np.count_nonzero(found & ~ball(grid.shape_zyx)) < 0.2 * np.count_nonzero(found)
@@ -145,15 +147,19 @@ def test_proposals_can_be_toggled(bench, editor, layout, effect, source, mouse):
     done(bench, effect)
     done(bench, effect)
     assert effect.lesionList.count == 1, effect.statusLabel.text
-    assert "Tumour" in effect.lesionList.item(0).text() and "90%" in effect.lesionList.item(0).text()
+    assert "Tumour" in effect.lesionList.item(0).text()
+    assert "90%" in effect.lesionList.item(0).text()
     np.testing.assert_array_equal(previewed(editor, effect), ball(SHAPE))
     effect.lesionList.item(0).setCheckState(qt.Qt.Unchecked)
-    assert not effect.preview.visible and not effect.applyButton.enabled
+    assert not effect.preview.visible
+    assert not effect.applyButton.enabled
     effect.lesionList.item(0).setCheckState(qt.Qt.Checked)
-    assert effect.preview.visible and effect.applyButton.enabled
+    assert effect.preview.visible
+    assert effect.applyButton.enabled
     effect.applyButton.click()
     np.testing.assert_array_equal(voxels(editor), ball(SHAPE))
-    assert effect.lesionList.count == 0 and not effect.lesionList.visible
+    assert effect.lesionList.count == 0
+    assert not effect.lesionList.visible
 
 
 def test_proposals_on_one_slice(bench, editor, layout, effect, source, dialogs):
@@ -199,7 +205,9 @@ def test_what_is_left_leaves_nothing(bench, editor, layout, effect, source, mous
     else:
         effect.cancelButton.click()
     let_qt_work()
-    assert not effect.preview.visible and effect.job is None and effect.overlay.widget is None
+    assert not effect.preview.visible
+    assert effect.job is None
+    assert effect.overlay.widget is None
     assert effect._observations == []
     if how != "scene":
         after = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,8 @@ def test_an_object_is_followed_both_ways(bench, editor, layout, effect, source, 
     assert effect.stopsLabel.visible
     effect.applyButton.click()
     np.testing.assert_array_equal(voxels(editor), ball())
-    assert not effect.preview.visible and not effect.stopsLabel.visible
+    assert not effect.preview.visible
+    assert not effect.stopsLabel.visible
     editor.undo()
     np.testing.assert_array_equal(voxels(editor), before)
 
@@ -86,8 +89,9 @@ def test_slices_come_one_by_one(bench, editor, layout, effect, drawn, monkeypatc
     monkeypatch.setattr(effect, "refreshSoon", effect.showPreview)
     effect.trackButton.click()
     done(bench, effect)
-    assert len(seen) > 8 and seen[0] == {10}
-    assert all(before <= after for before, after in zip(seen, seen[1:], strict=False))
+    assert len(seen) > 8
+    assert seen[0] == {10}
+    assert all(before <= after for before, after in itertools.pairwise(seen))
 
 
 @pytest.mark.parametrize(("direction", "kept"), [("forward", slice(10, None)), ("backward", slice(None, 11))])
@@ -126,7 +130,8 @@ def test_a_correction_goes_on_from_its_slice(bench, editor, layout, effect, draw
     centre_view(layout, drawn)
     effect.trackButton.click()
     done(bench, effect)
-    assert not effect.againButton.enabled and "Correct a slice" in effect.againButton.toolTip
+    assert not effect.againButton.enabled
+    assert "Correct a slice" in effect.againButton.toolTip
     view, *_ = centre_view(layout, drawn, index=13)
     effect.scriptedEffect.setParameter("Brush", 30.0)
     mouse.click(view, ras_of(drawn, (20, 18, 13)), "control")
@@ -141,7 +146,8 @@ def test_a_correction_goes_on_from_its_slice(bench, editor, layout, effect, draw
     done(bench, effect)
     found = previewed(editor, effect)
     np.testing.assert_array_equal(found[:13], below)
-    assert found[13].sum() == painted.sum() and found[13, 18, 20]
+    assert found[13].sum() == painted.sum()
+    assert found[13, 18, 20]
     assert painted.sum() < found[14].sum() < ball()[14].sum(), "what is near the disc"
     effect.applyButton.click()
     np.testing.assert_array_equal(voxels(editor), found)
@@ -237,8 +243,11 @@ def test_what_is_left_leaves_nothing(bench, editor, layout, effect, drawn, scene
     else:
         effect.cancelButton.click()
     let_qt_work()
-    assert not effect.preview.visible and effect.job is None and effect._followed is None
-    assert effect._observations == [] and not effect.stopsLabel.visible
+    assert not effect.preview.visible
+    assert effect.job is None
+    assert effect._followed is None
+    assert effect._observations == []
+    assert not effect.stopsLabel.visible
     if how in ("effect", "cancel"):
         np.testing.assert_array_equal(voxels(editor), before)
     if how != "scene":

@@ -140,7 +140,8 @@ def test_an_oblique_plane_holds_all_that_it_cuts(oblique_grid: Geometry) -> None
     near = np.abs((centres - grid.origin_lps_mm) @ normal) < 0.3 * min(oblique_grid.spacing_ijk_mm)
     found = np.zeros(oblique_grid.shape_zyx, dtype=bool)
     found[block.sides] = block.mask
-    assert found.ravel()[near].all() and near.any()
+    assert found.ravel()[near].all()
+    assert near.any()
 
 
 def test_points_and_boxes_go_there_and_back(oblique_grid: Geometry) -> None:
