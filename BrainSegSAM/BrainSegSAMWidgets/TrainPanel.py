@@ -29,6 +29,7 @@ WORK_FOLDER = ".training"
 """In the models folder, where trainings keep what they need to go on; no model's name begins with a dot."""
 
 _COMPOSED = "ssnet"
+_FIRST = "glioma-nnunet-tiny.json"
 
 
 class TrainPanel:
@@ -83,7 +84,7 @@ class TrainPanel:
     # ---- recipe and settings
 
     def _fillRecipes(self, extra: Path | None = None) -> None:
-        shipped = sorted(resource_path("Models", "recipes").glob("*.json"))
+        shipped = sorted(resource_path("Models", "recipes").glob("*.json"), key=lambda path: (path.name != _FIRST, path))
         self._recipes = [*shipped, *([extra] if extra is not None and extra not in shipped else [])]
         self._filling = True
         combo = self.ui.trainRecipeComboBox
