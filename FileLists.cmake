@@ -2,10 +2,34 @@
 
 set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
+  BrainSegSAMEffects/EffectBase.py
+  BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/InteractiveEffect.py
+  BrainSegSAMEffects/MarksOverlay.py
+  BrainSegSAMEffects/Preview.py
+  BrainSegSAMEffects/SegmentEditorMedSAMBoxEffect.py
+  BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
+  BrainSegSAMEffects/SegmentEditorSAMTrackEffect.py
+  BrainSegSAMEffects/StopsBar.py
+  BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
+  BrainSegSAMWidgets/ConfigForm.py
   BrainSegSAMWidgets/Dependencies.py
+  BrainSegSAMWidgets/DeviceNote.py
+  BrainSegSAMWidgets/Dialogs.py
+  BrainSegSAMWidgets/EvaluatePanel.py
+  BrainSegSAMWidgets/Fields.py
+  BrainSegSAMWidgets/InputChecks.py
+  BrainSegSAMWidgets/LossCurve.py
+  BrainSegSAMWidgets/ModelPanel.py
+  BrainSegSAMWidgets/ModelTexts.py
+  BrainSegSAMWidgets/ModulePanel.py
   BrainSegSAMWidgets/PredictPanel.py
   BrainSegSAMWidgets/PredictionJob.py
+  BrainSegSAMWidgets/ResultView.py
+  BrainSegSAMWidgets/SampleDataSources.py
+  BrainSegSAMWidgets/Task.py
+  BrainSegSAMWidgets/TrainPanel.py
   BrainSegSAMWidgets/WorkerProcess.py
   BrainSegSAMWidgets/__init__.py
   )
@@ -72,11 +96,16 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
+  BrainSegSAMLib/interactive/__init__.py
+  BrainSegSAMLib/interactive/images.py
+  BrainSegSAMLib/interactive/marking.py
+  BrainSegSAMLib/interactive/tracking.py
   BrainSegSAMLib/itk.py
   BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/machine.py
   BrainSegSAMLib/measurements.py
   BrainSegSAMLib/memory.py
   BrainSegSAMLib/methods/__init__.py
@@ -149,6 +178,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
+  BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
@@ -161,6 +191,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/prediction_work.py
+  BrainSegSAMLib/processes.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
@@ -187,7 +218,12 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
   BrainSegSAMLib/trainings.py
+  BrainSegSAMLib/view_planes.py
   BrainSegSAMLib/volumes.py
+  BrainSegSAMLib/wire.py
+  BrainSegSAMLib/worker.py
+  BrainSegSAMLib/worker_client.py
+  BrainSegSAMLib/worker_tasks.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
@@ -200,6 +236,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/report/report.html
   BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
+  Resources/Icons/SegmentEditorMedSAMBoxEffect.png
+  Resources/Icons/SegmentEditorNNUNetEffect.png
+  Resources/Icons/SegmentEditorSAMTrackEffect.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json
   Resources/Models/glioma-nnunet-tiny/fold_0/checkpoint_final.pth
@@ -221,6 +260,16 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
   Resources/Models/recipes/glioma-yolo-tiny.json
+  Resources/SampleData/SyntheticGlioma.png
+  Resources/SampleData/SyntheticGlioma_flair.nrrd
+  Resources/SampleData/SyntheticGlioma_t1.nrrd
+  Resources/SampleData/SyntheticGlioma_t1ce.nrrd
+  Resources/SampleData/SyntheticGlioma_t2.nrrd
+  Resources/SampleData/samples.json
   Resources/UI/BrainSegSAM.ui
+  Resources/UI/EvaluatePanel.ui
+  Resources/UI/ModelPanel.ui
+  Resources/UI/PredictPanel.ui
+  Resources/UI/TrainPanel.ui
   Resources/requirements.txt
   )

@@ -11,7 +11,7 @@ says what a result was asked for; where that is no longer there, nothing is writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Target:
     Attributes:
         segmentationNode: the edited segmentation.
         segmentID: the segment; "" where segments will be added.
-        sourceVolumeNode: Segment Editor's source volume.
+        sourceVolumeNode: the volume on which the result is found.
         sourceGeometry: its voxels, in world space.
         grid: vtkOrientedImageData without voxel values: the voxels of the segmentation, in its own space.
     """
@@ -44,12 +44,13 @@ class Target:
     _sourceToSegmentation: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, scriptedEffect: Any, *, perSegment: bool = True) -> Target:
+    def of(cls, scriptedEffect: Any, *, perSegment: bool = True, volumeNode: Any = None) -> Target:
         """What the editor works on now.
 
         Args:
             scriptedEffect: the effect's host.
             perSegment: whether the selected segment will be changed; otherwise segments will be added.
+            volumeNode: on which the result will be found; Segment Editor's source volume by default.
 
         Raises:
             InputError: where no segmentation, segment or usable source volume is chosen.
@@ -62,7 +63,7 @@ class Target:
         segmentID = (parameters.GetSelectedSegmentID() or "") if perSegment else ""
         if perSegment and segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
             raise InputError(_("Select the segment that shall be changed first."))
-        sourceVolumeNode = parameters.GetSourceVolumeNode()
+        sourceVolumeNode = volumeNode if volumeNode is not None else parameters.GetSourceVolumeNode()
         if sourceVolumeNode is None:
             raise InputError(_("Choose a source volume in the Segment Editor first."))
         sourceGeometry = mrml.volume_node_geometry(sourceVolumeNode)
@@ -81,12 +82,17 @@ class Target:
         """
         return mrml.grid_geometry(self.grid, self.segmentationNode)
 
-    def labelmap(self, mask: Any, geometry: Geometry) -> Any:
+    def intoSegment(self, segmentID: str) -> Target:
+        """The same place, for another segment ("": for new ones)."""
+        return replace(self, segmentID=segmentID)
+
+    def labelmap(self, mask: Any, geometry: Geometry, *, offset_zyx: tuple[int, int, int] = (0, 0, 0)) -> Any:
         """A result as voxels of the segmentation.
 
         Args:
             mask: bool array (z, y, x).
-            geometry: of the mask, in world space as it was when the work was asked for.
+            geometry: of the whole, in world space as it was when the work was asked for.
+            offset_zyx: the voxel of the geometry at which the mask begins, where it covers only a part.
 
         Returns:
             A vtkOrientedImageData of 0 and 1 in the segmentation's own space, on its grid or a part of it.
@@ -95,7 +101,9 @@ class Target:
             InputError: where the volume or the segmentation was moved or removed in the meantime.
         """
         self._checkPlace()
-        return mrml.mask_to_labelmap(np.asarray(mask, dtype=bool), geometry, self.segmentationNode, self.grid)
+        return mrml.mask_to_labelmap(
+            np.asarray(mask, dtype=bool), geometry, self.segmentationNode, self.grid, offset_zyx=offset_zyx
+        )
 
     def check(self, scriptedEffect: Any) -> None:
         """Raise InputError, saying what changed, where a result may no longer be written."""
@@ -135,7 +143,9 @@ class Target:
             )
 
 
-def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False) -> None:
+def fillSegment(
+    scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False, within: Any = None
+) -> None:
     """Write a result into the target's segment, as one step for Undo.
 
     Args:
@@ -143,6 +153,7 @@ def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool
         target: what the result was asked for.
         labelmap: of `Target.labelmap`.
         add: whether what is in the segment stays; otherwise it is replaced, where the mask allows it.
+        within: labelmap outside which nothing is replaced; None for no such limit.
 
     Raises:
         InputError: where the target is no longer there; nothing is changed.
@@ -151,6 +162,11 @@ def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool
     modifier = _modifier(scriptedEffect, labelmap)
     modes = slicer.qSlicerSegmentEditorAbstractEffect
     scriptedEffect.saveStateForUndo()
+    if within is not None and not add:
+        removed = _onGrid(within, modifier)
+        _voxels(removed)[...] *= _voxels(modifier) == 0
+        scriptedEffect.modifySelectedSegmentByLabelmap(removed, modes.ModificationModeRemove)
+        add = True
     scriptedEffect.modifySelectedSegmentByLabelmap(
         modifier, modes.ModificationModeAdd if add else modes.ModificationModeSet
     )

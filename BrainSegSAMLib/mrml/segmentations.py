@@ -125,6 +125,24 @@ def node_to_segmentation(node: Any, *, geometry: Geometry | None = None) -> Segm
     return found.relabelled([_noted_labels(contents.GetNthSegment(i)) for i in range(len(regions))])
 
 
+def segment_mask(node: Any, segment_id: str, geometry: Geometry) -> BoolArray:
+    """One segment on a grid in world space, by nearest neighbour: bool (z, y, x); the node is not changed.
+
+    Args:
+        node: vtkMRMLSegmentationNode whose source representation is a binary labelmap.
+        segment_id: of the segment.
+        geometry: the grid; what lies outside is cut off.
+
+    Raises:
+        InputError: where there is no such segment, or no voxels.
+        GeometryError: under a non-linear transform.
+    """
+    if _contents(node).GetSegment(segment_id) is None:
+        raise InputError(f"{named(node)} has no segment '{segment_id}'.")
+    extent = [bound for size in geometry.size_ijk for bound in (0, size - 1)]
+    return _mask(node, segment_id, oriented_image(np.linalg.inv(parent_to_world(node)) @ geometry.ijk_to_ras, extent))
+
+
 def _contents(node: Any) -> Any:
     """The vtkSegmentation of a segmentation node that holds voxels."""
     if node is None or not node.IsA("vtkMRMLSegmentationNode"):
