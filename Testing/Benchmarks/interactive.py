@@ -34,12 +34,11 @@ class Watch:
 def main() -> None:
     """Print the times."""
     application.start()
+    import BrainSegSAMEffects
     import slicer
     import views
-    from PySide6 import QtCore, QtTest
-
-    import BrainSegSAMEffects
     from BrainSegSAMEffects import SegmentEditorMedSAMBoxEffect as box_effect  # noqa: F401
+    from PySide6 import QtCore, QtTest
 
     scene = slicer.mrmlScene
     layout = views.LayoutManager(scene)
