@@ -13,10 +13,23 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMEffects/StopsBar.py
   BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
+  BrainSegSAMWidgets/ConfigForm.py
   BrainSegSAMWidgets/Dependencies.py
+  BrainSegSAMWidgets/DeviceNote.py
+  BrainSegSAMWidgets/Dialogs.py
+  BrainSegSAMWidgets/EvaluatePanel.py
+  BrainSegSAMWidgets/Fields.py
+  BrainSegSAMWidgets/InputChecks.py
+  BrainSegSAMWidgets/LossCurve.py
+  BrainSegSAMWidgets/ModelPanel.py
+  BrainSegSAMWidgets/ModelTexts.py
+  BrainSegSAMWidgets/ModulePanel.py
   BrainSegSAMWidgets/PredictPanel.py
   BrainSegSAMWidgets/PredictionJob.py
+  BrainSegSAMWidgets/ResultView.py
   BrainSegSAMWidgets/SampleDataSources.py
+  BrainSegSAMWidgets/Task.py
+  BrainSegSAMWidgets/TrainPanel.py
   BrainSegSAMWidgets/WorkerProcess.py
   BrainSegSAMWidgets/__init__.py
   )
@@ -92,6 +105,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/machine.py
   BrainSegSAMLib/measurements.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
@@ -252,5 +266,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/SampleData/SyntheticGlioma_t2.nrrd
   Resources/SampleData/samples.json
   Resources/UI/BrainSegSAM.ui
+  Resources/UI/EvaluatePanel.ui
+  Resources/UI/ModelPanel.ui
+  Resources/UI/PredictPanel.ui
+  Resources/UI/TrainPanel.ui
   Resources/requirements.txt
   )

@@ -7,6 +7,7 @@ This file is what Slicer loads: the module's description, its parameters, its pa
 from __future__ import annotations
 
 import enum
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ for _folder in (str(libraryFolder()), str(Path(__file__).resolve().parent)):
     if _folder not in sys.path:
         sys.path.append(_folder)
 
+from BrainSegSAMWidgets.ModulePanel import ModulePanel  # noqa: E402
 from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request  # noqa: E402
-from BrainSegSAMWidgets.PredictPanel import PredictPanel  # noqa: E402
 from BrainSegSAMWidgets.WorkerProcess import Listener, Worker, sharedWorker  # noqa: E402
 
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError  # noqa: E402
@@ -100,11 +101,32 @@ class BrainSegSAMParameterNode:
     model - name of the chosen model.
     device - where it runs.
     outputSegmentation - segmentation that segments are added to; none for a new one.
+    importSource - what is imported as a model.
+    train… - recipe (name of one that ships, or path), cases, name of the model, work folder, device, and as JSON the
+        settings that differ from the recipe's.
+    evaluate… - folders, the model that says what labels mean, and what the report shall be.
     """
 
     model: str
     device: Device = Device.AUTO
     outputSegmentation: vtkMRMLSegmentationNode
+    importSource: str
+    trainRecipe: str
+    trainData: str
+    trainName: str
+    trainWork: str
+    trainDevice: Device = Device.AUTO
+    trainSettings: str
+    evaluatePredictions: str
+    evaluateOther: str
+    evaluateReference: str
+    evaluateImages: str
+    evaluateOutput: str
+    evaluateLabels: str
+    evaluatePictures: bool = True
+    evaluateResample: bool = False
+    evaluateResume: bool = False
+    evaluateOpen: bool = True
 
 
 class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -114,18 +136,16 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: BrainSegSAMLogic | None = None
-        self.panel: PredictPanel | None = None
+        self.panel: ModulePanel | None = None
         self._parameterNode: BrainSegSAMParameterNode | None = None
         self._parameterNodeGuiTag: Any = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(str(resource_path("UI", "BrainSegSAM.ui")))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = BrainSegSAMLogic()
-        self.panel = PredictPanel(self.ui, self.logic)
+        self.panel = ModulePanel(self.logic)
+        self.layout.addWidget(self.panel.widget)
+        self.ui = self.panel.ui
         self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAddedEvent, self.panel.onNodeAdded)
@@ -138,6 +158,7 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def enter(self) -> None:
+        self.panel.enter()
         self.initializeParameterNode()
 
     def exit(self) -> None:
@@ -177,6 +198,11 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self) -> BrainSegSAMParameterNode:
         """The module's parameters in the current scene."""
         return BrainSegSAMParameterNode(super().getParameterNode())
+
+    @property
+    def needsSetup(self) -> bool:
+        """Whether a package is missing without which no model can even be read; Slicer does not bring it."""
+        return importlib.util.find_spec("jsonschema") is None
 
     def installedModels(self) -> tuple[dict[str, Any], list[str]]:
         """Name → model for all that segment and can be used now, and what is wrong with those that cannot."""

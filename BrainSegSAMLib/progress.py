@@ -7,6 +7,7 @@ A job reports named stages, each with a share of the whole; listeners (a progres
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,13 +24,16 @@ class Measured:
         network: which one, as in "fold 0".
         step: the iteration, or epoch, that was measured, from 1.
         of: how many there will be at most.
-        values: name ("loss", "Dice", …) → value.
+        values: name ("loss", "validation Dice", …) → value; those that are no finite number are left out.
     """
 
     network: str
     step: int
     of: int
     values: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", {k: float(v) for k, v in self.values.items() if math.isfinite(v)})
 
 
 @dataclass(frozen=True)

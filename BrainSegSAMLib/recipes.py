@@ -6,7 +6,7 @@ and how references name their labels. A recipe of the method "ssnet" names the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from .labels import LabelScheme
 from .methods.nnunet.config import TrainingConfig
 from .methods.ssnet.composing import METHOD as SSNET
 from .methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER
+from .methods.ssnet.config import SSNetSettings, TrackingSettings
 from .methods.ssnet.tracker import METHOD as TRACKER
 from .methods.ssnet.tracker_config import TrackerTrainingConfig
 from .methods.yolo_medsam.detector import METHOD as DETECTOR
@@ -24,6 +25,7 @@ from .methods.yolo_medsam.detector_config import DetectorTrainingConfig
 from .methods.yolo_medsam.sam_config import SamTrainingConfig
 from .methods.yolo_medsam.segmenter import METHOD as SAM
 from .models.store import Model, check_described_model
+from .settings import Setting, settings_of
 
 NNUNET: Final = "nnunet"
 MEDSAM: Final = "medsam"
@@ -132,6 +134,45 @@ def read_recipe(path: Path) -> Recipe | SSNetRecipe:
     if method not in METHODS:
         raise InputError(f"{path}: the method '{method}' cannot be trained; use one of: {', '.join(METHODS)}.")
     return _read_ssnet(content, path) if method == SSNET else _read_network(content, method, path)
+
+
+@dataclass(frozen=True, eq=False)
+class SettingsGroup:
+    """Settings of a recipe that belong together, for forms.
+
+    Attributes:
+        prefix: before their names on the command line: "", or "prior." and "tracker." of a recipe of two.
+        settings: what they are.
+        values: name → what the recipe says, as JSON has it.
+        check: some of them by name, without the prefix → raises InputError where they cannot be used.
+    """
+
+    prefix: str
+    settings: tuple[Setting, ...]
+    values: Mapping[str, Any]
+    check: Callable[[Mapping[str, Any]], object]
+
+
+def settings_groups(recipe: Recipe | SSNetRecipe) -> tuple[SettingsGroup, ...]:
+    """All settings that a training by this recipe has.
+
+    Raises:
+        InputError, ModelError: where a recipe, or one that it names, cannot be used.
+    """
+    if isinstance(recipe, Recipe):
+        config = recipe.config({})
+        return (SettingsGroup("", settings_of(type(config)), config.as_dict(), recipe.config),)
+    own = SSNetSettings.from_dict(recipe.settings)
+    settings = (*settings_of(SSNetSettings), *settings_of(TrackingSettings))
+    flat = tuple(setting for setting in settings if setting.name != "tracking")
+    composed = dict(recipe.settings)
+    groups = [SettingsGroup("", flat, own.as_dict(), lambda some: SSNetSettings.from_dict({**composed, **some}))]
+    for part in PARTS:
+        path = recipe.recipe_of(part)
+        if path is not None:
+            (group,) = settings_groups(Recipe.read(path))
+            groups.append(SettingsGroup(f"{part}.", group.settings, group.values, group.check))
+    return tuple(groups)
 
 
 def _read_network(content: Mapping[str, Any], method: str, path: Path) -> Recipe:

@@ -2,13 +2,65 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .errors import InputError
 
 Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a dataclass, for forms.
+
+    Attributes:
+        name: of the field.
+        kind: its annotation as text, e.g. "int" or "tuple[int, ...] | None".
+        text: what it does, from the docstring of the dataclass.
+        choices: what it may be, where it is one of several words; else empty.
+        matters: whether most users should look at it.
+    """
+
+    name: str
+    kind: str
+    text: str
+    choices: tuple[str, ...]
+    matters: bool
+
+
+def settings_of(kind: type) -> tuple[Setting, ...]:
+    """The settings of a dataclass in the order of their fields.
+
+    Args:
+        kind: its docstring explains the fields under "Attributes:"; its class variable `CHOICES` (name → words), where
+            there is one, holds those that are one of several words, and `MATTER` names those that matter most.
+    """
+    texts = _explained(inspect.getdoc(kind) or "")
+    choices, matter = getattr(kind, "CHOICES", {}), getattr(kind, "MATTER", ())
+    return tuple(
+        Setting(field.name, str(field.type), texts.get(field.name, ""), tuple(choices.get(field.name, ())),
+                field.name in matter)
+        for field in fields(kind)
+    )  # fmt: skip
+
+
+def _explained(docstring: str) -> dict[str, str]:
+    """Name → explanation, of a docstring's section "Attributes:"."""
+    section = re.search(r"^Attributes:\n((?:    .*\n?|\n)*)", docstring, re.MULTILINE)
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in (section.group(1) if section else "").splitlines():
+        entry = re.match(r" {4}(\w+): (.*)", line)
+        if entry:
+            name = entry.group(1)
+            found[name] = [entry.group(2)]
+        elif name and line.strip():
+            found[name].append(line.strip())
+    return {name: " ".join(lines) for name, lines in found.items()}
 
 
 def read_settings(kind: type[Settings], values: Mapping[str, Any], *, purpose: str) -> Settings:

@@ -33,6 +33,7 @@ _REPORT_EVERY_S: Final = 0.05
 HANDLERS: Final[dict[str, str]] = {
     "predict": "BrainSegSAMLib.worker_tasks.predict",
     "command": "BrainSegSAMLib.worker_tasks.command",
+    "devices": "BrainSegSAMLib.machine.devices",
     "load_image": "BrainSegSAMLib.interactive.load_image",
     "mark": "BrainSegSAMLib.interactive.mark",
     "detect": "BrainSegSAMLib.interactive.detect",
@@ -100,7 +101,7 @@ class Context:
         self.warm = warm
         self._send: Send = send or (lambda _message: None)
         self.progress = Progress(self._report)
-        self._last: tuple[str, float] = ("", 0.0)
+        self._last: tuple[str, float, float] = ("", 0.0, 0.0)
 
     def partial(self, data: Mapping[str, Any]) -> None:
         """Send a result on its way; arrays as in a result."""
@@ -111,12 +112,13 @@ class Context:
         self._send({"type": "log", "line": line})
 
     def _report(self, update: ProgressUpdate) -> None:
-        """Not each of thousands: the interface shows some twenty a second at most."""
-        stage, shown = self._last
+        """Not each of thousands: some twenty a second, and every hundredth of the work."""
+        stage, shown, fraction = self._last
         now = time.monotonic()
-        if update.stage == stage and now - shown < _REPORT_EVERY_S and not update.message and update.fraction < 1:
+        soon = now - shown < _REPORT_EVERY_S and update.fraction - fraction < 0.01
+        if update.stage == stage and soon and not update.message:
             return
-        self._last = (update.stage, now)
+        self._last = (update.stage, now, update.fraction)
         self._send({"type": "progress", **asdict(update)})
 
 

@@ -1,68 +1,81 @@
-"""The panel's inside: the model and its volumes are chosen, a segmentation is started, followed and shown."""
+"""The tab "Segment": the model and its volumes are chosen, a segmentation is started, followed and shown."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 
 from .Dependencies import ensureDependencies
+from .DeviceNote import DeviceNote
+from .Fields import Connections, allowOrSay, orderTabs
+from .InputChecks import InputCheck, checkInputs, notOffered
+from .ModelTexts import factsOf, noticeOf
 from .PredictionJob import Request, Result
+from .ResultView import ResultView
+from .Task import TaskView
 from .WorkerProcess import Listener
 
 INPUT_ROLE = "Input."
 """Beginning of the node-reference roles that keep the chosen volumes in the parameter node, one per modality."""
 
 
-class PredictPanel:
-    """Drives the widgets of BrainSegSAM.ui.
+class PredictPanel(VTKObservationMixin):
+    """Drives the widgets of PredictPanel.ui.
 
     Args:
         ui: the widgets by name.
         logic: the module's logic.
+        onMoreModels: told when the user wants other models than those that are installed.
     """
 
-    def __init__(self, ui: Any, logic: Any) -> None:
+    def __init__(self, ui: Any, logic: Any, onMoreModels: Callable[[], None] = lambda: None) -> None:
+        VTKObservationMixin.__init__(self)
         self.ui = ui
         self.logic = logic
         self.inputSelectors: dict[str, Any] = {}
-        self._inputRows: Any = None
+        self.task = TaskView(ui.progressBar, ui.statusLabel, ui.logText)
+        self.results = ResultView(ui)
+        self.device = DeviceNote(self.checkCanApply)
+        self._onMoreModels = onMoreModels
+        self._rows: Any = None
         self._models: dict[str, Any] = {}
         self._parameterNode: Any = None
         self._matchPending = False
-        header = ui.resultTable.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        ui.resultTable.visible = False
-        self._showProgress(None)
-        self._connections = (
+        self._checkPending = False
+        self._check = InputCheck()
+        self._filling = False
+        self._connections = Connections((
             (ui.modelComboBox, "currentIndexChanged(int)", self.onModelChanged),
+            (ui.moreModelsButton, "clicked(bool)", self.onMoreModels),
+            (ui.setupButton, "clicked(bool)", self.onSetup),
+            (ui.deviceComboBox, "currentIndexChanged(int)", self.checkCanApply),
             (ui.applyButton, "clicked(bool)", self.onApply),
             (ui.cancelButton, "clicked(bool)", self.onCancel),
-        )
-        for widget, signal, slot in self._connections:
-            widget.connect(signal, slot)
+        ))
         self.fillModels()
 
     def disconnect(self) -> None:
         """Let go of the widgets: PythonQt would keep this object alive through them."""
+        self.device.abort()
+        self.removeObservers()
         self._rebuildSelectors(())
-        for widget, signal, slot in self._connections:
-            widget.disconnect(signal, slot)
-        self._connections = ()
+        self.results.disconnect()
+        self._connections.end()
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show the choices that a parameter node holds; None while there is no scene to work in."""
         self._parameterNode = parameterNode
         if parameterNode is None:
             return
-        names = list(self._models)
-        if parameterNode.model in names:
-            self.ui.modelComboBox.currentIndex = names.index(parameterNode.model)
+        if parameterNode.model in self._models:
+            self.ui.modelComboBox.currentIndex = list(self._models).index(parameterNode.model)
         self.onModelChanged(self.ui.modelComboBox.currentIndex)
 
     def onNodeAdded(self, caller: Any, event: Any) -> None:
@@ -74,31 +87,74 @@ class PredictPanel:
     # ---- model and inputs
 
     @property
+    def modelName(self) -> str:
+        """Name by which the chosen model is found; "" for none."""
+        index = self.ui.modelComboBox.currentIndex
+        return list(self._models)[index] if 0 <= index < len(self._models) else ""
+
+    @property
     def model(self) -> Any:
         """The chosen model's description, or None."""
-        index = self.ui.modelComboBox.currentIndex
-        return list(self._models.values())[index] if 0 <= index < len(self._models) else None
+        return self._models.get(self.modelName)
 
     def fillModels(self) -> None:
-        """Offer every installed model; one that cannot be read is left out and said in the log."""
-        self._models, problems = self.logic.installedModels()
-        self.ui.modelComboBox.clear()
-        for model in self._models.values():
-            self.ui.modelComboBox.addItem(model.title)
-        for problem in problems:
-            self.log(problem)
+        """Offer every installed model; one that cannot be read is left out and said in the log.
 
-    def onModelChanged(self, index: int) -> None:
+        A model that was chosen stays chosen; where it has gone, that is said.
+        """
+        before, hadModel = self.modelName, self.model
+        self._models, problems = self.logic.installedModels()
+        self._filling = True
+        self.ui.modelComboBox.clear()
+        for name, model in self._models.items():
+            self.ui.modelComboBox.addItem(model.title)
+            self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, name, qt.Qt.ToolTipRole)
+        names = list(self._models)
+        self.ui.modelComboBox.currentIndex = names.index(before) if before in names else (0 if names else -1)
+        self._filling = False
+        for problem in problems:
+            self.task.log(problem)
+        self.ui.setupButton.visible = self.logic.needsSetup
+        if hadModel is not None and before not in names and not self.logic.running:
+            self.task.say(_("The model '{title}' is not installed any more.").format(title=hadModel.title))
+        self.onModelChanged(self.ui.modelComboBox.currentIndex)
+
+    def chooseModel(self, name: str) -> None:
+        """Choose an installed model that segments."""
+        if name in self._models:
+            self.ui.modelComboBox.currentIndex = list(self._models).index(name)
+
+    def segmentsByItself(self, name: str) -> bool:
+        """Whether a model can be chosen here."""
+        return name in self._models
+
+    def onMoreModels(self, *_checked: Any) -> None:
+        """Show the catalogue."""
+        self._onMoreModels()
+
+    def onSetup(self, *_checked: Any) -> None:
+        """Install what models need to be read at all."""
+        try:
+            ensureDependencies("")
+        except BrainSegSAMError as error:
+            self.onFailed(error)
+        self.device.forget()
+        self.fillModels()
+
+    def onModelChanged(self, _index: int) -> None:
         """Show what the model is and one selector for each sequence that it needs."""
+        if self._filling:
+            return
         model = self.model
         if self._parameterNode is not None and model is not None:
-            self._parameterNode.model = model.name
-        self.ui.modelNoticeLabel.visible = model is not None
-        self.ui.modelDescriptionLabel.visible = model is not None
+            self._parameterNode.model = self.modelName
+        for label in (self.ui.modelNoticeLabel, self.ui.modelDescriptionLabel, self.ui.modelFactsLabel):
+            label.visible = model is not None
         if model is not None:
-            notice = _("Demonstration model.") + " " if model.demonstration else ""
-            self.ui.modelNoticeLabel.text = notice + model.intended_use
+            self.ui.modelNoticeLabel.text = noticeOf(model)
             self.ui.modelDescriptionLabel.text = model.description
+            self.ui.modelDescriptionLabel.visible = bool(model.description)
+            self.ui.modelFactsLabel.text = factsOf(model)
         modalities = () if model is None else model.modalities
         if tuple(self.inputSelectors) != tuple(modalities):
             self._rebuildSelectors(modalities)
@@ -106,20 +162,20 @@ class PredictPanel:
             for modality, selector in self.inputSelectors.items():
                 selector.setCurrentNode(self._parameterNode.parameterNode.GetNodeReference(INPUT_ROLE + modality))
             self.matchInputs()
-        self.checkCanApply()
+        self.checkInputs()
 
     def _rebuildSelectors(self, modalities: Any) -> None:
         for selector in self.inputSelectors.values():
             selector.disconnect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
         self.inputSelectors = {}
-        if self._inputRows is not None:
-            self._inputRows.visible = False
-            self._inputRows.deleteLater()
-        self._inputRows = qt.QWidget()
-        layout = qt.QFormLayout(self._inputRows)
+        if self._rows is not None:
+            self._rows.visible = False
+            self._rows.deleteLater()
+        self._rows = qt.QWidget()
+        layout = qt.QFormLayout(self._rows)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setFieldGrowthPolicy(qt.QFormLayout.AllNonFixedFieldsGrow)  # macOS would keep the selectors narrow
-        self.ui.inputsCollapsibleButton.layout().addWidget(self._inputRows)
+        self.ui.inputRows.layout().addRow(self._rows)
         for modality in modalities:
             selector = slicer.qMRMLNodeComboBox()
             selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
@@ -128,10 +184,16 @@ class PredictPanel:
             selector.addEnabled = False
             selector.removeEnabled = False
             selector.setMRMLScene(slicer.mrmlScene)
-            selector.toolTip = _("The volume with the {modality} sequence.").format(modality=modality)
+            selector.toolTip = _("The volume with the {modality} sequence.").format(modality=modality.upper())
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
             layout.addRow(modality.upper() + ":", selector)
             self.inputSelectors[modality] = selector
+        ui = self.ui
+        orderTabs((
+            ui.modelComboBox, ui.moreModelsButton, ui.setupButton, *self.inputSelectors.values(), ui.outputSelector,
+            ui.deviceComboBox, ui.applyButton, ui.cancelButton, ui.resultTable, ui.lesionTable, ui.provenanceText,
+            ui.logText,
+        ))  # fmt: skip
 
     def onInputChanged(self, *_node: Any) -> None:
         """Keep the chosen volumes in the parameter node."""
@@ -141,7 +203,7 @@ class PredictPanel:
             node = selector.currentNode()
             identifier = node.GetID() if node is not None else None
             self._parameterNode.parameterNode.SetNodeReferenceID(INPUT_ROLE + modality, identifier)
-        self.checkCanApply()
+        self.checkInputs()
 
     def matchInputs(self) -> None:
         """Fill selectors that are empty with volumes whose names say their sequence."""
@@ -152,126 +214,100 @@ class PredictPanel:
         for modality, selector in self.inputSelectors.items():
             if selector.currentNode() is None and modality in found:
                 selector.setCurrentNode(found[modality])
+        self.checkInputs()
 
-    # ---- Apply
+    # ---- checks
+
+    def checkInputs(self) -> None:
+        """Say whether the chosen volumes can be used and fit each other, and listen to what would change that."""
+        self._checkPending = False
+        if self._parameterNode is None:
+            return
+        chosen = {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()}
+        self.removeObservers(self.onVolumeModified)
+        for node in {node for node in chosen.values() if node is not None}:
+            for event in (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+                          slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent):
+                self.addObserver(node, event, self.onVolumeModified)
+        self._check = checkInputs(chosen)
+        notes = list(self._check.notes)
+        if any(node is None for node in chosen.values()):
+            notes += [_("Not offered: {reason}").format(reason=reason) for reason in notOffered()]
+        self.ui.inputsCheckLabel.text = "\n".join(notes)
+        self.ui.inputsCheckLabel.visible = bool(notes)
+        self.checkCanApply()
+
+    def onVolumeModified(self, caller: Any, event: Any) -> None:
+        """Check again, once, when all that is under way has happened."""
+        if not self._checkPending:
+            self._checkPending = True
+            qt.QTimer.singleShot(0, self.checkInputs)
 
     def reasonNotToApply(self) -> str:
         """Why Apply cannot be pressed now; "" when it can."""
         if self.logic.running:
             return _("A segmentation is running.")
+        if self.logic.needsSetup and not self._models:
+            return _("Models cannot be read yet because Python packages are missing.")
         if self.model is None:
             return _("No model is installed.")
-        chosen = {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()}
-        missing = [modality.upper() for modality, node in chosen.items() if node is None]
-        if missing:
-            return _("Choose a volume for {modalities}.").format(modalities=", ".join(missing))
-        for node in chosen.values():
-            same = [other.upper() for other, otherNode in chosen.items() if otherNode is node]
-            if len(same) > 1:
-                return _("'{name}' is chosen for {modalities}; each needs its own volume.").format(
-                    name=node.GetName(), modalities=", ".join(same)
-                )
-        return ""
+        return self._check.problem or self.device.problem(self._parameterNode.device.value)
 
-    def checkCanApply(self, caller: Any = None, event: Any = None) -> None:
+    def checkCanApply(self, *_changed: Any) -> None:
         """Enable Apply, or say why not."""
         if self._parameterNode is None:
             return
-        reason = self.reasonNotToApply()
-        self.ui.applyButton.enabled = not reason
-        self.ui.applyButton.toolTip = reason or _("Segment the chosen volumes.")
-        self.ui.cancelButton.enabled = self.logic.running
         running = self.logic.running
-        self.ui.applyReasonLabel.text = "" if running else reason
-        self.ui.applyReasonLabel.visible = bool(reason) and not running
+        allowOrSay(self.ui.applyButton, self.reasonNotToApply(), _("Segment the chosen volumes."))
+        idle = "" if running else _("Nothing is running that could be cancelled.")
+        allowOrSay(self.ui.cancelButton, idle, _("End the running segmentation; nothing is changed in the scene."))
+        self.ui.applyReasonLabel.text = "" if running else self.reasonNotToApply()
+        self.ui.applyReasonLabel.visible = bool(self.ui.applyReasonLabel.text)
+        note = self.device.text(self._parameterNode.device.value)
+        self.ui.deviceNoteLabel.text = note
+        self.ui.deviceNoteLabel.visible = bool(note)
+
+    # ---- Apply
 
     def onApply(self, *_checked: Any) -> None:
         """Start segmenting; everything else stays usable."""
         request = Request(
             {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()},
-            model=self.model.name, device=self._parameterNode.device.value,
+            model=self.modelName, device=self._parameterNode.device.value,
             segmentationNode=self._parameterNode.outputSegmentation,
         )
-        self.ui.logText.clear()
-        self.ui.resultTable.visible = False
-        self.ui.statusLabel.text = _("Starting…")
+        self.results.clear()
+        self.task.begin()
         try:
             ensureDependencies(self.model.method)
             listener = Listener(
-                onProgress=self.onProgress, onLog=self.log, onDone=self.onDone, onFailed=self.onFailed
+                onProgress=self.onProgress, onLog=self.task.log, onDone=self.onDone, onFailed=self.onFailed
             )
             self.logic.start(request, listener)
         except BrainSegSAMError as error:
             self.onFailed(error)
             return
-        self._showProgress(0.0)
         self.checkCanApply()
 
     def onCancel(self, *_checked: Any) -> None:
         """Ask the running segmentation to end."""
-        self.ui.statusLabel.text = _("Cancelling…")
+        self.task.say(_("Cancelling…"))
         self.logic.cancel()
 
     def onProgress(self, message: dict[str, Any]) -> None:
         """Show how far the work is."""
-        fraction = float(message.get("fraction") or 0.0)
-        self._showProgress(fraction)
-        stage = str(message.get("stage") or "").removeprefix("case: ")
-        # Earlier, starting and loading count for too much of the estimate.
-        left = timeLeft(message.get("remaining_s")) if fraction >= 0.05 else ""
-        self.ui.statusLabel.text = f"{stage} – {left}" if left else stage
-        if message.get("message"):
-            self.log(str(message["message"]))
+        self.task.show(message)
 
     def onDone(self, result: Result) -> None:
         """Show the measures and the segments."""
-        self._showProgress(None)
-        self.ui.statusLabel.text = _("Finished: '{name}'.").format(name=result.segmentationNode.GetName())
-        self._showResult(result)
+        self.task.end(_("Finished: '{name}'.").format(name=result.segmentationNode.GetName()))
+        self.results.show(result.segmentationNode, result.record)
         self.checkCanApply()
 
     def onFailed(self, error: BrainSegSAMError) -> None:
         """Say what went wrong; a cancel is no error."""
-        self._showProgress(None)
-        self.ui.statusLabel.text = str(error)
-        self.log(str(error))
+        self.task.end(str(error))
+        self.task.log(str(error))
         self.checkCanApply()
         if not isinstance(error, Cancelled):
             slicer.util.errorDisplay(str(error), windowTitle="BrainSegSAM")
-
-    def log(self, line: str) -> None:
-        """Add a line to the log."""
-        self.ui.logText.appendPlainText(line)
-
-    def _showProgress(self, fraction: float | None) -> None:
-        self.ui.progressBar.visible = fraction is not None
-        self.ui.progressBar.value = round(100 * (fraction or 0.0))
-
-    def _showResult(self, result: Result) -> None:
-        table = self.ui.resultTable
-        table.setRowCount(len(result.regions))
-        segmentation = result.segmentationNode.GetSegmentation()
-        for row, region in enumerate(result.regions):
-            texts = [
-                str(region["region"]), f"{region['volume_ml']:.1f}", str(region["components"]),
-                f"{region['largest_diameter_mm']:.1f}",
-            ]
-            for column, text in enumerate(texts):
-                item = qt.QTableWidgetItem(text)
-                if column:
-                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-                table.setItem(row, column, item)
-            segment = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(region["region"]))
-            if segment is not None:
-                table.item(row, 0).setData(qt.Qt.DecorationRole, qt.QColor.fromRgbF(*segment.GetColor()))
-        table.resizeRowsToContents()
-        table.visible = True
-
-
-def timeLeft(seconds: float | None) -> str:
-    """A duration for people: "about 2 min left"; "" where it is not known."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
-    return _("about {minutes} min left").format(minutes=round(seconds / 60))

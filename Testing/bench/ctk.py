@@ -14,6 +14,37 @@ def stand_in(cls: type) -> type:
 
 
 @stand_in
+class ctkPathLineEdit(QtWidgets.QWidget):
+    """A line for a path, and a button that would open a file dialog."""
+
+    currentPathChanged = QtCore.Signal(str)
+    Dirs, Files, Drives, Readable, Writable = 1, 2, 4, 0x10, 0x20
+    AllEntries = Dirs | Files | Drives
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._filters = self.AllEntries
+        self._line = QtWidgets.QLineEdit(self)
+        self._browse = QtWidgets.QToolButton(self)
+        self._browse.setText("…")
+        box = QtWidgets.QHBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(2)
+        box.addWidget(self._line)
+        box.addWidget(self._browse)
+        self._line.textChanged.connect(self.currentPathChanged)
+
+    def setCurrentPath(self, path):
+        self._line.setText(path)
+
+    def setFilters(self, filters):
+        self._filters = filters
+
+    currentPath = QtCore.Property(str, lambda self: self._line.text, setCurrentPath)
+    filters = QtCore.Property(int, lambda self: self._filters, setFilters)
+
+
+@stand_in
 class ctkCollapsibleButton(QtWidgets.QWidget):
     """A heading that hides what is below it."""
 

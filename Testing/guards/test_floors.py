@@ -33,7 +33,7 @@ FLOORS = {
         "predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
     # demo is predict with a case of its own
-    5: ["cli", "__main__", "demo", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],
+    5: ["cli", "__main__", "demo", "machine", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],
 }
 COMMANDS = set(FLOORS[4]) - {"console", "recipes", "single_image", "prediction_work"}
 MODEL_PACKAGES = {

@@ -23,6 +23,8 @@ from Testing.slicer.interactive import (  # noqa: F401  (fixtures)
 )
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
+NO_GPU = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": "2"}
+"""What the worker's "devices" answers on a machine with a processor alone."""
 CHILD = Path(__file__).with_name("child.py")
 
 
@@ -40,6 +42,9 @@ def bench():
     hook, path = sys.excepthook, list(sys.path)
     application.complaints = application.start()
     yield application
+    import slicer
+
+    slicer.app.emit("aboutToQuit()")
     sys.excepthook, sys.path[:] = hook, path
 
 
@@ -108,6 +113,7 @@ def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
     import slicer
 
     monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote.DeviceNote._known", NO_GPU)
     parent = slicer.qMRMLWidget()
     parent.setLayout(qt.QVBoxLayout())
     parent.setMRMLScene(scene)
@@ -199,7 +205,6 @@ def editor(bench, scene, layout, volume):
     slicer.app.processEvents()
     yield widget
     widget.setActiveEffect(None)
-    widget.destroy_effects()
     widget.close()
     widget.deleteLater()
     slicer.app.processEvents()

@@ -130,7 +130,6 @@ def test_choices_are_kept_in_the_parameter_node(effect, editor, volumes, scene):
     assert clone is not effect
     assert clone.region == "Core"
     assert clone.addCheckBox.checked
-    other.destroy_effects()
     other.deleteLater()
 
 

@@ -50,13 +50,13 @@ def test_model_and_notice_are_shown(widget):
     assert widget.ui.modelNoticeLabel.text.startswith("Demonstration model.")
     assert "clinical" in widget.ui.modelNoticeLabel.text
     assert widget.ui.modelNoticeLabel.visible
-    assert list(widget.panel.inputSelectors) == ["flair", "t1ce"]
+    assert list(widget.panel.predict.inputSelectors) == ["flair", "t1ce"]
 
 
 def test_volumes_are_matched_by_name_also_when_loaded_later(widget, volume, bench):
     t1c = volume("sub7 T1 post")
     flair = volume("sub7_flair")
-    selectors = widget.panel.inputSelectors
+    selectors = widget.panel.predict.inputSelectors
     assert bench.wait_until(lambda: selectors["flair"].currentNode() is flair)
     assert selectors["t1ce"].currentNode() is t1c
 
@@ -65,7 +65,7 @@ def test_two_candidates_are_left_to_the_user(widget, volume, bench):
     volume("a_flair")
     volume("b_flair")
     bench.wait_until(lambda: False, seconds=0.1)
-    assert widget.panel.inputSelectors["flair"].currentNode() is None
+    assert widget.panel.predict.inputSelectors["flair"].currentNode() is None
 
 
 def test_a_disabled_apply_says_why(widget, volume, bench):
@@ -73,11 +73,11 @@ def test_a_disabled_apply_says_why(widget, volume, bench):
     assert widget.ui.applyReasonLabel.text == "Choose a volume for FLAIR, T1CE."
     assert widget.ui.applyButton.toolTip == widget.ui.applyReasonLabel.text
     node = volume("anything")
-    for selector in widget.panel.inputSelectors.values():
+    for selector in widget.panel.predict.inputSelectors.values():
         selector.setCurrentNode(node)
     assert widget.ui.applyReasonLabel.text == "'anything' is chosen for FLAIR, T1CE; each needs its own volume."
     assert widget.ui.applyReasonLabel.visible
-    widget.panel.inputSelectors["t1ce"].setCurrentNode(volume("other"))
+    widget.panel.predict.inputSelectors["t1ce"].setCurrentNode(volume("other"))
     assert widget.ui.applyButton.enabled
     assert not widget.ui.applyReasonLabel.visible
 
@@ -100,7 +100,7 @@ def test_without_a_model_it_says_so(module, bench, scene, dialogs, tmp_path, mon
 def test_a_broken_model_is_left_out_and_logged(models, widget):
     (models / "broken").mkdir()
     (models / "broken" / "model.json").write_text("{")
-    widget.panel.fillModels()
+    widget.panel.predict.fillModels()
     assert widget.ui.modelComboBox.count == 1
     assert "broken" in widget.ui.logText.plainText
 
@@ -114,7 +114,7 @@ def test_a_model_that_segments_nothing_by_itself_is_left_out(models, widget):
     (models / "follower").mkdir()
     (models / "follower" / "weights.bin").write_bytes(b"x")
     write_model(replace(toy, folder=models / "follower", name="follower", title="Follower", method="sam2_tracker"))
-    widget.panel.fillModels()
+    widget.panel.predict.fillModels()
     assert widget.ui.modelComboBox.count == 1
     assert "follower" not in widget.ui.logText.plainText
 
@@ -124,9 +124,9 @@ def test_choices_are_kept_in_the_scene(ready, scene):
     assert node.GetNodeReference("Input.flair").GetName() == "sub7_FLAIR"
     assert node.GetParameter("model") == "toy"
     ready.exit()
-    ready.panel.inputSelectors["flair"].setCurrentNode(None)
+    ready.panel.predict.inputSelectors["flair"].setCurrentNode(None)
     ready.enter()
-    assert ready.panel.inputSelectors["flair"].currentNode().GetName() == "sub7_FLAIR"
+    assert ready.panel.predict.inputSelectors["flair"].currentNode().GetName() == "sub7_FLAIR"
 
 
 def test_device_is_bound_to_the_parameter_node(ready, module):
@@ -238,7 +238,7 @@ def test_removing_an_input_cancels(ready, scene, bench, temporary, worker):
     ready.logic.worker = worker("wait")
     ready.ui.applyButton.click()
     assert bench.wait_until(lambda: ready.ui.progressBar.value == 10)
-    scene.RemoveNode(ready.panel.inputSelectors["t1ce"].currentNode())
+    scene.RemoveNode(ready.panel.predict.inputSelectors["t1ce"].currentNode())
     assert bench.wait_until(lambda: not ready.ui.progressBar.visible)
     assert ready.ui.statusLabel.text == "'sub7_T1c' was removed from the scene, so the segmentation was cancelled."
     assert segmentations(scene) == []
@@ -296,10 +296,9 @@ def test_a_child_that_cannot_start_is_said(ready, bench, dialogs, temporary):
 
 def test_a_volume_without_an_image_is_refused_before_anything_starts(ready, scene, bench, dialogs, temporary):
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "hollow")
-    ready.panel.inputSelectors["flair"].setCurrentNode(empty)
-    ready.ui.applyButton.click()
-    assert "'hollow' is empty" in dialogs.messages[0][1]
-    dialogs.messages.clear()
+    ready.panel.predict.inputSelectors["flair"].setCurrentNode(empty)
+    assert "'hollow' is empty" in ready.ui.applyReasonLabel.text
+    assert not ready.ui.applyButton.enabled
     assert not ready.logic.running
     assert list(temporary.iterdir()) == []
 
@@ -330,9 +329,9 @@ def core_centre_in_volume(segmentation_node, volume_node):
 
 @pytest.mark.parametrize("moved", ["never", "before", "while it runs", "taken out while it runs"])
 def test_segments_lie_on_the_reference_whatever_moves(ready, scene, bench, moved):
-    flair = ready.panel.inputSelectors["flair"].currentNode()
+    flair = ready.panel.predict.inputSelectors["flair"].currentNode()
     if moved in ("before", "taken out while it runs"):
-        for selector in ready.panel.inputSelectors.values():
+        for selector in ready.panel.predict.inputSelectors.values():
             linear(scene, selector.currentNode())
     ready.ui.applyButton.click()
     if moved == "while it runs":
@@ -350,8 +349,8 @@ def test_segments_lie_on_the_reference_whatever_moves(ready, scene, bench, moved
 
 def test_what_the_worker_is_asked(ready, bench):
     results = []
-    on_done = ready.panel.onDone
-    ready.panel.onDone = lambda result: (results.append(result), on_done(result))
+    on_done = ready.panel.predict.onDone
+    ready.panel.predict.onDone = lambda result: (results.append(result), on_done(result))
     before = dict(os.environ)
     apply_and_wait(bench, ready)
     assert results[0].record["asked"] == ["toy", "auto", ["flair", "t1ce"]]
@@ -413,14 +412,14 @@ def test_another_model_brings_its_own_selectors(widget, models, volume, bench):
                             demonstration=False),
         files=["weights.bin"],
     )
-    widget.panel.fillModels()
+    widget.panel.predict.fillModels()
     assert widget.ui.modelComboBox.count == 2
-    index = list(widget.panel._models).index("second")
+    index = list(widget.panel.predict._models).index("second")
     widget.ui.modelComboBox.currentIndex = index
-    assert list(widget.panel.inputSelectors) == ["t1ce", "dwi"]
+    assert list(widget.panel.predict.inputSelectors) == ["t1ce", "dwi"]
     assert not widget.ui.modelNoticeLabel.text.startswith("Demonstration")
     node = volume("x_dwi")
-    assert bench.wait_until(lambda: widget.panel.inputSelectors["dwi"].currentNode() is node)
+    assert bench.wait_until(lambda: widget.panel.predict.inputSelectors["dwi"].currentNode() is node)
     widget.ui.modelComboBox.currentIndex = 1 - index
-    assert list(widget.panel.inputSelectors) == ["flair", "t1ce"]
+    assert list(widget.panel.predict.inputSelectors) == ["flair", "t1ce"]
     assert widget.logic.getParameterNode().model == "toy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ...errors import InputError
 from ...settings import check_choices, check_folds, read_settings, require
@@ -69,6 +69,11 @@ class TrainingConfig:
     Source: Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z; nnunetv2 2.8.1, `nnUNetTrainer.py`.
     """
 
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "configuration": CONFIGURATIONS, "planner": PLANNERS, "optimiser": OPTIMISERS, "precision": PRECISIONS,
+    }  # fmt: skip
+    MATTER: ClassVar[tuple[str, ...]] = ("configuration", "folds", "epochs", "iterations_per_epoch", "learning_rate")
+
     configuration: str = "3d_fullres"
     planner: str = "ExperimentPlanner"
     target_spacing_mm: tuple[float, ...] | None = None
@@ -104,10 +109,7 @@ class TrainingConfig:
     seed: int = 12345
 
     def __post_init__(self) -> None:
-        check_choices(
-            self,
-            {"configuration": CONFIGURATIONS, "planner": PLANNERS, "optimiser": OPTIMISERS, "precision": PRECISIONS},
-        )
+        check_choices(self, self.CHOICES)
         for name in ("epochs", "iterations_per_epoch", "validation_iterations_per_epoch", "checkpoint_every_epochs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.folds >= 2, "folds", self.folds, "2 or more")

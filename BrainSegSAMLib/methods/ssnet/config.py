@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ...backends.devices import PRECISIONS
 from ...errors import InputError
@@ -56,6 +56,8 @@ class TrackingSettings:
     Raises:
         InputError: for a value that cannot be used.
     """
+
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"direction": tuple(DIRECTIONS), "precision": tuple(PRECISIONS)}
 
     direction: str = "both"
     stop_rules: bool = True
@@ -119,6 +121,11 @@ class SSNetSettings:
     Raises:
         InputError: for a value that cannot be used.
     """
+
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "answer": tuple(ANSWERS), "plane": tuple(PLANES), "ensemble": tuple(ENSEMBLES),
+    }  # fmt: skip
+    MATTER: ClassVar[tuple[str, ...]] = ("answer",)
 
     answer: str = "prior"
     region: str | None = None

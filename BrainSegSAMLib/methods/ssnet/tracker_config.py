@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ...augmentation import Changes
 from ...backends.devices import PRECISIONS
@@ -139,6 +139,9 @@ class TrackerTrainingConfig:
         https://arxiv.org/abs/2504.03600 (8-slice clips, AdamW 5e-5, encoder 3e-5, gradient clipping 0.1).
     """
 
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"precision": PRECISIONS, "directions": DIRECTIONS}
+    MATTER: ClassVar[tuple[str, ...]] = ("start_from", "folds", "iterations", "learning_rate")
+
     architecture: Mapping[str, Any] | str = "sam2.1_tiny"
     start_from: str = ""
     lower_percentile: float = 0.5
@@ -196,7 +199,7 @@ class TrackerTrainingConfig:
     seed: int = 20261121
 
     def __post_init__(self) -> None:
-        check_choices(self, {"precision": PRECISIONS, "directions": DIRECTIONS})
+        check_choices(self, self.CHOICES)
         check_ranges(self, _RANGES)
         for name in _ABOVE_ZERO:
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")

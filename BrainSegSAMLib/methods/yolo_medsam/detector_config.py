@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ...backends.devices import PRECISIONS
 from ...backends.yolo_architecture import STRIDE, YoloArchitecture, named
@@ -132,6 +132,11 @@ class DetectorTrainingConfig:
         Ultralytics 8.
     """
 
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "plane": tuple(PLANES), "split": SPLITS, "optimiser": OPTIMISERS, "precision": PRECISIONS,
+    }  # fmt: skip
+    MATTER: ClassVar[tuple[str, ...]] = ("start_from", "image_size", "folds", "epochs", "learning_rate")
+
     architecture: Mapping[str, Any] | str = "yolov5s"
     start_from: str = ""
     plane: str = "axial"
@@ -179,7 +184,7 @@ class DetectorTrainingConfig:
     seed: int = 20261121
 
     def __post_init__(self) -> None:
-        check_choices(self, {"split": SPLITS, "optimiser": OPTIMISERS, "precision": PRECISIONS})
+        check_choices(self, self.CHOICES)
         check_ranges(self, _RANGES)
         require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and at most 1")
         require(self.patience == 0 or self.validation_share > 0, "validation_share", self.validation_share,

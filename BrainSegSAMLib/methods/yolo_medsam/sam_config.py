@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ...augmentation import Changes
 from ...backends.devices import PRECISIONS
@@ -52,7 +52,6 @@ _RANGES: Final[dict[str, tuple[float, float | None]]] = {
     "seed": (0, None),
 }
 _ABOVE_ZERO: Final = ("learning_rate", "gradient_clipping")
-_CHOICES: Final = {"precision": PRECISIONS, "trained": (DECODER, ALL), "plane": tuple(PLANES)}
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,13 @@ class SamTrainingConfig:
         volumes, not by the training loss.
     """
 
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "precision": PRECISIONS, "trained": (DECODER, ALL), "plane": tuple(PLANES),
+    }  # fmt: skip
+    MATTER: ClassVar[tuple[str, ...]] = (
+        "start_from", "trained", "folds", "iterations", "learning_rate",
+    )  # fmt: skip
+
     architecture: Mapping[str, Any] | str = "medsam"
     start_from: str = ""
     trained: str = DECODER
@@ -171,7 +177,7 @@ class SamTrainingConfig:
     seed: int = 20261121
 
     def __post_init__(self) -> None:
-        check_choices(self, _CHOICES)
+        check_choices(self, self.CHOICES)
         check_ranges(self, _RANGES)
         for name in _ABOVE_ZERO:
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
