@@ -178,7 +178,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         x, y = callerInteractor.GetEventPosition()
         if eventId == vtk.vtkCommand.LeftButtonPressEvent:
             return self._onPress(viewWidget, (x, y), callerInteractor)
-        if self._dragFrom is None or viewWidget is not self._view:
+        if self._dragFrom is None or viewWidget != self._view:
             return False
         if eventId == vtk.vtkCommand.MouseMoveEvent:
             self.overlay.show(viewWidget, _rectangle(self._dragFrom, (x, y)), ())
@@ -190,7 +190,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
 
     def processViewNodeEvents(self, callerViewNode: Any, eventId: int, viewWidget: Any) -> None:
         """The view was moved or zoomed: the marks stay where they are on the image."""
-        if self._dragFrom is None and self._marked is not None and viewWidget is self._view:
+        if self._dragFrom is None and self._marked is not None and viewWidget == self._view:
             self._drawMarks()
 
     def _onPress(self, viewWidget: Any, place: tuple[int, int], interactor: Any) -> bool:
