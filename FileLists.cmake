@@ -2,10 +2,29 @@
 
 set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
+  BrainSegSAMEffects/EffectBase.py
+  BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/Preview.py
+  BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
+  BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
+  BrainSegSAMScripts/segment_volumes.py
+  BrainSegSAMWidgets/ConfigForm.py
   BrainSegSAMWidgets/Dependencies.py
+  BrainSegSAMWidgets/DeviceNote.py
+  BrainSegSAMWidgets/Dialogs.py
+  BrainSegSAMWidgets/EvaluatePanel.py
+  BrainSegSAMWidgets/Fields.py
+  BrainSegSAMWidgets/InputChecks.py
+  BrainSegSAMWidgets/LossCurve.py
+  BrainSegSAMWidgets/ModelPanel.py
+  BrainSegSAMWidgets/ModelTexts.py
+  BrainSegSAMWidgets/ModulePanel.py
   BrainSegSAMWidgets/PredictPanel.py
   BrainSegSAMWidgets/PredictionJob.py
+  BrainSegSAMWidgets/ResultView.py
+  BrainSegSAMWidgets/Task.py
+  BrainSegSAMWidgets/TrainPanel.py
   BrainSegSAMWidgets/WorkerProcess.py
   BrainSegSAMWidgets/__init__.py
   )
@@ -77,6 +96,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/machine.py
   BrainSegSAMLib/measurements.py
   BrainSegSAMLib/methods/__init__.py
   BrainSegSAMLib/methods/contract.py
@@ -148,6 +168,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
+  BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
@@ -160,6 +181,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/planes.py
   BrainSegSAMLib/predict.py
   BrainSegSAMLib/prediction_work.py
+  BrainSegSAMLib/processes.py
   BrainSegSAMLib/progress.py
   BrainSegSAMLib/prompt.py
   BrainSegSAMLib/prompts.py
@@ -187,6 +209,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/training_volumes.py
   BrainSegSAMLib/trainings.py
   BrainSegSAMLib/volumes.py
+  BrainSegSAMLib/wire.py
+  BrainSegSAMLib/worker.py
+  BrainSegSAMLib/worker_client.py
+  BrainSegSAMLib/worker_tasks.py
   )
 
 set(BrainSegSAM_LIBRARY_RESOURCES
@@ -221,5 +247,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/recipes/glioma-ssnet.json
   Resources/Models/recipes/glioma-yolo-tiny.json
   Resources/UI/BrainSegSAM.ui
+  Resources/UI/EvaluatePanel.ui
+  Resources/UI/ModelPanel.ui
+  Resources/UI/PredictPanel.ui
+  Resources/UI/TrainPanel.ui
   Resources/requirements.txt
   )
