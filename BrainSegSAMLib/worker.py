@@ -147,7 +147,7 @@ class Service:
             threading.Thread(target=task, daemon=True).start()
         while (request := self._requests.get()) is not None:
             self._work(request)
-        processes.end_all(processes.descendants(os.getpid()))
+        processes.end_descendants()
 
     # ---- threads beside the main one
 
@@ -189,7 +189,7 @@ class Service:
             current[1].progress.cancel()
         self._requests.put(None)
         time.sleep(GRACE_S)
-        processes.end_all(processes.descendants(os.getpid()))
+        processes.end_descendants()
         os._exit(0)
 
     # ---- work

@@ -134,7 +134,7 @@ def worker(bench):
 
     yield make
     for one in made:
-        one.quit()
+        one.quit(wait=True)
 
 
 @pytest.fixture
