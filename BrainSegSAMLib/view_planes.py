@@ -7,6 +7,7 @@ with the volume its pixels are the volume's voxels; else they are square, as fin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -202,6 +203,18 @@ def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None
         chosen = chosen[:, _shown(mask, grid, to_plane, chosen)].astype(int) - low[:, None]
         block[chosen[2], chosen[1], chosen[0]] = True
     return Block((int(low[2]), int(low[1]), int(low[0])), block) if block.any() else None
+
+
+def united(blocks: Sequence[Block]) -> Block:
+    """The smallest block that holds several ones of the same grid."""
+    starts = np.array([block.start_zyx for block in blocks])
+    stops = starts + np.array([block.mask.shape for block in blocks])
+    z, y, x = (int(first) for first in starts.min(axis=0))
+    whole = Block((z, y, x), np.zeros(tuple(stops.max(axis=0) - starts.min(axis=0)), dtype=bool))
+    for block, start in zip(blocks, starts - starts.min(axis=0), strict=True):
+        part = tuple(slice(first, first + size) for first, size in zip(start, block.mask.shape, strict=True))
+        whole.mask[part] |= block.mask
+    return whole
 
 
 # ---- inside -------------------------------------------------------------------------------------------------------

@@ -93,7 +93,8 @@ class InteractiveEffect(EffectBase):
         blocked = self.modelCombo.blockSignals(True)
         self.modelCombo.clear()
         for name, model in self._models.items():
-            badge = _(" (demonstration)") if model.demonstration else ""
+            said = "demonstration" in model.title.lower()
+            badge = _(" (demonstration)") if model.demonstration and not said else ""
             self.modelCombo.addItem(f"{model.title}{badge}", name)
         self.modelCombo.blockSignals(blocked)
         self.updateGUIFromMRML()

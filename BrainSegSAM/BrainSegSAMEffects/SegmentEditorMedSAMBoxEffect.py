@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import qt
 import slicer
 import vtk
@@ -13,7 +12,7 @@ from slicer.i18n import tr as _
 
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.view_planes import box_between, pixels, voxels_of
+from BrainSegSAMLib.view_planes import Block, box_between, pixels, united, voxels_of
 from BrainSegSAMLib.wire import geometry_data, geometry_from
 
 from .EffectResult import Target, fillSegment
@@ -62,12 +61,12 @@ class Lesion:
     Attributes:
         text: in the list.
         boxes: as the worker gave them.
-        voxels: bool (z, y, x) on the segmentation's grid: what is in its boxes, as far as it is known.
+        blocks: what is in its boxes, as far as it is known, on the segmentation's grid.
     """
 
     text: str
     boxes: list[dict[str, Any]]
-    voxels: Any
+    blocks: list[Block] = field(default_factory=list)
 
 
 class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
@@ -179,7 +178,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         x, y = callerInteractor.GetEventPosition()
         if eventId == vtk.vtkCommand.LeftButtonPressEvent:
             return self._onPress(viewWidget, (x, y), callerInteractor)
-        if self._dragFrom is None or viewWidget is not self._view:
+        if self._dragFrom is None or viewWidget != self._view:
             return False
         if eventId == vtk.vtkCommand.MouseMoveEvent:
             self.overlay.show(viewWidget, _rectangle(self._dragFrom, (x, y)), ())
@@ -191,7 +190,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
 
     def processViewNodeEvents(self, callerViewNode: Any, eventId: int, viewWidget: Any) -> None:
         """The view was moved or zoomed: the marks stay where they are on the image."""
-        if self._dragFrom is None and self._marked is not None and viewWidget is self._view:
+        if self._dragFrom is None and self._marked is not None and viewWidget == self._view:
             self._drawMarks()
 
     def _onPress(self, viewWidget: Any, place: tuple[int, int], interactor: Any) -> bool:
@@ -331,20 +330,20 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         if not data["lesions"]:
             self.say(_("Nothing was found; a lower confidence lists more."))
             return
-        shape = target.gridGeometry().shape_zyx
+        grid = target.gridGeometry()
         for lesion in data["lesions"]:
             count = len(lesion["boxes"])
             text = f"{lesion['region']} · {lesion['confidence']:.0%}"
             text += _(" · {count} slices").format(count=count) if count > 1 else ""
-            self._lesions.append(Lesion(text, lesion["boxes"], np.zeros(shape, dtype=bool)))
+            self._lesions.append(Lesion(text, lesion["boxes"]))
         self._fillList()
         marks = [(lesion, box) for lesion in self._lesions for box in lesion.boxes]
 
         def found(number: int, mask: Any) -> None:
             lesion, box = marks[number]
-            block = voxels_of(mask, geometry_from(box["plane"]), target.gridGeometry())
+            block = voxels_of(mask, geometry_from(box["plane"]), grid)
             if block is not None:
-                lesion.voxels[block.sides] |= block.mask
+                lesion.blocks.append(block)
 
         def partial(part: dict[str, Any]) -> None:
             found(part["number"], part["mask"])
@@ -379,15 +378,18 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         """Outline what is in the ticked boxes."""
         assert self.target is not None
         ticked = [
-            lesion.voxels
+            block
             for row, lesion in enumerate(self._lesions)
             if self.lesionList.item(row).checkState() == qt.Qt.Checked
+            for block in lesion.blocks
         ]
-        union = np.logical_or.reduce(ticked) if ticked else np.zeros((1, 1, 1), dtype=bool)
-        if not union.any():
+        if not ticked:
             self.preview.clear()
             return
-        self._labelmap = self.target.labelmap(union, self.target.gridGeometry())
+        whole = united(ticked)
+        self._labelmap = self.target.labelmap(
+            whole.mask, self.target.gridGeometry(), offset_zyx=whole.start_zyx
+        )
         self.preview.show(self.target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
 
 

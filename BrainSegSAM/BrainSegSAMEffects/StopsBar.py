@@ -25,16 +25,13 @@ def stopsPicture(
     """
     picture = qt.QPixmap(_WIDTH, _HEIGHT)
     picture.fill(qt.QColor(_EMPTY))
-    painter = qt.QPainter(picture)
+    painter = qt.QPainter()
+    painter.begin(picture)
     width = _WIDTH / max(1, count)
     for index in found:
-        painter.fillRect(*_place(index, width), 4, max(1, round(width)), _HEIGHT - 8, qt.QColor(_FOUND))
+        painter.fillRect(int(index * width), 4, max(1, round(width)), _HEIGHT - 8, qt.QColor(_FOUND))
     for slices, colour in ((stops, _STOP), (corrected, _CORRECTED), ((begin,), _BEGIN)):
         for index in slices:
-            painter.fillRect(*_place(index, width), 0, max(3, round(width)), _HEIGHT, qt.QColor(colour))
+            painter.fillRect(int(index * width), 0, max(3, round(width)), _HEIGHT, qt.QColor(colour))
     painter.end()
     return picture
-
-
-def _place(index: int, width: float) -> tuple[int]:
-    return (int(index * width),)

@@ -1,7 +1,7 @@
 """How long a box takes until its preview is shown, and how long the interface stands still meanwhile.
 
-`python Testing/Benchmarks/interactive.py` drags boxes with the mouse in a slice view of the test bench, over a synthetic
-head of 240×240×155 voxels, with the bundled model in a real worker process.
+`python Testing/Benchmarks/interactive.py` drags boxes with the mouse in a slice view of the test bench, over a
+synthetic head of 240×240×155 voxels, with the bundled model in a real worker process.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ class Watch:
 def main() -> None:
     """Print the times."""
     application.start()
+    import BrainSegSAMEffects
     import slicer
     import views
     from PySide6 import QtCore, QtTest
-
-    import BrainSegSAMEffects
-    from BrainSegSAMEffects import SegmentEditorMedSAMBoxEffect as box_effect  # noqa: F401
 
     scene = slicer.mrmlScene
     layout = views.LayoutManager(scene)
@@ -66,7 +64,6 @@ def main() -> None:
 
     def drag(slice_index, grow):
         view.mrmlSliceNode().JumpSliceByOffsetting(*ras(source, (columns.mean(), rows.mean(), slice_index)))
-        application.wait_until(lambda: True)
         for _ in range(20):
             slicer.app.processEvents()
         corners = [
@@ -106,8 +103,8 @@ def report(what, runs) -> None:
     took, worker, blocked = (np.array(column) * 1000 for column in zip(*runs, strict=True))
     print(
         f"{what}: release to preview {np.median(took):.0f} ms (worst {took.max():.0f}); in the worker "
-        f"{np.median(worker):.0f} ms; so beside it {np.median(took - worker):.0f} ms (worst {(took - worker).max():.0f}); "
-        f"main thread blocked at most {blocked.max():.0f} ms"
+        f"{np.median(worker):.0f} ms; beside it {np.median(took - worker):.0f} ms "
+        f"(worst {(took - worker).max():.0f}); main thread blocked at most {blocked.max():.0f} ms"
     )
 
 

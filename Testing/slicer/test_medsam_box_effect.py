@@ -223,3 +223,64 @@ def test_the_newest_box_counts(bench, editor, layout, effect, source, mouse):
     mouse.drag(view, low, high)
     done(bench, effect)
     np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+
+
+def test_a_killed_worker_is_explained_and_replaced(bench, editor, layout, effect, source, mouse, dialogs):
+    import os
+    import signal
+
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    before = editor.segmentationNode().GetMTime()
+    os.kill(effect.worker.pid, signal.SIGSTOP)
+    mouse.drag(view, low, high)
+    os.kill(effect.worker.pid, signal.SIGKILL)
+    assert bench.wait_until(lambda: dialogs.messages)
+    assert "ran out of memory" in dialogs.messages.pop()[1]
+    assert not effect.preview.visible
+    assert editor.segmentationNode().GetMTime() == before
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+
+
+def test_a_removed_model_is_told(bench, editor, effect, source, interactive_models, layout, mouse):
+    import shutil
+
+    shutil.rmtree(interactive_models / "a-boxes")
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    assert "was removed; choose another one" in effect.statusLabel.text
+    editor.setActiveEffect(None)
+    editor.setActiveEffectByName("BrainSegSAM MedSAM box")
+    assert [effect.modelCombo.itemData(index) for index in range(effect.modelCombo.count)] == ["b-draws"]
+
+
+def test_other_work_is_not_disturbed(bench, layout, effect, source, dialogs):
+    """Detection while the worker is busy with something else is refused in words."""
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    ends = []
+    job = effect.worker.request("detect", {"image_id": "none"}, Listener(onDone=ends.append, onFailed=ends.append))
+    effect.detectVolumeButton.click()
+    assert "working on something else" in dialogs.messages.pop()[1]
+    assert bench.wait_until(lambda: not job.running)
+    assert ends == [{"unknown_image": "none"}]
+
+
+def test_volumes_are_matched_by_name(bench, editor, effect, source, volume, interactive_models):
+    import json
+
+    path = interactive_models / "a-boxes" / "model.json"
+    described = json.loads(path.read_text())
+    described["modalities"] = ["flair", "t1ce"]
+    path.write_text(json.dumps(described))
+    editor.setActiveEffect(None)
+    editor.setActiveEffectByName("BrainSegSAM MedSAM box")
+    assert "alone; the model knows flair, t1ce together" in effect.inputsLabel.text
+    source.SetName("case FLAIR")
+    other = volume("case t1ce", size=(40, 36, 20))
+    assert effect.volumes(effect.model()) == {"flair": source, "t1ce": other}
+    volume("another t1ce")
+    assert effect.volumes(effect.model()) == {"image": source}, "which of the two is not known"

@@ -12,6 +12,7 @@ from BrainSegSAMLib.errors import GeometryError, InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.prompts import PLANES, slices_first
 from BrainSegSAMLib.view_planes import (
+    Block,
     as_plane,
     as_volume,
     box_between,
@@ -19,6 +20,7 @@ from BrainSegSAMLib.view_planes import (
     places,
     plane_name,
     slice_index,
+    united,
     view_plane,
     volume_slice,
     voxels_of,
@@ -181,3 +183,16 @@ def test_what_is_no_view_is_refused(oblique_grid: Geometry) -> None:
             view_plane(oblique_grid, slice_to_ras(axes, oblique_grid.centre_lps_mm))
     with pytest.raises(GeometryError, match="not a slice"):
         plane_name(oblique_grid)
+
+
+def test_blocks_are_put_together() -> None:
+    rng = np.random.default_rng(2)
+    blocks = [Block((2, 5, 1), rng.random((2, 3, 4)) > 0.5), Block((3, 1, 2), rng.random((4, 5, 1)) > 0.5)]
+    expected = np.zeros((9, 9, 9), dtype=bool)
+    for block in blocks:
+        expected[block.sides] |= block.mask
+    whole = united(blocks)
+    found = np.zeros_like(expected)
+    found[whole.sides] = whole.mask
+    np.testing.assert_array_equal(found, expected)
+    assert (whole.start_zyx, whole.mask.shape) == ((2, 1, 1), (5, 7, 4))
