@@ -75,9 +75,9 @@ class DeviceNote:
         if kind == "mps":
             return _("Here: the GPU of this Mac.")
         if device == "auto":
-            sentence = _("Here: the processor ({cores} cores), as PyTorch finds no GPU. Expect minutes, not seconds.")
+            sentence = _("Here: the processor ({cores} cores), as PyTorch finds no GPU.")
             return sentence.format(cores=known["cores"])
-        return _("Here: {cores} cores. A graphics card is many times faster.").format(cores=known["cores"])
+        return _("Here: {cores} cores. A graphics card would be faster.").format(cores=known["cores"])
 
     def _done(self, data: dict[str, Any]) -> None:
         DeviceNote._known = data

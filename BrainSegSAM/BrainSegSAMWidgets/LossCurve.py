@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,15 +91,17 @@ class _Drawing:
 
     def _axes(self, network: str, low: float, high: float, withScores: bool) -> None:
         painter = self.painter
-        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        intervals = round((high - low) / _step(low, high))
+        for tick in range(intervals + 1):
+            share = tick / intervals
             y = round(self.bottom - share * (self.bottom - self.top))
             painter.setPen(qt.QColor("#e2e2e2"))
             painter.drawLine(self.left, y, self.right, y)
             painter.setPen(qt.QColor(_LOSS_COLOUR))
-            self._text(0, y - 8, self.left - 6, qt.Qt.AlignRight, f"{low + share * (high - low):.3g}")
+            self._text(0, y - 8, self.left - 6, qt.Qt.AlignRight, f"{round(low + share * (high - low), 9):.3g}")
             if withScores:
                 painter.setPen(qt.QColor(_SCORE_COLOUR))
-                self._text(self.right + 5, y - 8, _RIGHT, qt.Qt.AlignLeft, f"{share:g}")
+                self._text(self.right + 5, y - 8, _RIGHT, qt.Qt.AlignLeft, f"{share:.2g}")
         painter.setPen(qt.QColor("#404040"))
         self._text(self.left, self.bottom + 3, 60, qt.Qt.AlignLeft, "0")
         self._text(self.right - 80, self.bottom + 3, 80, qt.Qt.AlignRight, str(self.steps))
@@ -140,9 +143,18 @@ class _Drawing:
 
 
 def _range(values: list[float]) -> tuple[float, float]:
-    """Lowest and highest value of the axis; never the same."""
+    """Lowest and highest value of the axis, round numbers; never the same."""
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
-    low = min(0.0, low) if low < 0.5 * high else low
-    return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    step = _step(low, high)
+    return math.floor(low / step) * step, math.ceil(high / step) * step
+
+
+def _step(low: float, high: float) -> float:
+    """A round distance between ticks that gives some four to seven of them."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    return power * next(factor for factor in (1, 2, 5, 10) if rough <= factor * power * 1.0001)

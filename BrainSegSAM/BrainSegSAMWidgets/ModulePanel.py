@@ -6,6 +6,7 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from BrainSegSAMLib.resources import resource_path
 
@@ -29,10 +30,18 @@ class ModulePanel:
 
     def __init__(self, logic: Any) -> None:
         self.widget = _load("BrainSegSAM")
-        tabs = slicer.util.childWidgetVariables(self.widget)
-        pages = {"PredictPanel": tabs.segmentTab, "ModelPanel": tabs.modelsTab, "TrainPanel": tabs.trainTab,
-                 "EvaluatePanel": tabs.evaluateTab}  # fmt: skip
-        for name, page in pages.items():
+        shell = slicer.util.childWidgetVariables(self.widget)
+        self._pages = (shell.segmentTab, shell.modelsTab, shell.trainTab, shell.evaluateTab)
+        # A tab bar of our own: a QTabWidget is as high as its highest page, which leaves the others with empty space.
+        self.tabBar = qt.QTabBar()
+        self.tabBar.setObjectName("tabBar")
+        self.tabBar.setExpanding(False)
+        self.tabBar.setDrawBase(False)
+        self.tabBar.toolTip = _("Segment volumes, manage models, train new ones, and measure how good they are.")
+        for title in (_("Segment"), _("Models"), _("Train"), _("Evaluate")):
+            self.tabBar.addTab(title)
+        self.widget.layout().insertWidget(0, self.tabBar)
+        for name, page in zip(("PredictPanel", "ModelPanel", "TrainPanel", "EvaluatePanel"), self._pages, strict=True):
             page.layout().addWidget(_load(name))
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.ui.PredictPanel.setMRMLScene(slicer.mrmlScene)
@@ -41,8 +50,7 @@ class ModulePanel:
         self.train = TrainPanel(self.ui, self._trained)
         self.evaluate = EvaluatePanel(self.ui, logic)
         self._panels = (self.predict, self.models, self.train, self.evaluate)
-        self._pages = tuple(pages.values())
-        self._connections = Connections(((self.ui.tabWidget, "currentChanged(int)", self._onTab),))
+        self._connections = Connections(((self.tabBar, "currentChanged(int)", self._onTab),))
         self._onTab(0)
 
     def disconnect(self) -> None:
@@ -72,13 +80,17 @@ class ModulePanel:
         """A node has come into the scene."""
         self.predict.onNodeAdded(caller, event)
 
+    def showPage(self, page: Any) -> None:
+        """Turn to one of the pages."""
+        self.tabBar.setCurrentIndex(self._pages.index(page))
+
     def showModels(self) -> None:
         """Turn to the catalogue."""
-        self.ui.tabWidget.setCurrentWidget(self.ui.modelsTab)
+        self.showPage(self.ui.modelsTab)
 
     def _useModel(self, name: str) -> None:
         self.predict.chooseModel(name)
-        self.ui.tabWidget.setCurrentWidget(self.ui.segmentTab)
+        self.showPage(self.ui.segmentTab)
 
     def _modelsChanged(self) -> None:
         self.predict.fillModels()
@@ -89,11 +101,8 @@ class ModulePanel:
         self.models.fill()
 
     def _onTab(self, index: int) -> None:
-        """Let the page that is shown decide the height alone: a low one would else end in empty space."""
         for number, page in enumerate(self._pages):
-            height = qt.QSizePolicy.Preferred if number == index else qt.QSizePolicy.Ignored
-            page.setSizePolicy(qt.QSizePolicy.Preferred, height)
-        self.ui.tabWidget.updateGeometry()
+            page.visible = number == index
 
 
 def _load(name: str) -> Any:

@@ -10,6 +10,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+_ROW_HEIGHT = 24
+
 
 class ResultView:
     """Shows a result in the widgets of PredictPanel.ui.
@@ -25,6 +27,8 @@ class ResultView:
             header = table.horizontalHeader()
             header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
             header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+            table.verticalHeader().setSectionResizeMode(qt.QHeaderView.Fixed)
+            table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         ui.lesionTable.connect("cellDoubleClicked(int,int)", self._onLesion)
         self.clear()
 
@@ -122,7 +126,6 @@ def _fill(table: Any, rows: Sequence[Sequence[str]]) -> None:
             if column:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             table.setItem(row, column, item)
-    table.resizeRowsToContents()
     height = sum(table.rowHeight(row) for row in range(len(rows)))
     header = table.horizontalHeader()
     table.setFixedHeight(height + max(header.height, header.sizeHint().height()) + 2 * table.frameWidth)

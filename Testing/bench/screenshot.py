@@ -1,12 +1,15 @@
 """Pictures of the panel on the bench: `python Testing/bench/screenshot.py FOLDER`.
 
 They show the layout and the words, with Qt's Fusion look instead of Slicer's; every picture says that it is a bench
-render. The table in the last one is filled from the lesion that was drawn into a synthetic brain, not by a model.
+render. The tables are filled from the lesion that was drawn into a synthetic brain, and the curve is made up: no model
+has worked for them.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -15,48 +18,109 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import application
 
 CAPTION = "Bench render (Qt Fusion), not 3D Slicer"
-SIZE = (430, 760)
+SIZE = (430, 640)
+"""What Slicer's module panel has on a screen of 1366 x 768, about."""
+PROCESSOR = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": ""}
 
 
 def main(folder: Path) -> None:
     """Draw the states of the panel into a folder."""
     complaints = application.start()
     folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["BRAINSEGSAM_MODELS"] = scratch
+        _draw(folder, Path(scratch))
+    for message in complaints.take():
+        print(message)
+
+
+def _draw(folder: Path, scratch: Path) -> None:
     import qt
     import slicer
+    from BrainSegSAMWidgets.DeviceNote import DeviceNote
 
     import BrainSegSAM
 
+    DeviceNote._known = PROCESSOR
     parent = slicer.qMRMLWidget()
     parent.setLayout(qt.QVBoxLayout())
     parent.setMRMLScene(slicer.mrmlScene)
     widget = BrainSegSAM.BrainSegSAMWidget(parent)
     widget.setup()
-    parent.resize(*SIZE)
-    parent.show()
+    area = qt.QScrollArea()  # as Slicer shows it
+    area.setWidgetResizable(True)
+    area.setFrameShape(qt.QFrame.NoFrame)
+    area.setWidget(parent)
+    area.resize(*SIZE)
+    area.show()
+    _segment(widget, parent, folder)
+    _models(widget, parent, folder)
+    _train(widget, parent, folder, scratch)
+    _evaluate(widget, parent, folder, scratch)
+    widget.cleanup()
+
+
+def _segment(widget, parent, folder: Path) -> None:
     _save(parent, folder / "panel-empty.png")
     phantom = _phantom()
     nodes = _add_volumes(phantom)
     application.wait_until(lambda: widget.ui.applyButton.enabled, seconds=5)
     _save(parent, folder / "panel-ready.png")
-    _pretend_progress(widget)
-    _save(parent, folder / "panel-running.png")
-    widget.panel.predict.onDone(_result(phantom, nodes["flair"]))
-    _save(parent, folder / "panel-finished.png")
-    widget.ui.logCollapsibleButton.collapsed = False
-    _save(parent, folder / "panel-log.png")
-    widget.cleanup()
-    for message in complaints.take():
-        print(message)
-
-
-def _pretend_progress(widget) -> None:
     widget.panel.predict.onProgress(
-        {"type": "progress", "stage": "case: Segmenting", "fraction": 0.42, "remaining_s": 38.0,
-         "message": "tile 21 of 50"}
+        {"stage": "Segmenting", "fraction": 0.42, "remaining_s": 38.0, "message": "tile 21 of 50"}
     )
     widget.ui.cancelButton.enabled = True
     widget.ui.applyButton.enabled = False
+    _save(parent, folder / "panel-running.png")
+    widget.panel.predict.onDone(_result(phantom, nodes["flair"]))
+    _save(parent, folder / "panel-finished.png")
+    for section in ("modelCollapsibleButton", "inputsCollapsibleButton", "outputCollapsibleButton"):
+        getattr(widget.ui, section).collapsed = True
+    widget.ui.provenanceCollapsibleButton.collapsed = False
+    widget.ui.logCollapsibleButton.collapsed = False
+    _save(parent, folder / "panel-log.png")
+
+
+def _models(widget, parent, folder: Path) -> None:
+    ui = widget.ui
+    widget.panel.showPage(ui.modelsTab)
+    _save(parent, folder / "models.png")
+    ui.modelSearchEdit.text = "sclerosis"
+    ui.importCollapsibleButton.collapsed = False
+    _save(parent, folder / "models-search.png")
+
+
+def _train(widget, parent, folder: Path, scratch: Path) -> None:
+    ui, panel = widget.ui, widget.panel.train
+    widget.panel.showPage(ui.trainTab)
+    _save(parent, folder / "train-empty.png")
+    ui.trainDataEdit.currentPath = str(scratch)
+    ui.trainNameEdit.text = "my-glioma-model"
+    panel.form.editors["learning_rate"].text = "0.003"
+    panel.onSettingsChanged()
+    _save(parent, folder / "train-ready.png")
+    ui.trainDataCollapsibleButton.collapsed = True
+    ui.trainAllSettingsCollapsibleButton.collapsed = False
+    ui.trainSettingsSearchEdit.text = "augment"
+    for step in range(1, 61):
+        _pretend_training(panel, step)
+    _save(parent, folder / "train-running.png")
+
+
+def _pretend_training(panel, step: int) -> None:
+    """A loss that falls as losses do, for the picture; no network is trained."""
+    values = {"loss": 0.9 * 0.96**step - 0.6 + 0.03 * (step * 37 % 11 - 5) / 5}
+    values["validation Dice"] = 0.86 * (1 - 0.95**step)
+    report = {"stage": "Training", "fraction": step / 100, "remaining_s": 4000.0 - 40 * step,
+              "measured": {"network": "fold 0", "step": step, "of": 100, "values": values}}
+    panel.task.view.show(report)
+    panel.curve.add(report["measured"])
+
+
+def _evaluate(widget, parent, folder: Path, scratch: Path) -> None:
+    ui = widget.ui
+    widget.panel.showPage(ui.evaluateTab)
+    _save(parent, folder / "evaluate-empty.png")
 
 
 def _phantom():
@@ -105,7 +169,23 @@ def _result(phantom, reference):
     )
     segmentation = Segmentation(_geometry(phantom), scheme, phantom.labels)
     node = mrml.segmentation_to_node(segmentation, reference, name=f"{reference.GetName()} segmentation")
-    return Result(node, as_rows(statistics(segmentation)))
+    regions = as_rows(statistics(segmentation))
+    record = {
+        "regions": regions,
+        "model": {"name": "glioma-nnunet-tiny", "title": "Glioma (demonstration)", "version": "1.0"},
+        "device": "cpu",
+        "notes": ["Stages disagree on lesion 2; look at it before using any of them."],
+        "inputs": {modality: f"sub-07_{modality}" for modality in phantom.channels},
+        "seconds": {"prepare": 0.2, "segment": 61.5},
+        "prediction": {
+            "method": "nnunet", "settings": {"mirroring": True},
+            "lesions": [
+                {"number": 1, "volume_mm3": 61830.0, "agreement": 0.93, "flagged": False},
+                {"number": 2, "volume_mm3": 770.0, "agreement": 0.41, "flagged": True},
+            ],
+        },
+    }  # fmt: skip
+    return Result(node, regions, record)
 
 
 def _save(parent, path: Path) -> None:
@@ -114,7 +194,7 @@ def _save(parent, path: Path) -> None:
 
     for _ in range(3):
         slicer.app.processEvents()
-    picture = parent.grab()
+    picture = parent.grab()  # all of it, also what one would scroll to
     labelled = qt.QPixmap(picture.width(), picture.height() + 24)
     labelled.fill(qt.QColor(40, 40, 40))
     painter = qt.QPainter(labelled)

@@ -297,9 +297,8 @@ def test_a_child_that_cannot_start_is_said(ready, bench, dialogs, temporary):
 def test_a_volume_without_an_image_is_refused_before_anything_starts(ready, scene, bench, dialogs, temporary):
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "hollow")
     ready.panel.predict.inputSelectors["flair"].setCurrentNode(empty)
-    ready.ui.applyButton.click()
-    assert "'hollow' is empty" in dialogs.messages[0][1]
-    dialogs.messages.clear()
+    assert "'hollow' is empty" in ready.ui.applyReasonLabel.text
+    assert not ready.ui.applyButton.enabled
     assert not ready.logic.running
     assert list(temporary.iterdir()) == []
 
