@@ -4,8 +4,13 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
   BrainSegSAMEffects/EffectBase.py
   BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/InteractiveEffect.py
+  BrainSegSAMEffects/MarksOverlay.py
   BrainSegSAMEffects/Preview.py
+  BrainSegSAMEffects/SegmentEditorMedSAMBoxEffect.py
   BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
+  BrainSegSAMEffects/SegmentEditorSAMTrackEffect.py
+  BrainSegSAMEffects/StopsBar.py
   BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
   BrainSegSAMScripts/segment_volumes.py
@@ -23,6 +28,7 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMWidgets/PredictPanel.py
   BrainSegSAMWidgets/PredictionJob.py
   BrainSegSAMWidgets/ResultView.py
+  BrainSegSAMWidgets/SampleDataSources.py
   BrainSegSAMWidgets/Task.py
   BrainSegSAMWidgets/TrainPanel.py
   BrainSegSAMWidgets/WorkerProcess.py
@@ -91,6 +97,10 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/headers.py
   BrainSegSAMLib/image.py
   BrainSegSAMLib/intensity.py
+  BrainSegSAMLib/interactive/__init__.py
+  BrainSegSAMLib/interactive/images.py
+  BrainSegSAMLib/interactive/marking.py
+  BrainSegSAMLib/interactive/tracking.py
   BrainSegSAMLib/itk.py
   BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
@@ -208,6 +218,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/train.py
   BrainSegSAMLib/training_volumes.py
   BrainSegSAMLib/trainings.py
+  BrainSegSAMLib/view_planes.py
   BrainSegSAMLib/volumes.py
   BrainSegSAMLib/wire.py
   BrainSegSAMLib/worker.py
@@ -225,6 +236,9 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   BrainSegSAMLib/report/report.html
   BrainSegSAMLib/report/report.js
   Resources/Icons/BrainSegSAM.png
+  Resources/Icons/SegmentEditorMedSAMBoxEffect.png
+  Resources/Icons/SegmentEditorNNUNetEffect.png
+  Resources/Icons/SegmentEditorSAMTrackEffect.png
   Resources/Models/catalogue.json
   Resources/Models/glioma-nnunet-tiny/dataset.json
   Resources/Models/glioma-nnunet-tiny/fold_0/checkpoint_final.pth
@@ -246,6 +260,12 @@ set(BrainSegSAM_LIBRARY_RESOURCES
   Resources/Models/recipes/glioma-sam2-tiny.json
   Resources/Models/recipes/glioma-ssnet.json
   Resources/Models/recipes/glioma-yolo-tiny.json
+  Resources/SampleData/SyntheticGlioma.png
+  Resources/SampleData/SyntheticGlioma_flair.nrrd
+  Resources/SampleData/SyntheticGlioma_t1.nrrd
+  Resources/SampleData/SyntheticGlioma_t1ce.nrrd
+  Resources/SampleData/SyntheticGlioma_t2.nrrd
+  Resources/SampleData/samples.json
   Resources/UI/BrainSegSAM.ui
   Resources/UI/EvaluatePanel.ui
   Resources/UI/ModelPanel.ui

@@ -65,6 +65,16 @@ class BrainSegSAM(ScriptedLoadableModule):
             "trained on cases of BraTS 2021 (CC BY 4.0; Baid et al., arXiv:2107.02314)."
         )
         parent.icon = qt.QIcon(str(resource_path("Icons", "BrainSegSAM.png")))
+        slicer.app.connect("startupCompleted()", registerWithSlicer)
+
+
+def registerWithSlicer() -> None:
+    """Make our effects known to the Segment Editor and our case to Sample Data, once Slicer has loaded both."""
+    from BrainSegSAMEffects import registerEffects
+    from BrainSegSAMWidgets.SampleDataSources import registerSampleData
+
+    registerEffects()
+    registerSampleData()
 
 
 class Device(enum.Enum):

@@ -83,7 +83,7 @@ class Warm:
         self._kept.pop(kind, None)
 
 
-SIZES: Final = {"predictor": 2, "image": 4, "slices": 2}
+SIZES: Final = {"predictor": 2, "network": 3, "image": 3, "picture": 4, "slices": 2, "planes": 16, "tracks": 1}
 
 
 Send = Callable[[dict[str, Any]], None]

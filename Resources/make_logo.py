@@ -6,6 +6,7 @@ Drawn four times as large and averaged down, so that edges are smooth.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ SIZE = 128
 OVERSAMPLING = 4
 
 Layer = NDArray[np.float64]
+Area = tuple[NDArray[np.bool_], tuple[int, int, int]]
+Drawing = Callable[[Layer, Layer], list[Area]]
 
 BACKGROUND = (22, 34, 54)
 CORTEX = (222, 226, 232)
@@ -29,12 +32,12 @@ ENHANCING = (224, 70, 66)
 BOX = (86, 196, 255)
 
 
-def draw(size: int = SIZE) -> NDArray[np.float64]:
-    """RGBA (size, size, 4), values 0 to 1; transparent outside the rounded tile."""
+def draw(layers: Drawing, size: int) -> NDArray[np.float64]:
+    """RGBA (size, size, 4), values 0 to 1; transparent where no layer is."""
     n = size * OVERSAMPLING
     y, x = np.meshgrid(*[(np.arange(n) + 0.5) / n * 2 - 1] * 2, indexing="ij")  # -1 to 1, y downwards
     image = np.zeros((n, n, 4))
-    for inside, colour in _layers(x, y):
+    for inside, colour in layers(x, y):
         image[inside] = (*(c / 255 for c in colour), 1.0)
     weight = image[..., 3:]
     pixels = (image * np.concatenate([weight] * 3 + [np.ones_like(weight)], axis=2)).reshape(
@@ -44,7 +47,8 @@ def draw(size: int = SIZE) -> NDArray[np.float64]:
     return np.asarray(pixels.clip(0, 1))
 
 
-def _layers(x: Layer, y: Layer) -> list[tuple[NDArray[np.bool_], tuple[int, int, int]]]:
+def logo(x: Layer, y: Layer) -> list[Area]:
+    """The areas of the logo, from back to front; x to the right and y downwards, both from -1 to 1."""
     angle = np.arctan2(y, x)
     # Egg-shaped axial outline, narrower in front (top), with gyri as a ripple of its rim.
     width = 0.66 + 0.07 * y
@@ -63,7 +67,7 @@ def _layers(x: Layer, y: Layer) -> list[tuple[NDArray[np.bool_], tuple[int, int,
     half = np.maximum(np.abs(lesion_x), np.abs(lesion_y))
     box = (half < 0.290) & (half > 0.250)
     return [
-        (_rounded_square(x, y, 0.98, 0.24), BACKGROUND),
+        (rounded_square(x, y, 0.98, 0.24), BACKGROUND),
         (brain, CORTEX),
         (brain & inner, WHITE_MATTER),
         (brain & fissure, BACKGROUND),
@@ -75,7 +79,8 @@ def _layers(x: Layer, y: Layer) -> list[tuple[NDArray[np.bool_], tuple[int, int,
     ]
 
 
-def _rounded_square(x: Layer, y: Layer, half: float, corner: float) -> NDArray[np.bool_]:
+def rounded_square(x: Layer, y: Layer, half: float, corner: float) -> NDArray[np.bool_]:
+    """A square around the middle, of half a side's length, with round corners."""
     dx, dy = (np.maximum(np.abs(v) - (half - corner), 0) for v in (x, y))
     return np.asarray(np.hypot(dx, dy) < corner)
 
@@ -83,4 +88,4 @@ def _rounded_square(x: Layer, y: Layer, half: float, corner: float) -> NDArray[n
 if __name__ == "__main__":
     for target in TARGETS:
         target.parent.mkdir(parents=True, exist_ok=True)
-        imsave(target, draw(), metadata={"Software": ""})
+        imsave(target, draw(logo, SIZE), metadata={"Software": ""})

@@ -9,7 +9,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
-from BrainSegSAMWidgets.WorkerProcess import Job, Listener, Worker, sharedWorker
+from BrainSegSAMWidgets.WorkerProcess import Listener, Worker, sharedWorker
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
 
@@ -24,19 +24,20 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
     """An effect that asks the worker, shows what comes as a preview, and writes it at Apply.
 
     A subclass says in `__init__` its name, calls `addRunWidgets` at the end of `setupOptionsFrame`, gives its own
-    `onApply`, and starts work with `startJob`. Leaving the effect, closing the scene, and removing the segmentation, its
-    segment or the source volume cancel the work and take the preview away.
+    `onApply`, and starts work with `startJob`. Leaving the effect, closing the scene, and removing the segmentation,
+    its segment or the source volume cancel the work and take the preview away.
     """
 
     def __init__(self, scriptedEffect: Any) -> None:
         AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
         self.preview = Preview()
         self.target: Target | None = None
-        self.job: Job | None = None
+        self.job: Any = None
         self.applyButton: Any = None
         self.cancelButton: Any = None
         self.statusLabel: Any = None
         self.progressBar: Any = None
+        self._answers: _Answers | None = None
         self._connections: list[tuple[Any, str, Callable[..., None]]] = []
         self._observations: list[tuple[Any, int]] = []
 
@@ -44,9 +45,9 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
 
     def clone(self) -> Any:
         """A further host of the same effect, for another editor."""
-        import qSlicerSegmentationsEditorEffectsPythonQt as adaptors
+        import qSlicerSegmentationsEditorEffectsPythonQt
 
-        cloned = adaptors.qSlicerSegmentEditorScriptedEffect(None)
+        cloned = qSlicerSegmentationsEditorEffectsPythonQt.qSlicerSegmentEditorScriptedEffect(None)
         cloned.setPythonSource(sys.modules[type(self).__module__].__file__.replace("\\", "/"))
         return cloned
 
@@ -83,6 +84,13 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
         """Connect a signal until the effect is cleaned up."""
         widget.connect(signal, slot)
         self._connections.append((widget, signal, slot))
+
+    def disconnectFrom(self, widget: Any) -> None:
+        """Disconnect what `connectTo` connected, for a widget that goes before the effect does."""
+        for connected, signal, slot in self._connections:
+            if connected is widget:
+                widget.disconnect(signal, slot)
+        self._connections = [entry for entry in self._connections if entry[0] is not widget]
 
     def addRunWidgets(self) -> None:
         """The last rows of the options: what happens now, how far it is, Cancel and Apply."""
@@ -135,61 +143,62 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
         self, kind: str, arguments: Mapping[str, Any], target: Target, *, onDone: Callable[[dict[str, Any]], None],
         onPartial: Callable[[dict[str, Any]], None] | None = None, onFailed: Callable[[], None] | None = None,
     ) -> None:
-        """Ask the worker; what it answers is told only while it is still wanted.
+        """Ask the worker; see `startWork`.
 
         Args:
             kind: of the request.
             arguments: of the request.
+            target: what the result is for.
+            onDone: told the result.
+            onPartial: told results on their way.
+            onFailed: told that there will be no result.
+        """
+        self.startWork(
+            lambda listener: self.worker.request(kind, arguments, listener), target,
+            onDone=onDone, onPartial=onPartial, onFailed=onFailed,
+        )
+
+    def startWork(
+        self, begin: Callable[[Listener], Any], target: Target, *, onDone: Callable[[Any], None],
+        onPartial: Callable[[dict[str, Any]], None] | None = None, onFailed: Callable[[], None] | None = None,
+    ) -> None:
+        """Start work in the background; what it answers is told only while it is still wanted.
+
+        Args:
+            begin: starts it; gets who hears of it, gives something with `cancel(reason)`.
             target: what the result is for; kept as `self.target` and watched.
             onDone: told the result; a BrainSegSAMError that it raises is shown.
             onPartial: told results on their way.
             onFailed: told, without arguments, that there will be no result; the user has been told why.
 
         Raises:
-            InputError: where the worker is busy.
+            InputError: where the worker is busy, or the input cannot be used.
         """
         self.cancelJob("")
-        wanted: dict[str, Job] = {}
-
-        def current() -> bool:
-            return self.job is not None and self.job is wanted.get("job")
-
-        def partial(data: dict[str, Any]) -> None:
-            if current() and onPartial is not None:
-                self.guarded(onPartial, data)
-
-        def done(data: dict[str, Any]) -> None:
-            if current():
-                self.job = None
-                self.say("")
-                self.guarded(onDone, data)
-                self.updateControls()
-
-        def failed(error: BrainSegSAMError) -> None:
-            if current():
-                self.job = None
-                self._unwatch()
-                self.showError(error)
-                if onFailed is not None:
-                    onFailed()
-                self.updateControls()
-
-        def progress(message: dict[str, Any]) -> None:
-            if current():
-                self.onProgress(message)
-
-        listener = Listener(onProgress=progress, onPartial=partial, onDone=done, onFailed=failed)
-        job = self.worker.request(kind, arguments, listener)
-        wanted["job"] = self.job = job
+        self._answers = answers = _Answers(self, onDone, onPartial, onFailed)
+        try:
+            self.job = begin(answers.listener())
+        except BrainSegSAMError:
+            self._answers = None
+            raise
         self.target = target
         self._watch(target)
         self.progressBar.value = 0
         self.say(_("Starting…"))
         self.updateControls()
 
+    def wants(self, answers: Any) -> bool:
+        """Whether these are the answers to the present request."""
+        return self._answers is answers
+
+    def endJob(self) -> None:
+        """The present request has been answered."""
+        self.job, self._answers = None, None
+
     def cancelJob(self, reason: str) -> None:
         """End the work, where there is any; nobody hears of it any more."""
-        job, self.job = self.job, None
+        job = self.job
+        self.endJob()
         if job is not None:
             job.cancel(reason)
             self.say(reason)
@@ -240,7 +249,7 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
             return
         if self.guarded(self.onApply):
             self.dropResult("")
-            self.say(_("Applied."))
+            self.say(_("Applied; Undo takes it back."))
         self.updateControls()
 
     def _onCancelClicked(self, _checked: bool) -> None:
@@ -275,3 +284,40 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
         for caller, tag in self._observations:
             caller.RemoveObserver(tag)
         self._observations = []
+
+
+class _Answers:
+    """Passes on what the worker answers to one request, while the effect still wants it."""
+
+    def __init__(
+        self, effect: EffectBase, onDone: Callable[[Any], None], onPartial: Callable[[dict[str, Any]], None] | None,
+        onFailed: Callable[[], None] | None,
+    ) -> None:
+        self._effect, self._onDone, self._onPartial, self._onFailed = effect, onDone, onPartial, onFailed
+
+    def listener(self) -> Listener:
+        """For the worker."""
+        return Listener(onProgress=self._progress, onPartial=self._partial, onDone=self._done, onFailed=self._failed)
+
+    def _progress(self, message: dict[str, Any]) -> None:
+        if self._effect.wants(self):
+            self._effect.onProgress(message)
+
+    def _partial(self, data: dict[str, Any]) -> None:
+        if self._effect.wants(self) and self._onPartial is not None:
+            self._effect.guarded(self._onPartial, data)
+
+    def _done(self, data: Any) -> None:
+        if self._effect.wants(self):
+            self._effect.endJob()
+            self._effect.say("")
+            self._effect.guarded(self._onDone, data)
+            self._effect.updateControls()
+
+    def _failed(self, error: BrainSegSAMError) -> None:
+        if self._effect.wants(self):
+            self._effect.endJob()
+            self._effect.showError(error)
+            if self._onFailed is not None:
+                self._onFailed()
+            self._effect.updateControls()

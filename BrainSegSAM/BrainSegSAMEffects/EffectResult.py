@@ -11,7 +11,7 @@ says what a result was asked for; where that is no longer there, nothing is writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Target:
     Attributes:
         segmentationNode: the edited segmentation.
         segmentID: the segment; "" where segments will be added.
-        sourceVolumeNode: Segment Editor's source volume.
+        sourceVolumeNode: the volume on which the result is found.
         sourceGeometry: its voxels, in world space.
         grid: vtkOrientedImageData without voxel values: the voxels of the segmentation, in its own space.
     """
@@ -44,12 +44,13 @@ class Target:
     _sourceToSegmentation: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, scriptedEffect: Any, *, perSegment: bool = True) -> Target:
+    def of(cls, scriptedEffect: Any, *, perSegment: bool = True, volumeNode: Any = None) -> Target:
         """What the editor works on now.
 
         Args:
             scriptedEffect: the effect's host.
             perSegment: whether the selected segment will be changed; otherwise segments will be added.
+            volumeNode: on which the result will be found; Segment Editor's source volume by default.
 
         Raises:
             InputError: where no segmentation, segment or usable source volume is chosen.
@@ -62,7 +63,7 @@ class Target:
         segmentID = (parameters.GetSelectedSegmentID() or "") if perSegment else ""
         if perSegment and segmentationNode.GetSegmentation().GetSegment(segmentID) is None:
             raise InputError(_("Select the segment that shall be changed first."))
-        sourceVolumeNode = parameters.GetSourceVolumeNode()
+        sourceVolumeNode = volumeNode if volumeNode is not None else parameters.GetSourceVolumeNode()
         if sourceVolumeNode is None:
             raise InputError(_("Choose a source volume in the Segment Editor first."))
         sourceGeometry = mrml.volume_node_geometry(sourceVolumeNode)
@@ -81,12 +82,17 @@ class Target:
         """
         return mrml.grid_geometry(self.grid, self.segmentationNode)
 
-    def labelmap(self, mask: Any, geometry: Geometry) -> Any:
+    def intoSegment(self, segmentID: str) -> Target:
+        """The same place, for another segment ("": for new ones)."""
+        return replace(self, segmentID=segmentID)
+
+    def labelmap(self, mask: Any, geometry: Geometry, *, offset_zyx: tuple[int, int, int] = (0, 0, 0)) -> Any:
         """A result as voxels of the segmentation.
 
         Args:
             mask: bool array (z, y, x).
-            geometry: of the mask, in world space as it was when the work was asked for.
+            geometry: of the whole, in world space as it was when the work was asked for.
+            offset_zyx: the voxel of the geometry at which the mask begins, where it covers only a part.
 
         Returns:
             A vtkOrientedImageData of 0 and 1 in the segmentation's own space, on its grid or a part of it.
@@ -95,7 +101,9 @@ class Target:
             InputError: where the volume or the segmentation was moved or removed in the meantime.
         """
         self._checkPlace()
-        return mrml.mask_to_labelmap(np.asarray(mask, dtype=bool), geometry, self.segmentationNode, self.grid)
+        return mrml.mask_to_labelmap(
+            np.asarray(mask, dtype=bool), geometry, self.segmentationNode, self.grid, offset_zyx=offset_zyx
+        )
 
     def check(self, scriptedEffect: Any) -> None:
         """Raise InputError, saying what changed, where a result may no longer be written."""
@@ -135,7 +143,9 @@ class Target:
             )
 
 
-def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False) -> None:
+def fillSegment(
+    scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False, within: Any = None
+) -> None:
     """Write a result into the target's segment, as one step for Undo.
 
     Args:
@@ -143,14 +153,20 @@ def fillSegment(scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool
         target: what the result was asked for.
         labelmap: of `Target.labelmap`.
         add: whether what is in the segment stays; otherwise it is replaced, where the mask allows it.
+        within: labelmap outside which nothing is replaced; None for no such limit.
 
     Raises:
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    modifier = _modifier(scriptedEffect, labelmap)
+    modifier = _onGrid(labelmap, _modifierGrid(scriptedEffect))
     modes = slicer.qSlicerSegmentEditorAbstractEffect
     scriptedEffect.saveStateForUndo()
+    if within is not None and not add:
+        removed = _onGrid(within, modifier)
+        _voxels(removed)[...] *= _voxels(modifier) == 0
+        scriptedEffect.modifySelectedSegmentByLabelmap(removed, modes.ModificationModeRemove)
+        add = True
     scriptedEffect.modifySelectedSegmentByLabelmap(
         modifier, modes.ModificationModeAdd if add else modes.ModificationModeSet
     )
@@ -174,7 +190,8 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    modifiers = [_modifier(scriptedEffect, labelmap) for _region, labelmap in results]
+    grid = _gridAround([labelmap for _region, labelmap in results], _modifierGrid(scriptedEffect))
+    modifiers = [_onGrid(labelmap, grid) for _region, labelmap in results]
     union = slicer.vtkOrientedImageData()
     union.DeepCopy(modifiers[0])
     for modifier in modifiers[1:]:
@@ -220,36 +237,63 @@ def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> tuple[tuple[fl
 
 
 def _copyOfGrid(scriptedEffect: Any) -> Any:
+    modifier = _modifierGrid(scriptedEffect)
+    return _emptyGrid(modifier, modifier.GetExtent())
+
+
+def _modifierGrid(scriptedEffect: Any) -> Any:
+    """The grid that the editor works on now, all 0."""
     modifier = scriptedEffect.defaultModifierLabelmap()
     if modifier is None:
         raise InputError(
-            _("The segmentation has no voxel grid yet. Choose its source volume in the Segment Editor once more.")
+            _("The segmentation has no voxel grid. Choose its source volume in the Segment Editor once more.")
         )
+    return modifier
+
+
+def _emptyGrid(like: Any, extent: Sequence[int]) -> Any:
+    """An extent of the same voxels, without values."""
     grid = slicer.vtkOrientedImageData()
-    grid.CopyDirections(modifier)
-    grid.SetOrigin(modifier.GetOrigin())
-    grid.SetSpacing(modifier.GetSpacing())
-    grid.SetExtent(modifier.GetExtent())
+    grid.CopyDirections(like)
+    grid.SetOrigin(like.GetOrigin())
+    grid.SetSpacing(like.GetSpacing())
+    grid.SetExtent(*extent)
     return grid
 
 
-def _modifier(scriptedEffect: Any, labelmap: Any) -> Any:
-    """The labelmap on the grid that the editor works on now."""
-    modifier = scriptedEffect.defaultModifierLabelmap()
-    if modifier is None:
-        raise InputError(_("The segmentation has no voxel grid any more, so nothing was changed."))
-    return _onGrid(labelmap, modifier)
+def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
+    """The part of a grid that holds all labelmaps, all 0: a lesion is a small part of a head."""
+    filled = [labelmap for labelmap in labelmaps if not labelmap.IsEmpty()]
+    match = slicer.vtkOrientedImageDataResample.DoGeometriesMatch
+    if not filled or not all(match(labelmap, grid) for labelmap in filled):
+        return grid
+    bounds = np.array([labelmap.GetExtent() for labelmap in filled])
+    whole = np.array(grid.GetExtent())
+    first = np.maximum(bounds[:, ::2].min(axis=0), whole[::2])
+    last = np.minimum(bounds[:, 1::2].max(axis=0), whole[1::2])
+    if (first > last).any():
+        return grid
+    part = _emptyGrid(grid, [int(bound) for pair in zip(first, last, strict=True) for bound in pair])
+    part.AllocateScalars(grid.GetScalarType(), 1)
+    _voxels(part)[...] = 0
+    return part
 
 
 def _onGrid(labelmap: Any, grid: Any) -> Any:
+    """The labelmap on a grid; what lies outside it is cut off, as everywhere in the Segment Editor."""
     found = slicer.vtkOrientedImageData()
     if labelmap.IsEmpty():
         found.DeepCopy(grid)
         _voxels(found)[...] = 0
         return found
     resample = slicer.vtkOrientedImageDataResample
-    if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, True):
+    if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, False):
         raise InputError(_("The result cannot be put onto the voxel grid of the segmentation; nothing was changed."))
+    if not _voxels(found).any() and _voxels(labelmap).any():
+        raise InputError(
+            _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry "
+              "that holds it in the Segment Editor.")
+        )
     return found
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .SegmentEditorMedSAMBoxEffect import SegmentEditorMedSAMBoxEffect
 from .SegmentEditorNNUNetEffect import SegmentEditorNNUNetEffect
+from .SegmentEditorSAMTrackEffect import SegmentEditorSAMTrackEffect
 
-EFFECTS = (SegmentEditorNNUNetEffect,)
+EFFECTS = (SegmentEditorNNUNetEffect, SegmentEditorMedSAMBoxEffect, SegmentEditorSAMTrackEffect)
 
 
 def registerEffects() -> None:
     """Make the effects known to every Segment Editor; called once, when Slicer has started."""
-    import qSlicerSegmentationsEditorEffectsPythonQt as adaptors
+    import qSlicerSegmentationsEditorEffectsPythonQt
 
     for effect in EFFECTS:
-        host = adaptors.qSlicerSegmentEditorScriptedEffect(None)
+        host = qSlicerSegmentationsEditorEffectsPythonQt.qSlicerSegmentEditorScriptedEffect(None)
         host.setPythonSource((Path(__file__).resolve().parent / f"{effect.__name__}.py").as_posix())
         host.self().register()
 

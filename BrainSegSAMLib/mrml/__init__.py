@@ -10,7 +10,7 @@ have been attached to the scene: it registers the conversion rules in which a se
 """
 
 from .labelmaps import grid_geometry, mask_to_labelmap, world_to_node
-from .segmentations import node_to_segmentation, segmentation_to_node
+from .segmentations import node_to_segmentation, segment_mask, segmentation_to_node
 from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "mask_to_labelmap",
     "node_to_segmentation",
     "read_volume_node",
+    "segment_mask",
     "segmentation_to_node",
     "volume_node_geometry",
     "world_to_node",

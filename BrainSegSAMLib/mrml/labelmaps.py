@@ -18,15 +18,19 @@ _log = logging.getLogger(__name__)
 BoolArray = NDArray[np.bool_]
 
 
-def mask_to_labelmap(mask_zyx: BoolArray, geometry: Geometry, segmentation_node: Any, grid: Any) -> Any:
+def mask_to_labelmap(
+    mask_zyx: BoolArray, geometry: Geometry, segmentation_node: Any, grid: Any, *,
+    offset_zyx: tuple[int, int, int] = (0, 0, 0),
+) -> Any:
     """A mask in world space as voxels of a segmentation node.
 
     Args:
         mask_zyx: bool (z, y, x).
-        geometry: of the mask, in world space.
+        geometry: of the whole of which the mask may be a part, in world space.
         segmentation_node: vtkMRMLSegmentationNode; its parent transforms are taken out of the result.
         grid: vtkOrientedImageData in the node's own space; the mask is resampled onto it (nearest neighbour), unless
             its voxels are the same.
+        offset_zyx: the voxel of the geometry at which the mask begins.
 
     Returns:
         A vtkOrientedImageData of 0 and 1 (unsigned char) on the grid or a part of it; empty for an empty mask.
@@ -38,7 +42,7 @@ def mask_to_labelmap(mask_zyx: BoolArray, geometry: Geometry, segmentation_node:
 
     local = world_to_node(segmentation_node) @ geometry.ijk_to_ras
     world_geometry(local, [bound for size in geometry.size_ijk for bound in (0, size - 1)], named(segmentation_node))
-    found = cropped_labelmap(mask_zyx, local, grid)
+    found = cropped_labelmap(mask_zyx, local, grid, offset_zyx=offset_zyx)
     if found is None:
         found = slicer.vtkOrientedImageData()
         found.SetGeometryFromImageToWorldMatrix(vtk_matrix(image_to_ras(grid)))

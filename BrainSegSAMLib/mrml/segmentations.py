@@ -22,6 +22,7 @@ from BrainSegSAMLib.labels import (
 
 from .labelmaps import BoolArray, cropped_labelmap
 from .spaces import (
+    FloatArray,
     ijk_to_local_ras,
     image_to_ras,
     named,
@@ -123,6 +124,45 @@ def node_to_segmentation(node: Any, *, geometry: Geometry | None = None) -> Segm
         masks[region.name] = _mask(node, segment_id, grid)
     found = Segmentation.from_masks(geometry, masks, scheme=LabelScheme(tuple(regions)), name=node.GetName())
     return found.relabelled([_noted_labels(contents.GetNthSegment(i)) for i in range(len(regions))])
+
+
+def segment_mask(node: Any, segment_id: str, geometry: Geometry) -> BoolArray:
+    """One segment on a grid in world space, by nearest neighbour: bool (z, y, x); the node is not changed.
+
+    Args:
+        node: vtkMRMLSegmentationNode whose source representation is a binary labelmap.
+        segment_id: of the segment.
+        geometry: the grid; what lies outside is cut off.
+
+    Raises:
+        InputError: where there is no such segment, or no voxels.
+        GeometryError: under a non-linear transform.
+    """
+    if _contents(node).GetSegment(segment_id) is None:
+        raise InputError(f"{named(node)} has no segment '{segment_id}'.")
+    to_local = np.linalg.inv(parent_to_world(node)) @ geometry.ijk_to_ras
+    found = np.zeros(geometry.shape_zyx, dtype=bool)
+    extent = _extent_on(node, segment_id, to_local, geometry)
+    if extent is not None:  # only there, because resampling a whole volume takes long
+        z, y, x = (slice(extent[2 * axis], extent[2 * axis + 1] + 1) for axis in (2, 1, 0))
+        found[z, y, x] = _mask(node, segment_id, oriented_image(to_local, extent))
+    return found
+
+
+def _extent_on(node: Any, segment_id: str, to_local: FloatArray, geometry: Geometry) -> list[int] | None:
+    """First and last index along i, j, k between which a segment lies on a grid; None where it does not."""
+    stored = node.GetSegmentation().GetSegment(segment_id).GetRepresentation(_BINARY_LABELMAP)
+    if stored is None or stored.IsEmpty():
+        return None
+    bounds = stored.GetExtent()
+    sides = [(bounds[2 * axis] - 0.5, bounds[2 * axis + 1] + 0.5) for axis in range(3)]
+    corners = np.array(np.meshgrid(*sides, [1.0], indexing="ij")).reshape(4, 8)
+    there = (np.linalg.inv(to_local) @ image_to_ras(stored) @ corners)[:3]
+    low = np.maximum(np.floor(there.min(axis=1)), 0).astype(int)
+    high = np.minimum(np.ceil(there.max(axis=1)), np.array(geometry.size_ijk) - 1).astype(int)
+    if (high < low).any():
+        return None
+    return [int(bound) for pair in zip(low, high, strict=True) for bound in pair]
 
 
 def _contents(node: Any) -> Any:

@@ -106,6 +106,7 @@ def start() -> Complaints:
     slicer.app = Application(qapplication)
     import parameter_nodes
     import qmrml  # noqa: F401  (puts the MRML widgets into `slicer`)
+    import sample_data
     import scripted
     import segment_editor
     import views  # noqa: F401
@@ -115,6 +116,7 @@ def start() -> Complaints:
         sys.modules[f"slicer.{name}"] = module
         setattr(slicer, name, module)
     make_scene()
+    sample_data.install()
     segment_editor.follow_subject_hierarchy(slicer.mrmlScene)
     return complaints
 

@@ -55,7 +55,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         super().__init__(parent)
         self._logic, self._node, self._active = slicer.vtkSlicerSegmentEditorLogic(), None, None
         self._effects, self._observations, self._view_observations = [], [], []
-        self._segmentation, self._source = None, None
+        self._segmentation, self._source, self._destroyed = None, None, False
         column = QtWidgets.QVBoxLayout(self)
         self._buttons_row, self._buttons = QtWidgets.QHBoxLayout(), {}
         column.addLayout(self._buttons_row)
@@ -288,8 +288,15 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             caller.RemoveObserver(tag)
         self._view_observations = []
 
+    def deleteLater(self):
+        self.destroy_effects()
+        super().deleteLater()
+
     def destroy_effects(self):
         """What Slicer's widget does when it is destroyed."""
+        if self._destroyed:
+            return
+        self._destroyed = True
         qSlicerSegmentEditorEffectFactory.instance().effectRegistered.disconnect(self.updateEffectList)
         self.removeViewObservations()
         for caller, tag in self._observations:

@@ -69,6 +69,18 @@ def test_one_script_beside_the_module() -> None:
     assert [path.name for path in (ROOT / "BrainSegSAM").glob("*.py")] == ["BrainSegSAM.py"]
 
 
+def test_effects_are_where_slicer_looks_for_them() -> None:
+    """Slicer takes the file's name as the class's name, and looks for it in the package; each has an icon."""
+    folder = ROOT / "BrainSegSAM" / "BrainSegSAMEffects"
+    listed = re.search(r"^EFFECTS = \((.*?)\)", (folder / "__init__.py").read_text(encoding="utf-8"), re.M | re.S)
+    names = [path.stem for path in folder.glob("SegmentEditor*Effect.py")]
+    assert names
+    assert sorted(re.findall(r"\w+", listed.group(1) if listed else "")) == sorted(names)
+    for name in names:
+        assert re.search(rf"^class {name}\(", (folder / f"{name}.py").read_text(encoding="utf-8"), re.M)
+        assert (ROOT / "Resources" / "Icons" / f"{name}.png").is_file()
+
+
 def test_file_length(tracked: list[str]) -> None:
     assert too_long([ROOT / path for path in tracked if path.endswith(".py")]) == []
 

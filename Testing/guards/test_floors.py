@@ -19,7 +19,8 @@ PACKAGE = "BrainSegSAMLib"
 
 # The longest matching prefix decides.
 FLOORS = {
-    0: ["errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
+    0: ["view_planes",
+        "errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "processes", "lesion_mixing", "settings", "scores"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "dicom_seg",
@@ -28,7 +29,8 @@ FLOORS = {
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "training_volumes", "overlays"],
     3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
-    4: ["predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
+    4: ["interactive",
+        "predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
     # demo is predict with a case of its own
     5: ["cli", "__main__", "demo", "machine", "worker", "worker_tasks", "worker_client", "mrml", "nnunet_trainers"],

@@ -14,6 +14,14 @@ import pytest
 if importlib.util.find_spec("PySide6") is None or importlib.util.find_spec("slicer") is None:
     pytest.skip("Qt (PySide6-Essentials) or MRML (slicer-core) is not installed", allow_module_level=True)
 
+from Testing.slicer.interactive import (  # noqa: F401  (fixtures)
+    ball_volume,
+    choose_effect,
+    interactive_models,
+    interactive_worker,
+    mouse,
+)
+
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 NO_GPU = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": "2"}
 """What the worker's "devices" answers on a machine with a processor alone."""
@@ -197,7 +205,6 @@ def editor(bench, scene, layout, volume):
     slicer.app.processEvents()
     yield widget
     widget.setActiveEffect(None)
-    widget.destroy_effects()
     widget.close()
     widget.deleteLater()
     slicer.app.processEvents()

@@ -29,12 +29,16 @@ class EncodedSlices:
         network: that encodes.
         picture: uint8 (3, z, y, x), axes LPS.
         settings: `memory_budget_mib`, of all planes and crops together, and `batch_size`.
+        keep_crops: whether those of small objects are kept, too, for the same object's corrections.
     """
 
-    def __init__(self, network: Network, picture: NDArray[np.uint8], settings: TrackingSettings) -> None:
+    def __init__(
+        self, network: Network, picture: NDArray[np.uint8], settings: TrackingSettings, *, keep_crops: bool = False
+    ) -> None:
         self._network = network
         self._picture = picture
         self._settings = settings
+        self.keep_crops = keep_crops
         self._relay = _Relay()
         self._kept: dict[tuple[Any, ...], Any] = {}
         self._open = ExitStack()

@@ -7,7 +7,7 @@ objects that meet do not merge. Memory does not grow with the number of objects:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
@@ -34,6 +34,10 @@ ABSENT: Final = -1024.0
 PROMPTED: Final = 1024.0
 """Logit inside a prompt's mask: nothing overrules what the user drew."""
 
+Watcher = Callable[[str, int, NDArray[np.int32]], None]
+"""Hears of each slice as it is found: plane, index, and int32 (rows, columns): number of the object of each pixel so
+far. What several objects claim, and the prompts' own slices, may still change."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -57,6 +61,7 @@ class Tracked:
         logits: float32 (z, y, x): the highest logit of any object; `ABSENT` where nothing was tracked.
         firings: every rule that fired, by object.
         zoomed: numbers of the objects that were tracked in a crop.
+        crops: number of each object → rows and columns of the slices in which it was tracked.
         notes: what a user should know, a sentence each.
     """
 
@@ -64,6 +69,7 @@ class Tracked:
     logits: NDArray[np.float32]
     firings: tuple[Firing, ...]
     zoomed: tuple[int, ...]
+    crops: Mapping[int, Crop]
     notes: tuple[str, ...]
 
 
@@ -77,6 +83,8 @@ def track(
     settings: TrackingSettings,
     probability: NDArray[np.float32] | None = None,
     encoded: EncodedSlices | None = None,
+    crop: Crop | None = None,
+    watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> Tracked:
     """Follow objects from their prompts.
@@ -92,6 +100,9 @@ def track(
             it; None where there is no prior.
         encoded: features of this network and picture, kept by the caller for further calls (later corrections); None:
             they are made here and freed at the end.
+        crop: of an earlier track of the same object (`Tracked.crops`), which then is tracked there again, whatever its
+            size on the prompt now; None: as `zoom.crop_for` says. It must hold the prompts.
+        watcher: see `Watcher`.
         progress: gets one stage with a unit for each slice step; may cancel.
 
     Returns:
@@ -104,7 +115,7 @@ def track(
     progress = progress or Progress()
     for target in targets:
         check_prompt(target.prompt, geometry)
-    groups = _groups(targets, picture, geometry, image_size, settings)
+    groups = _groups(targets, picture, geometry, image_size, settings, crop)
     canvas = _Canvas(geometry.shape_zyx)
     done: list[_Track] = []
     progress.stage("Tracking", total=sum(group.steps for group in groups))
@@ -116,9 +127,11 @@ def track(
                 for seed in [_seed(cropped(target.prompt, group.crop))]  # one for both directions: computed once
                 for direction in DIRECTIONS[settings.direction]
             ]
-            with slices.features(group.plane, group.crop, progress, keep=not group.zoomed) as features:
+            keep = slices.keep_crops or not group.zoomed
+            with slices.features(group.plane, group.crop, progress, keep=keep) as features:
                 session = network.begin(features, [one.seed for one in tracks])
-                steps = _run(session, tracks, _Circumstances(picture, canvas, settings, probability), progress)
+                circumstances = _Circumstances(picture, canvas, settings, probability, watcher)
+                steps = _run(session, tracks, circumstances, progress)
             progress.advance(max(0, group.steps - steps))
             done += tracks
     for target in targets:
@@ -129,6 +142,7 @@ def track(
         canvas.logits,
         tuple(sorted(firings, key=lambda f: (f.object_id, f.slice_index))),
         tuple(sorted({t.prompt.object_id for group in groups if group.zoomed for t in group.targets})),
+        {target.prompt.object_id: group.crop for group in groups for target in group.targets},
         (*_notes_on_thick_slices(targets, geometry), *_notes_on_prompts(done)),
     )
 
@@ -175,7 +189,7 @@ class _Group:
 
 def _groups(
     targets: Sequence[Target], picture: NDArray[np.uint8], geometry: Geometry, image_size: int,
-    settings: TrackingSettings,
+    settings: TrackingSettings, given: Crop | None,
 ) -> list[_Group]:  # fmt: skip
     groups = []
     for plane in PLANES:
@@ -185,6 +199,9 @@ def _groups(
         shape = slice_shape(geometry.shape_zyx, plane)
         _, row_mm, column_mm = slice_spacing_mm(geometry, plane)
         head = head_crop(picture, plane, [target.prompt for target in of_plane])
+        if given is not None:
+            groups.append(_Group(plane, given, given != head, tuple(of_plane), _steps(of_plane, settings)))
+            continue
         large: list[Target] = []
         for target in of_plane:
             crop = crop_for(
@@ -218,6 +235,7 @@ class _Circumstances:
     canvas: _Canvas
     settings: TrackingSettings
     probability: NDArray[np.float32] | None
+    watcher: Watcher | None
 
 
 class _Track:
@@ -267,6 +285,9 @@ class _Track:
             mask, ended = self.watch.judge(step.logits, step.object_score, context)
         if not (step.slice_index == prompt.index and prompt.mask is not None):
             circumstances.canvas.write(prompt, step.slice_index, crop, mask, step.logits)
+        if circumstances.watcher is not None:
+            owner = slices_first(circumstances.canvas.owner, prompt.plane)[step.slice_index]
+            circumstances.watcher(prompt.plane, step.slice_index, owner)
         self.at_edge |= any(mask.take(where, axis).any() for axis, where in self._edges)
         following = step.slice_index + self.seed.direction
         if ended or not 0 <= following < self._count:

@@ -1,0 +1,399 @@
+"""Segments what is boxed or clicked on a slice of any orientation, and what a detector proposes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from BrainSegSAMLib.errors import BrainSegSAMError, InputError
+from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.view_planes import Block, box_between, pixels, united, voxels_of
+from BrainSegSAMLib.wire import geometry_data, geometry_from
+
+from .EffectResult import Target, fillSegment
+from .InteractiveEffect import InteractiveEffect
+from .MarksOverlay import MarksOverlay
+from .Preview import COLOUR_RGB
+
+_DRAG = 3  # pixels that a box is wide and high at least; less is a click
+_OFF_PLANE_MM = 0.01
+
+RAS = tuple[float, float, float]
+
+
+@dataclass(eq=False)
+class Marked:
+    """What marks one object.
+
+    Attributes:
+        plane: the grid of its plane.
+        box: two opposite corners, RAS, or None.
+        points: RAS, and whether each is inside the object.
+    """
+
+    plane: Geometry
+    box: tuple[RAS, RAS] | None = None
+    points: list[tuple[RAS, bool]] = field(default_factory=list)
+
+    def data(self) -> dict[str, Any]:
+        """For the worker.
+
+        Raises:
+            InputError: where the box is smaller than a pixel.
+        """
+        return {
+            "plane": geometry_data(self.plane),
+            "box": None if self.box is None else list(box_between(self.plane, *self.box)),
+            "points": [pixels(self.plane, place).tolist() for place, _inside in self.points],
+            "labels": [int(inside) for _place, inside in self.points],
+        }
+
+
+@dataclass(eq=False)
+class Lesion:
+    """What the detector proposes.
+
+    Attributes:
+        text: in the list.
+        boxes: as the worker gave them.
+        blocks: what is in its boxes, as far as it is known, on the segmentation's grid.
+    """
+
+    text: str
+    boxes: list[dict[str, Any]]
+    blocks: list[Block] = field(default_factory=list)
+
+
+class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
+    """The effect "MedSAM box"."""
+
+    methods = ("yolo_medsam", "sam")
+
+    def __init__(self, scriptedEffect: Any) -> None:
+        scriptedEffect.name = "BrainSegSAM MedSAM box"
+        scriptedEffect.title = _("MedSAM box")
+        InteractiveEffect.__init__(self, scriptedEffect)
+        self.overlay = MarksOverlay(scriptedEffect)
+        self.detectSliceButton: Any = None
+        self.detectVolumeButton: Any = None
+        self.confidenceSpin: Any = None
+        self.lesionList: Any = None
+        self._marked: Marked | None = None
+        self._view: Any = None  # that was used last
+        self._dragFrom: tuple[int, int] | None = None
+        self._labelmap: Any = None
+        self._lesions: list[Lesion] = []
+
+    def helpText(self) -> str:
+        """What the editor shows above the options."""
+        return _(
+            "<html>Drag a box around an object in any slice view, also an oblique one. <b>Shift-click</b> adds a point "
+            "inside it, <b>Ctrl-click</b> one outside. <b>Detect</b> proposes boxes. Press Apply to add what is "
+            "outlined to the selected segment.</html>"
+        )
+
+    def setupOptionsFrame(self) -> None:
+        """Make the options."""
+        self.addModelWidgets()
+        self.detectSliceButton = qt.QPushButton(_("Detect on this slice"))
+        self.detectVolumeButton = qt.QPushButton(_("Detect in the volume"))
+        row = qt.QHBoxLayout()
+        row.addWidget(self.detectSliceButton)
+        row.addWidget(self.detectVolumeButton)
+        self.scriptedEffect.optionsLayout().addRow(row)
+        self.confidenceSpin = qt.QDoubleSpinBox()
+        self.confidenceSpin.setRange(0.01, 0.99)
+        self.confidenceSpin.setSingleStep(0.05)
+        self.confidenceSpin.toolTip = _("Boxes of which the detector is less sure are not listed.")
+        self.scriptedEffect.addLabeledOptionsWidget(_("Confidence, at least:"), self.confidenceSpin)
+        self.lesionList = qt.QListWidget()
+        self.lesionList.setMaximumHeight(120)
+        self.lesionList.toolTip = _("What the detector proposes; what is ticked is outlined and will be applied.")
+        self.lesionList.visible = False
+        self.scriptedEffect.addOptionsWidget(self.lesionList)
+        self.connectTo(self.detectSliceButton, "clicked(bool)", self._onDetectSlice)
+        self.connectTo(self.detectVolumeButton, "clicked(bool)", self._onDetectVolume)
+        self.connectTo(self.confidenceSpin, "valueChanged(double)", self._onConfidence)
+        self.connectTo(self.lesionList, "itemChanged(QListWidgetItem*)", self._onToggled)
+        self.addRunWidgets()
+
+    def setMRMLDefaults(self) -> None:
+        """Values of options that were never set."""
+        InteractiveEffect.setMRMLDefaults(self)
+        self.scriptedEffect.setParameterDefault("Confidence", 0.25)
+
+    def updateGUIFromMRML(self) -> None:
+        """Show the options as they are stored."""
+        InteractiveEffect.updateGUIFromMRML(self)
+        if self.confidenceSpin is not None and self.scriptedEffect.parameterSetNode() is not None:
+            blocked = self.confidenceSpin.blockSignals(True)
+            self.confidenceSpin.setValue(self.scriptedEffect.doubleParameter("Confidence"))
+            self.confidenceSpin.blockSignals(blocked)
+
+    def updateMRMLFromGUI(self) -> None:
+        """Store the options."""
+        InteractiveEffect.updateMRMLFromGUI(self)
+        self.scriptedEffect.setParameter("Confidence", float(self.confidenceSpin.value))
+
+    def updateControls(self) -> None:
+        """See `EffectBase`."""
+        InteractiveEffect.updateControls(self)
+        if self.detectSliceButton is None:
+            return
+        reason = self._reasonNotToDetect()
+        tips = {
+            self.detectSliceButton: _("Propose boxes on the slice of the view that was clicked last (or the red one)."),
+            self.detectVolumeButton: _("Propose boxes in the volume; those on neighbouring slices are put together."),
+        }
+        for button, tip in tips.items():
+            button.enabled = not reason
+            button.toolTip = reason or tip
+
+    def dropResult(self, reason: str) -> None:
+        """See `EffectBase`; the marks go, too."""
+        InteractiveEffect.dropResult(self, reason)
+        self.overlay.clear()
+        self._marked = self._dragFrom = self._labelmap = None
+        self._lesions = []
+        if self.lesionList is not None:
+            self.lesionList.clear()
+            self.lesionList.visible = False
+
+    def cleanup(self) -> None:
+        """See `EffectBase`."""
+        InteractiveEffect.cleanup(self)
+        self._view = None
+
+    # ---- mouse
+
+    def processInteractionEvents(self, callerInteractor: Any, eventId: int, viewWidget: Any) -> bool:
+        """Boxes and points; whether the event was used."""
+        if viewWidget.className() != "qMRMLSliceWidget":
+            return False
+        x, y = callerInteractor.GetEventPosition()
+        if eventId == vtk.vtkCommand.LeftButtonPressEvent:
+            return self._onPress(viewWidget, (x, y), callerInteractor)
+        if self._dragFrom is None or viewWidget != self._view:
+            return False
+        if eventId == vtk.vtkCommand.MouseMoveEvent:
+            self.overlay.show(viewWidget, _rectangle(self._dragFrom, (x, y)), ())
+            return True
+        if eventId == vtk.vtkCommand.LeftButtonReleaseEvent:
+            self._onRelease(viewWidget, (x, y))
+            return True
+        return False
+
+    def processViewNodeEvents(self, callerViewNode: Any, eventId: int, viewWidget: Any) -> None:
+        """The view was moved or zoomed: the marks stay where they are on the image."""
+        if self._dragFrom is None and self._marked is not None and viewWidget == self._view:
+            self._drawMarks()
+
+    def _onPress(self, viewWidget: Any, place: tuple[int, int], interactor: Any) -> bool:
+        shift, control = bool(interactor.GetShiftKey()), bool(interactor.GetControlKey())
+        if shift and control:
+            return False
+        if shift or control:
+            self._tried(self._addPoint, viewWidget, place, shift)
+            return True
+        self.dropResult("")
+        self._view, self._dragFrom = viewWidget, place
+        return True
+
+    def _onRelease(self, viewWidget: Any, place: tuple[int, int]) -> None:
+        start, self._dragFrom = self._dragFrom, None
+        if start is None or min(abs(place[0] - start[0]), abs(place[1] - start[1])) < _DRAG:
+            self.overlay.clear()
+            self.say(_("Drag a box around the object; Shift-click sets a point inside it."))
+            return
+        self._tried(self._setBox, viewWidget, start, place)
+
+    def _tried(self, call: Any, *arguments: Any) -> None:
+        """What is refused on a click is said, without a dialog in the way."""
+        try:
+            call(*arguments)
+        except BrainSegSAMError as error:
+            self.overlay.clear()
+            self._marked = None
+            self.say(str(error))
+
+    def _setBox(self, viewWidget: Any, start: tuple[int, int], end: tuple[int, int]) -> None:
+        target = Target.of(self.scriptedEffect)
+        corners = self._ras(start, viewWidget), self._ras(end, viewWidget)
+        self._marked = Marked(self.plane(viewWidget, target.sourceGeometry), corners)
+        self._drawMarks()
+        self._findMarked(target)
+
+    def _addPoint(self, viewWidget: Any, place: tuple[int, int], inside: bool) -> None:
+        target = Target.of(self.scriptedEffect)
+        plane = self.plane(viewWidget, target.sourceGeometry)
+        if self._marked is None or not plane.is_same_grid(self._marked.plane):
+            if not inside:
+                raise InputError(_("There is nothing to take away from yet: drag a box, or Shift-click inside."))
+            self.dropResult("")
+            self._marked = Marked(plane)
+        self._view = viewWidget
+        self._marked.points.append((self._ras(place, viewWidget), inside))
+        self._drawMarks()
+        self._findMarked(target)
+
+    def _ras(self, place: tuple[int, int], viewWidget: Any) -> RAS:
+        x, y, z = self.xyToRas([int(place[0]), int(place[1])], viewWidget)
+        return float(x), float(y), float(z)
+
+    def _drawMarks(self) -> None:
+        """The marks where the view shows their plane; else nothing."""
+        marked, view = self._marked, self._view
+        if marked is None:
+            return
+        place = marked.points[0][0] if marked.box is None else marked.box[0]
+        if not self._shows(view, place):
+            self.overlay.clear()
+            return
+        corners = ()
+        if marked.box is not None:
+            corners = _rectangle(*(self._xy(corner, view) for corner in marked.box))
+        self.overlay.show(view, corners, [(self._xy(place, view), inside) for place, inside in marked.points])
+
+    def _xy(self, place: RAS, viewWidget: Any) -> tuple[float, float]:
+        x, y = self.rasToXy(list(place), viewWidget)
+        return float(x), float(y)
+
+    def _shows(self, viewWidget: Any, place: RAS) -> bool:
+        inverse = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(viewWidget.mrmlSliceNode().GetSliceToRAS(), inverse)
+        return abs(inverse.MultiplyPoint((*place, 1.0))[2]) < _OFF_PLANE_MM
+
+    # ---- marks
+
+    def _findMarked(self, target: Target) -> None:
+        assert self._marked is not None
+        plane = self._marked.plane
+
+        def done(data: dict[str, Any]) -> None:
+            (mask,) = data["masks"]
+            block = voxels_of(mask, plane, target.gridGeometry())
+            if block is None:
+                self.preview.clear()
+                self.say(_("Nothing was found there; drag the box closer around the object."))
+                return
+            self._labelmap = target.labelmap(block.mask, target.gridGeometry(), offset_zyx=block.start_zyx)
+            self.preview.show(target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
+            self.say("\n".join(data["notes"]))
+
+        self.ask("mark", {"marks": [self._marked.data()]}, target, onDone=done)
+
+    def onApply(self) -> None:
+        """Add what is outlined to the segment."""
+        if self._lesions:
+            self.showPreview()
+        assert self.target is not None
+        fillSegment(self.scriptedEffect, self.target, self._labelmap, add=True)
+
+    # ---- proposals
+
+    def _reasonNotToDetect(self) -> str:
+        if self.job is not None:
+            return _("Wait until the work is done.")
+        try:
+            model = self.model()
+        except InputError as error:
+            return str(error)
+        if not (model.folder / "detector").is_dir():
+            return _("'{name}' draws what is boxed, but finds no boxes; choose a model with a detector.").format(
+                name=model.title
+            )
+        return ""
+
+    def _onConfidence(self, _value: float) -> None:
+        self.updateMRMLFromGUI()
+
+    def _onDetectSlice(self, _checked: bool) -> None:
+        self.guarded(self._detect, True)
+
+    def _onDetectVolume(self, _checked: bool) -> None:
+        self.guarded(self._detect, False)
+
+    def _detect(self, onSlice: bool) -> None:
+        self.dropResult("")
+        target = Target.of(self.scriptedEffect)
+        view = self._view or slicer.app.layoutManager().sliceWidget("Red")
+        plane = geometry_data(self.plane(view, target.sourceGeometry)) if onSlice else None
+        arguments = {"plane": plane, "confidence": self.scriptedEffect.doubleParameter("Confidence")}
+        self.ask("detect", arguments, target, onDone=lambda data: self._onDetected(data, target))
+
+    def _onDetected(self, data: dict[str, Any], target: Target) -> None:
+        if not data["lesions"]:
+            self.say(_("Nothing was found; a lower confidence lists more."))
+            return
+        grid = target.gridGeometry()
+        for lesion in data["lesions"]:
+            count = len(lesion["boxes"])
+            text = f"{lesion['region']} · {lesion['confidence']:.0%}"
+            text += _(" · {count} slices").format(count=count) if count > 1 else ""
+            self._lesions.append(Lesion(text, lesion["boxes"]))
+        self._fillList()
+        marks = [(lesion, box) for lesion in self._lesions for box in lesion.boxes]
+
+        def found(number: int, mask: Any) -> None:
+            lesion, box = marks[number]
+            block = voxels_of(mask, geometry_from(box["plane"]), grid)
+            if block is not None:
+                lesion.blocks.append(block)
+
+        def partial(part: dict[str, Any]) -> None:
+            found(part["number"], part["mask"])
+            self.refreshSoon()
+
+        def done(answer: dict[str, Any]) -> None:
+            if len(marks) == 1:
+                found(0, answer["masks"][0])
+            self.showPreview()
+            self.say("\n".join(dict.fromkeys([*data["notes"], *answer["notes"]])))
+
+        asked = [{"plane": box["plane"], "box": box["box"]} for _lesion, box in marks]
+        self.ask("mark", {"marks": asked}, target, onDone=done, onPartial=partial)
+
+    def _fillList(self) -> None:
+        blocked = self.lesionList.blockSignals(True)
+        self.lesionList.clear()
+        for lesion in self._lesions:
+            item = qt.QListWidgetItem(lesion.text)
+            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+            item.setCheckState(qt.Qt.Checked)
+            self.lesionList.addItem(item)
+        self.lesionList.blockSignals(blocked)
+        self.lesionList.visible = True
+
+    def _onToggled(self, _item: Any) -> None:
+        if self.target is not None:
+            self.guarded(self.showPreview)
+            self.updateControls()
+
+    def showPreview(self) -> None:
+        """Outline what is in the ticked boxes."""
+        assert self.target is not None
+        ticked = [
+            block
+            for row, lesion in enumerate(self._lesions)
+            if self.lesionList.item(row).checkState() == qt.Qt.Checked
+            for block in lesion.blocks
+        ]
+        if not ticked:
+            self.preview.clear()
+            return
+        whole = united(ticked)
+        self._labelmap = self.target.labelmap(
+            whole.mask, self.target.gridGeometry(), offset_zyx=whole.start_zyx
+        )
+        self.preview.show(self.target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
+
+
+def _rectangle(corner: tuple[float, float], opposite: tuple[float, float]) -> tuple[tuple[float, float], ...]:
+    """Its four corners, in order."""
+    return corner, (opposite[0], corner[1]), opposite, (corner[0], opposite[1])
+

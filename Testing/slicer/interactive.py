@@ -1,0 +1,156 @@
+"""What the tests of the interactive effects share: a bright ball, models, a worker that sees it, and a mouse."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORKER = Path(__file__).with_name("interactive_worker.py")
+SHAPE = (20, 36, 40)
+
+
+def ball(shape=SHAPE, centre=(10, 18, 20), half=(6, 9, 10)):
+    axes = np.ogrid[tuple(slice(size) for size in shape)]
+    return sum(((axis - c) / h) ** 2 for axis, c, h in zip(axes, centre, half, strict=True)) <= 1
+
+
+@pytest.fixture(scope="session")
+def interactive_worker(bench):
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    made = Worker([sys.executable, str(WORKER)])
+    yield made
+    made.quit()
+
+
+@pytest.fixture
+def interactive_models(tmp_path, monkeypatch):
+    """A model that draws and finds, one that only draws, and one that tracks; their weights are never loaded."""
+    from BrainSegSAMLib.labels import LabelScheme
+    from BrainSegSAMLib.models.store import Model, write_model
+
+    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    root = tmp_path / "models"
+    scheme = LabelScheme.plain({"Tumour": 1})
+    for folder, method in (
+        (root / "a-boxes" / "detector", "yolo_detector"), (root / "a-boxes" / "segmenter", "sam"),
+        (root / "a-boxes", "yolo_medsam"), (root / "b-draws", "sam"), (root / "c-tracks", "sam2_tracker"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights.bin").write_bytes(b"x")
+        name = folder.name
+        write_model(Model(folder, name, name.title(), method, ("flair",), scheme, "MIT"), files=["weights.bin"])
+    monkeypatch.setenv("BRAINSEGSAM_MODELS", str(root))
+    return root
+
+
+@pytest.fixture
+def ball_volume(editor):
+    """The editor's source volume, with a bright ball in it."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    node = editor.sourceVolumeNode()
+    voxels = vtk_to_numpy(node.GetImageData().GetPointData().GetScalars()).reshape(20, 36, 40)
+    voxels[...] = np.where(ball(voxels.shape), 400, voxels * 0.3)
+    node.GetImageData().Modified()
+    return node
+
+
+@pytest.fixture
+def choose_effect(editor, ball_volume, interactive_models, interactive_worker, dialogs, monkeypatch):
+    """Activates an effect, with a model."""
+    from BrainSegSAMEffects import EffectBase
+
+    monkeypatch.setattr(EffectBase, "sharedWorker", lambda: interactive_worker)
+
+    def choose(name, model):
+        editor.setActiveEffectByName(name)
+        host = editor.activeEffect()
+        host.setParameter("Model", model)
+        return host.self()
+
+    yield choose
+    editor.setActiveEffect(None)
+
+
+@pytest.fixture
+def mouse(layout):
+    """Presses, moves and releases in a view; places are RAS points."""
+    from PySide6 import QtCore, QtTest
+
+    def place(view, ras):
+        import vtk
+
+        inverse = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(view.mrmlSliceNode().GetXYToRAS(), inverse)
+        x, y, *_ = inverse.MultiplyPoint((*ras, 1.0))
+        return QtCore.QPoint(round(x), view.sliceView().height - 1 - round(y))
+
+    class Mouse:
+        def drag(self, view, start, end):
+            target = view.sliceView()
+            QtTest.QTest.mousePress(target, QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, place(view, start))
+            for share in (0.3, 0.7, 1.0):
+                between = [a + share * (b - a) for a, b in zip(start, end, strict=True)]
+                QtTest.QTest.mouseMove(target, place(view, between))
+            QtTest.QTest.mouseRelease(target, QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, place(view, end))
+
+        def click(self, view, ras, modifier=None):
+            held = {"shift": QtCore.Qt.ShiftModifier, "control": QtCore.Qt.ControlModifier, None: QtCore.Qt.NoModifier}
+            QtTest.QTest.mouseClick(view.sliceView(), QtCore.Qt.LeftButton, held[modifier], place(view, ras))
+
+    return Mouse()
+
+
+def ras_of(source, ijk):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    source.GetIJKToRASMatrix(matrix)
+    return matrix.MultiplyPoint((*ijk, 1.0))[:3]
+
+
+def voxels(editor, name="A"):
+    from BrainSegSAMLib import mrml
+
+    node = editor.segmentationNode()
+    found = mrml.node_to_segmentation(node, geometry=mrml.volume_node_geometry(editor.sourceVolumeNode()))
+    return next(mask for region, mask in found.masks() if region.name == name)
+
+
+def done(bench, effect):
+    assert bench.wait_until(lambda: effect.job is None and effect._reading is None, seconds=60), "no answer"
+    assert not effect._refresh.isActive() or bench.wait_until(lambda: not effect._refresh.isActive())
+
+
+def expected_on(shape, axis, index):
+    mask = np.zeros(shape, bool)
+    where = [slice(None)] * 3
+    where[axis] = index
+    mask[tuple(where)] = ball(shape)[tuple(where)]
+    return mask
+
+
+def centre_view(layout, source, name="Red", index=10):
+    """A view through the ball's middle, or another axial slice, and the corners of a box around the ball there."""
+    view = layout.sliceWidget(name)
+    view.mrmlSliceNode().JumpSliceByOffsetting(*ras_of(source, (20, 18, index)))
+    return view, ras_of(source, (8, 7, index)), ras_of(source, (32, 29, index))
+
+
+def previewed(editor, effect):
+    """Bool (z, y, x) of the preview on the source volume's voxels."""
+    from BrainSegSAMLib import mrml
+
+    grid = mrml.volume_node_geometry(editor.sourceVolumeNode())
+    return next(mrml.node_to_segmentation(effect.preview._node, geometry=grid).masks())[1]
+
+
+def let_qt_work():
+    import slicer
+
+    for _ in range(5):
+        slicer.app.processEvents()

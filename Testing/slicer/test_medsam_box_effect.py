@@ -1,0 +1,286 @@
+"""The MedSAM box effect, driven by real mouse events in real slice views, with a real worker process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from Testing.slicer.interactive import (
+    SHAPE,
+    ball,
+    centre_view,
+    done,
+    expected_on,
+    let_qt_work,
+    previewed,
+    ras_of,
+    voxels,
+)
+
+
+@pytest.fixture
+def effect(choose_effect):
+    return choose_effect("BrainSegSAM MedSAM box", "a-boxes")
+
+
+@pytest.fixture
+def source(ball_volume):
+    return ball_volume
+
+
+@pytest.mark.parametrize(("view", "axis"), [("Red", 0), ("Green", 1), ("Yellow", 2)])
+def test_a_box_in_any_view_becomes_a_preview_and_a_segment(bench, editor, layout, effect, source, mouse, view, axis):
+    widget = layout.sliceWidget(view)
+    index = (10, 18, 20)[axis]
+    low, high = [8, 7, 3], [32, 29, 17]
+    low[2 - axis] = high[2 - axis] = index
+    widget.mrmlSliceNode().JumpSliceByOffsetting(*ras_of(source, low))
+    before = editor.segmentationNode().GetMTime()
+    nodes = editor.mrmlScene().GetNumberOfNodes()
+    mouse.drag(widget, ras_of(source, low), ras_of(source, high))
+    assert effect.overlay.widget is widget, effect.statusLabel.text
+    done(bench, effect)
+    assert effect.preview.visible, effect.statusLabel.text
+    assert editor.segmentationNode().GetMTime() == before, "a preview changes no segment"
+    assert effect.applyButton.enabled
+    effect.applyButton.click()
+    np.testing.assert_array_equal(voxels(editor), expected_on(SHAPE, axis, index))
+    assert not effect.preview.visible
+    assert effect.overlay.widget is None
+    assert editor.mrmlScene().GetNumberOfNodes() == nodes
+    editor.undo()
+    assert not voxels(editor).any()
+
+
+def test_points_add_and_take_away(bench, editor, layout, effect, source, mouse):
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    mouse.click(view, ras_of(source, (23.5, 18, 10)), "control")
+    done(bench, effect)
+    expected = expected_on(SHAPE, 0, 10)
+    expected[:, :, :24] = False  # columns run to the left
+    np.testing.assert_array_equal(previewed(editor, effect), expected)
+    assert len(effect._marked.points) == 1
+    mouse.click(view, ras_of(source, (15, 18, 10)), "shift")
+    done(bench, effect)
+    assert [inside for _place, inside in effect._marked.points] == [False, True]
+    view.mrmlSliceNode().JumpSliceByOffsetting(*ras_of(source, (20, 18, 12)))
+    let_qt_work()
+    assert effect.overlay.widget is None, "marks are shown on their own slice only"
+    mouse.click(view, ras_of(source, (20, 18, 12)), "shift")
+    done(bench, effect)
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 12))
+    assert len(effect._marked.points) == 1, "a point on another slice begins anew"
+
+
+def test_a_point_outside_alone_and_a_click_are_explained(bench, layout, effect, source, mouse):
+    view, low, _high = centre_view(layout, source)
+    mouse.click(view, low, "control")
+    assert "nothing to take away from" in effect.statusLabel.text
+    mouse.click(view, low)
+    assert "Drag a box" in effect.statusLabel.text
+    assert effect.job is None
+    assert effect.overlay.widget is None
+    view.mrmlSliceNode().JumpSliceByOffsetting(0, 0, 500)
+    mouse.click(view, (0, 0, 500), "shift")
+    assert "move the slice into the volume" in effect.statusLabel.text
+
+
+def test_an_oblique_view_and_transforms(bench, editor, layout, effect, source, mouse, scene):
+    """A tilted view of a volume under a transform, into a segmentation under another one."""
+    import vtk
+
+    def transform(name, degrees, shift):
+        matrix = vtk.vtkTransform()
+        matrix.Translate(*shift)
+        matrix.RotateWXYZ(degrees, 1, 2, 3)
+        node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+        node.SetMatrixTransformToParent(matrix.GetMatrix())
+        return node
+
+    source.SetAndObserveTransformNodeID(transform("moves the volume", 12, (3, -4, 5)).GetID())
+    moved = transform("moves the segmentation", -7, (1, 2, 3))
+    editor.segmentationNode().SetAndObserveTransformNodeID(moved.GetID())
+    from BrainSegSAMLib import mrml
+
+    grid = mrml.volume_node_geometry(source)
+    centre = grid.to_lps((20, 18, 10)) * [-1, -1, 1]
+    view = layout.sliceWidget("Green")
+    node = view.mrmlSliceNode()
+    node.SetSliceToRASByNTP(0.3, 0.9, 0.2, 1, 0.1, -0.3, *centre, 0)
+    node.UpdateMatrices()
+    across = [node.GetSliceToRAS().GetElement(row, 0) for row in range(3)]
+    down = [node.GetSliceToRAS().GetElement(row, 1) for row in range(3)]
+    corner = [c + 15 * a + 15 * d for c, a, d in zip(centre, across, down, strict=True)]
+    opposite = [c - 15 * a - 15 * d for c, a, d in zip(centre, across, down, strict=True)]
+    mouse.drag(view, corner, opposite)
+    done(bench, effect)
+    assert effect.preview.visible, effect.statusLabel.text
+    effect.applyButton.click()
+    found = voxels(editor)
+    normal = np.array([node.GetSliceToRAS().GetElement(row, 2) for row in range(3)])
+    indices = np.argwhere(np.ones(grid.shape_zyx))[:, ::-1]
+    off = np.abs((grid.to_lps(indices) * [-1, -1, 1] - centre) @ normal).reshape(grid.shape_zyx)
+    assert off[found].max() < 2.2, "two voxels' extent at most, as the segmentation is turned against the volume"
+    near = ball(grid.shape_zyx) & (off < 0.4)
+    assert np.count_nonzero(near & found) > 0.9 * np.count_nonzero(near)
+    assert np.count_nonzero(found & ~ball(grid.shape_zyx)) < 0.2 * np.count_nonzero(found)
+
+
+def test_masking_and_overwriting_are_honoured(bench, editor, layout, effect, source, mouse):
+    node = editor.mrmlSegmentEditorNode()
+    node.SourceVolumeIntensityMaskOn()
+    node.SetSourceVolumeIntensityMaskRange(1000, 2000)
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    assert effect.preview.visible
+    effect.applyButton.click()
+    assert not voxels(editor).any(), "no voxel is in the editable intensity range"
+
+
+def test_proposals_can_be_toggled(bench, editor, layout, effect, source, mouse):
+    import qt
+
+    effect.detectVolumeButton.click()
+    done(bench, effect)
+    done(bench, effect)
+    assert effect.lesionList.count == 1, effect.statusLabel.text
+    assert "Tumour" in effect.lesionList.item(0).text()
+    assert "90%" in effect.lesionList.item(0).text()
+    np.testing.assert_array_equal(previewed(editor, effect), ball(SHAPE))
+    effect.lesionList.item(0).setCheckState(qt.Qt.Unchecked)
+    assert not effect.preview.visible
+    assert not effect.applyButton.enabled
+    effect.lesionList.item(0).setCheckState(qt.Qt.Checked)
+    assert effect.preview.visible
+    assert effect.applyButton.enabled
+    effect.applyButton.click()
+    np.testing.assert_array_equal(voxels(editor), ball(SHAPE))
+    assert effect.lesionList.count == 0
+    assert not effect.lesionList.visible
+
+
+def test_proposals_on_one_slice(bench, editor, layout, effect, source, dialogs):
+    centre_view(layout, source)
+    effect.detectSliceButton.click()
+    done(bench, effect)
+    done(bench, effect)
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+    effect._view = centre_view(layout, source, "Green")[0]
+    effect.detectSliceButton.click()
+    assert bench.wait_until(lambda: dialogs.messages)
+    assert "looks at axial slices" in dialogs.messages.pop()[1]
+    done(bench, effect)
+
+
+def test_a_model_without_a_detector_says_so(effect):
+    effect.scriptedEffect.setParameter("Model", "b-draws")
+    effect.updateControls()
+    assert not effect.detectVolumeButton.enabled
+    assert "finds no boxes" in effect.detectVolumeButton.toolTip
+
+
+@pytest.mark.parametrize("how", ["effect", "segment", "segmentation", "volume", "scene", "cancel"])
+def test_what_is_left_leaves_nothing(bench, editor, layout, effect, source, mouse, scene, how):
+    """While a preview is shown, and while the worker works."""
+    nodes = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
+    view, low, high = centre_view(layout, source)
+    renderer = effect.scriptedEffect.renderer(view)
+    props = renderer.GetViewProps().GetNumberOfItems()
+    mouse.drag(view, low, high)
+    if how in ("effect", "segment", "cancel"):
+        done(bench, effect)
+    if how == "effect":
+        editor.setActiveEffect(None)
+    elif how == "segment":
+        editor.segmentationNode().GetSegmentation().RemoveSegment("A")
+    elif how == "segmentation":
+        scene.RemoveNode(editor.segmentationNode())
+    elif how == "volume":
+        scene.RemoveNode(source)
+    elif how == "scene":
+        scene.Clear(False)
+    else:
+        effect.cancelButton.click()
+    let_qt_work()
+    assert not effect.preview.visible
+    assert effect.job is None
+    assert effect.overlay.widget is None
+    assert effect._observations == []
+    if how != "scene":
+        after = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
+        assert after <= nodes
+        assert renderer.GetViewProps().GetNumberOfItems() <= props
+    assert bench.wait_until(lambda: not effect.worker.busy)
+
+
+def test_the_newest_box_counts(bench, editor, layout, effect, source, mouse):
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, ras_of(source, (15, 15, 10)))
+    mouse.drag(view, low, ras_of(source, (20, 15, 10)))
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+
+
+def test_a_killed_worker_is_explained_and_replaced(bench, editor, layout, effect, source, mouse, dialogs):
+    import os
+    import signal
+
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    before = editor.segmentationNode().GetMTime()
+    os.kill(effect.worker.pid, signal.SIGSTOP)
+    mouse.drag(view, low, high)
+    os.kill(effect.worker.pid, signal.SIGKILL)
+    assert bench.wait_until(lambda: dialogs.messages)
+    assert "ran out of memory" in dialogs.messages.pop()[1]
+    assert not effect.preview.visible
+    assert editor.segmentationNode().GetMTime() == before
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+
+
+def test_a_removed_model_is_told(bench, editor, effect, source, interactive_models, layout, mouse):
+    import shutil
+
+    shutil.rmtree(interactive_models / "a-boxes")
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    assert "was removed; choose another one" in effect.statusLabel.text
+    editor.setActiveEffect(None)
+    editor.setActiveEffectByName("BrainSegSAM MedSAM box")
+    assert [effect.modelCombo.itemData(index) for index in range(effect.modelCombo.count)] == ["b-draws"]
+
+
+def test_other_work_is_not_disturbed(bench, layout, effect, source, dialogs):
+    """Detection while the worker is busy with something else is refused in words."""
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    ends = []
+    job = effect.worker.request("detect", {"image_id": "none"}, Listener(onDone=ends.append, onFailed=ends.append))
+    effect.detectVolumeButton.click()
+    assert "working on something else" in dialogs.messages.pop()[1]
+    assert bench.wait_until(lambda: not job.running)
+    assert ends == [{"unknown_image": "none"}]
+
+
+def test_volumes_are_matched_by_name(bench, editor, effect, source, volume, interactive_models):
+    import json
+
+    path = interactive_models / "a-boxes" / "model.json"
+    described = json.loads(path.read_text())
+    described["modalities"] = ["flair", "t1ce"]
+    path.write_text(json.dumps(described))
+    editor.setActiveEffect(None)
+    editor.setActiveEffectByName("BrainSegSAM MedSAM box")
+    assert "alone; the model knows flair, t1ce together" in effect.inputsLabel.text
+    source.SetName("case FLAIR")
+    other = volume("case t1ce", size=(40, 36, 20))
+    assert effect.volumes(effect.model()) == {"flair": source, "t1ce": other}
+    volume("another t1ce")
+    assert effect.volumes(effect.model()) == {"image": source}, "which of the two is not known"
