@@ -167,6 +167,7 @@ class Service:
 
     def _watch(self) -> None:
         """The heartbeat while a request runs; and the end where the parent died and standard input stays open."""
+        wire.sweep_dead()
         while True:
             time.sleep(HEARTBEAT_S)
             if os.getppid() != self._parent:
