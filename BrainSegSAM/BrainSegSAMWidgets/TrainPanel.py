@@ -232,7 +232,8 @@ class TrainPanel:
         return [
             "train", "--recipe", str(recipe), "--input", self.paths.text("trainData"), "--output", str(self.output),
             "--work", str(self.work), "--name", name, "--title", f"{_recipeTitle(recipe)}: {name}",
-            "--device", self._parameterNode.trainDevice.value, "--workers", "1", *(word for text in sets for word in ("--set", text)),
+            "--device", self._parameterNode.trainDevice.value, "--workers", "1",
+            *(word for text in sets for word in ("--set", text)),
         ]  # fmt: skip
 
     def onStart(self, *_checked: Any) -> None:
