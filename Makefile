@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SAM2 = $(BIN)/python -m pip install --quiet "setuptools>=77" wheel && \
   SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation sam2==1.1.0
 
-.PHONY: demo test test-fast lint types benchmark file-lists clean
+.PHONY: demo test test-fast lint types benchmark tutorial file-lists clean
 
 demo: $(VENV)/.installed
 	$(BIN)/brainsegsam demo --output "$(OUTPUT)" $(if $(CASE),--case "$(CASE)")
@@ -34,6 +34,9 @@ types: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python Testing/Benchmarks/prediction.py
+
+tutorial: $(VENV)/.installed-test
+	$(BIN)/python Testing/bench/tutorial.py Resources/Screenshots
 
 file-lists:
 	$(PYTHON) Testing/guards/update_file_lists.py

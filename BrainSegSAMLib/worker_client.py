@@ -271,6 +271,9 @@ class Conversation:
             exchange.sent = True
             self._transport.write(exchange.line)
             exchange.line = b""
+            if sys.platform != "win32":  # there it must be held until the worker has it
+                for shared in exchange.kept:
+                    shared.close()
 
     def _finish(self, what: str, value: Any) -> None:
         """Tell the end; by then the next request may come."""

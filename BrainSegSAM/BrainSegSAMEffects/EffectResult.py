@@ -159,7 +159,7 @@ def fillSegment(
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    modifier = _modifier(scriptedEffect, labelmap)
+    modifier = _onGrid(labelmap, _modifierGrid(scriptedEffect))
     modes = slicer.qSlicerSegmentEditorAbstractEffect
     scriptedEffect.saveStateForUndo()
     if within is not None and not add:
@@ -190,7 +190,8 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    modifiers = [_modifier(scriptedEffect, labelmap) for _region, labelmap in results]
+    grid = _gridAround([labelmap for _region, labelmap in results], _modifierGrid(scriptedEffect))
+    modifiers = [_onGrid(labelmap, grid) for _region, labelmap in results]
     union = slicer.vtkOrientedImageData()
     union.DeepCopy(modifiers[0])
     for modifier in modifiers[1:]:
@@ -236,36 +237,63 @@ def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> tuple[tuple[fl
 
 
 def _copyOfGrid(scriptedEffect: Any) -> Any:
+    modifier = _modifierGrid(scriptedEffect)
+    return _emptyGrid(modifier, modifier.GetExtent())
+
+
+def _modifierGrid(scriptedEffect: Any) -> Any:
+    """The grid that the editor works on now, all 0."""
     modifier = scriptedEffect.defaultModifierLabelmap()
     if modifier is None:
         raise InputError(
-            _("The segmentation has no voxel grid yet. Choose its source volume in the Segment Editor once more.")
+            _("The segmentation has no voxel grid. Choose its source volume in the Segment Editor once more.")
         )
+    return modifier
+
+
+def _emptyGrid(like: Any, extent: Sequence[int]) -> Any:
+    """An extent of the same voxels, without values."""
     grid = slicer.vtkOrientedImageData()
-    grid.CopyDirections(modifier)
-    grid.SetOrigin(modifier.GetOrigin())
-    grid.SetSpacing(modifier.GetSpacing())
-    grid.SetExtent(modifier.GetExtent())
+    grid.CopyDirections(like)
+    grid.SetOrigin(like.GetOrigin())
+    grid.SetSpacing(like.GetSpacing())
+    grid.SetExtent(*extent)
     return grid
 
 
-def _modifier(scriptedEffect: Any, labelmap: Any) -> Any:
-    """The labelmap on the grid that the editor works on now."""
-    modifier = scriptedEffect.defaultModifierLabelmap()
-    if modifier is None:
-        raise InputError(_("The segmentation has no voxel grid any more, so nothing was changed."))
-    return _onGrid(labelmap, modifier)
+def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
+    """The part of a grid that holds all labelmaps, all 0: a lesion is a small part of a head."""
+    filled = [labelmap for labelmap in labelmaps if not labelmap.IsEmpty()]
+    match = slicer.vtkOrientedImageDataResample.DoGeometriesMatch
+    if not filled or not all(match(labelmap, grid) for labelmap in filled):
+        return grid
+    bounds = np.array([labelmap.GetExtent() for labelmap in filled])
+    whole = np.array(grid.GetExtent())
+    first = np.maximum(bounds[:, ::2].min(axis=0), whole[::2])
+    last = np.minimum(bounds[:, 1::2].max(axis=0), whole[1::2])
+    if (first > last).any():
+        return grid
+    part = _emptyGrid(grid, [int(bound) for pair in zip(first, last, strict=True) for bound in pair])
+    part.AllocateScalars(grid.GetScalarType(), 1)
+    _voxels(part)[...] = 0
+    return part
 
 
 def _onGrid(labelmap: Any, grid: Any) -> Any:
+    """The labelmap on a grid; what lies outside it is cut off, as everywhere in the Segment Editor."""
     found = slicer.vtkOrientedImageData()
     if labelmap.IsEmpty():
         found.DeepCopy(grid)
         _voxels(found)[...] = 0
         return found
     resample = slicer.vtkOrientedImageDataResample
-    if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, True):
+    if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, False):
         raise InputError(_("The result cannot be put onto the voxel grid of the segmentation; nothing was changed."))
+    if not _voxels(found).any() and _voxels(labelmap).any():
+        raise InputError(
+            _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry "
+              "that holds it in the Segment Editor.")
+        )
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import qt
 import slicer
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
+from BrainSegSAMWidgets.ModelTexts import noticeOf
 from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request
 from slicer.i18n import tr as _
 
@@ -44,8 +45,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
         return _(
             "Segments whole structures with an nnU-Net model. Choose a volume for each sequence that the model needs "
             "and press Segment; the result is shown as an outline first. Apply fills the selected segment with the "
-            "chosen region, or adds all regions as new segments. Masking and overwriting are as set below. For "
-            "research, not for clinical use."
+            "chosen region, or adds all regions as new segments. Masking and overwriting are as set below."
         )
 
     # ---- options
@@ -55,6 +55,9 @@ class SegmentEditorNNUNetEffect(EffectBase):
         self.modelComboBox = qt.QComboBox()
         self.modelComboBox.toolTip = _("The model that segments; more can be added in the module BrainSegSAM.")
         self.scriptedEffect.addLabeledOptionsWidget(_("Model:"), self.modelComboBox)
+        self.noticeLabel = qt.QLabel()
+        self.noticeLabel.setWordWrap(True)
+        self.scriptedEffect.addOptionsWidget(self.noticeLabel)
         self.inputsFrame = qt.QFrame()
         qt.QFormLayout(self.inputsFrame).setContentsMargins(0, 0, 0, 0)
         self.scriptedEffect.addOptionsWidget(self.inputsFrame)
@@ -100,6 +103,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
         self._updating = True
         try:
             self._select(self.modelComboBox, chosen)
+            self.noticeLabel.text = noticeOf(self.model) if self.model is not None else ""
             self._showInputs()
             everything = (_("All regions, as new segments"), "")
             names = [region.name for region in self.model.scheme.regions] if self.model is not None else []

@@ -73,6 +73,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self.stopsLabel: Any = None
         self._combos: dict[str, tuple[Any, tuple[str, ...]]] = {}
         self._followed: Followed | None = None
+        self._applied: tuple[str, Followed] | None = None  # the last one that was applied, and into which segment
         self._painting: int | None = None  # the slice that is being corrected
         self._toTrack: int | None = None  # the corrected slice from which to go on
 
@@ -244,7 +245,18 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
                 )  # fmt: skip
         mask = np.ascontiguousarray(drawn[index])
         self._followed = Followed(plane, index, {index: mask})
-        self._ask(target, index, mask, self.scriptedEffect.parameter("Direction"))
+        again = self._isCorrection(target, plane, index, mask)
+        self._ask(target, index, mask, self.scriptedEffect.parameter("Direction"), again=again)
+
+    def _isCorrection(self, target: Target, plane: str, index: int, mask: Any) -> bool:
+        """Whether the object was followed before: it was applied, corrected with other effects, and is to be followed on.
+
+        Then it is looked at in the same part of the slices as before, which need not be encoded again.
+        """
+        if self._applied is None or self._applied[0] != target.segmentID or self._applied[1].plane != plane:
+            return False
+        before = self._applied[1].masks.get(index)
+        return before is not None and before.shape == mask.shape and bool((before & mask).any())
 
     def _shownSlice(self, geometry: Any, plane: str) -> int:
         """The slice that the first view of the plane's slices shows."""
@@ -281,9 +293,9 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
             if direction != "both" and (stop["direction"] > 0) != (direction == "forward")
         ]  # fmt: skip
         self._toTrack = None
-        self._ask(target, index, followed.masks[index], direction)
+        self._ask(target, index, followed.masks[index], direction, again=True)
 
-    def _ask(self, target: Target, index: int, mask: Any, direction: str) -> None:
+    def _ask(self, target: Target, index: int, mask: Any, direction: str, *, again: bool) -> None:
         followed = self._followed
         assert followed is not None
         count = self.scriptedEffect.integerParameter("Range")
@@ -291,7 +303,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         if count:
             settings["range_mm"] = count * self._spacing(target.sourceGeometry)
         arguments = {
-            "plane": followed.plane, "index": index, "mask": mask, "settings": settings, "again": True,
+            "plane": followed.plane, "index": index, "mask": mask, "settings": settings, "again": again,
         }  # fmt: skip
 
         def partial(data: dict[str, Any]) -> None:
@@ -359,6 +371,12 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
             fillSegment(self.scriptedEffect, target, labelmap, within=slab)
         else:
             fillSegment(self.scriptedEffect, target, labelmap, add=True)
+        self._applied = target.segmentID, followed
+
+    def cleanup(self) -> None:
+        """See `EffectBase`."""
+        InteractiveEffect.cleanup(self)
+        self._applied = None
 
     # ---- corrections
 

@@ -20,7 +20,7 @@ from BrainSegSAMLib.runs import RUN_FILE
 from . import Dialogs
 from .ConfigForm import ConfigForm
 from .Dependencies import ensureDependencies
-from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl
+from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl, orderTabs
 from .LossCurve import LossCurve
 from .ModelTexts import methodTitle
 from .Task import CommandTask, TaskView
@@ -133,8 +133,19 @@ class TrainPanel:
         except BrainSegSAMError as error:
             self._recipe, groups, self._recipeProblem = None, (), str(error)
         self.form.setGroups(groups, json.loads(self._parameterNode.trainSettings or "{}"))
+        self._orderTabs()
         self.ui.trainRecipeNote.text = self._recipeProblem or _recipeText(self._recipe)
         self.onSettingsChanged()
+
+    def _orderTabs(self) -> None:
+        ui, editors = self.ui, self.form.editors
+        main, other = self.form.names(matters=True), self.form.names(matters=False)
+        orderTabs((
+            ui.trainDataCollapsibleButton, ui.trainRecipeComboBox, ui.trainDataEdit, ui.trainNameEdit, ui.trainWorkEdit,
+            ui.trainDeviceComboBox, ui.trainSettingsCollapsibleButton, *(editors[name] for name in main),
+            ui.trainAllSettingsCollapsibleButton, ui.trainSettingsSearchEdit, *(editors[name] for name in other),
+            ui.trainResetButton, ui.trainStartButton, ui.trainStopButton, ui.trainLogCollapsibleButton, ui.trainLogText,
+        ))  # fmt: skip
 
     def onSettingsChanged(self) -> None:
         """Keep what differs from the recipe in the parameter node, and say what is wrong."""
@@ -216,12 +227,13 @@ class TrainPanel:
 
     def arguments(self) -> list[str]:
         """The command that Train runs."""
-        recipe = self._recipes[self.ui.trainRecipeComboBox.currentIndex]
+        recipe, name = self._recipes[self.ui.trainRecipeComboBox.currentIndex], self._name()
         sets = [f"{name}={json.dumps(value)}" for name, value in self.form.overrides().items()]
         return [
             "train", "--recipe", str(recipe), "--input", self.paths.text("trainData"), "--output", str(self.output),
-            "--work", str(self.work), "--name", self._name(), "--device", self._parameterNode.trainDevice.value,
-            "--workers", "1", *(word for text in sets for word in ("--set", text)),
+            "--work", str(self.work), "--name", name, "--title", f"{_recipeTitle(recipe)}: {name}",
+            "--device", self._parameterNode.trainDevice.value, "--workers", "1",
+            *(word for text in sets for word in ("--set", text)),
         ]  # fmt: skip
 
     def onStart(self, *_checked: Any) -> None:

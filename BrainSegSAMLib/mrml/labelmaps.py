@@ -66,7 +66,7 @@ def world_to_node(node: Any) -> FloatArray:
     Raises:
         GeometryError: under a non-linear transform.
     """
-    return np.linalg.inv(parent_to_world(node))
+    return np.asarray(np.linalg.inv(parent_to_world(node)), dtype=np.float64)
 
 
 def cropped_labelmap(

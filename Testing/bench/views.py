@@ -264,24 +264,26 @@ def _prepare(scene):
 
 
 class LayoutManager(QtCore.QObject):
-    """Slice views in a row; there is no 3D view."""
+    """Slice views, so many in a row; there is no 3D view."""
 
     stands_in = True
     threeDViewCount = 0
     layoutChanged = QtCore.Signal(int)
 
-    def __init__(self, scene, *, size=SIZE):
+    def __init__(self, scene, *, size=SIZE, columns=3):
         super().__init__()
         self._widget, self._slices = QtWidgets.QWidget(), {}
-        row = QtWidgets.QHBoxLayout(self._widget)
-        row.setSpacing(2)
+        self._widget.setStyleSheet("background: black")
+        grid = QtWidgets.QGridLayout(self._widget)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(2)
         _prepare(scene)
         logics = vtk.vtkCollection()
         slicer.app.applicationLogic().SetSliceLogics(logics)
         for name, orientation in VIEWS.items():
             view = qMRMLSliceWidget()
             view.setFixedSize(size, size)
-            row.addWidget(view)
+            grid.addWidget(view, len(self._slices) // columns, len(self._slices) % columns)
             view._open(scene, name, orientation)
             logics.AddItem(view.sliceLogic())
             self._slices[name] = view

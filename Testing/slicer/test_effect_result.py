@@ -144,19 +144,30 @@ def test_editable_intensity_range_is_honoured(editor, effect, door):
 # ---- places
 
 
-@pytest.mark.parametrize("moved", ["both", "volume", "segmentation"])
-def test_parent_transforms_on_either_node(editor, effect, door, scene, moved):
-    """A block of the world is filled where it lies in the world, whatever the nodes lie under."""
-    node = transform(scene, rotation(90, (4, -2, 6)))
-    if moved in ("both", "volume"):
-        editor.sourceVolumeNode().SetAndObserveTransformNodeID(node.GetID())
-    if moved in ("both", "segmentation"):
-        editor.segmentationNode().SetAndObserveTransformNodeID(node.GetID())
+@pytest.mark.parametrize(("moved", "matrix"), [
+    (("volume", "segmentation"), rotation(77, (4, -2, 6))), (("volume",), rotation(0, (-3, 2, 4))),
+    (("segmentation",), rotation(0, (-3, 2, 4))), (("segmentation",), rotation(180, (29, 49, 0))),
+])
+def test_parent_transforms_on_either_node(editor, effect, door, scene, moved, matrix):
+    """What is found on the volume is filled where it lies in the world, as far as the segmentation has voxels there."""
+    node = transform(scene, matrix)
+    nodes = {"volume": editor.sourceVolumeNode(), "segmentation": editor.segmentationNode()}
+    for name in moved:
+        nodes[name].SetAndObserveTransformNodeID(node.GetID())
+    expected = BLOCK & inside_grid(editor)
+    assert expected.sum() > 0.5 * BLOCK.sum()
     fill(effect, door, BLOCK)
-    found = voxels(editor, "A")
-    inside = BLOCK if moved == "both" else BLOCK & (found | inside_grid(editor))
-    assert inside.any()
-    assert np.array_equal(found, inside)
+    assert np.array_equal(voxels(editor, "A"), expected)
+
+
+def test_a_result_outside_the_grid_is_refused(editor, effect, door, scene):
+    fill(effect, door, OTHER)
+    node = transform(scene, rotation(0, (200, 0, 0)))
+    editor.sourceVolumeNode().SetAndObserveTransformNodeID(node.GetID())
+    with pytest.raises(InputError, match="outside the voxel grid"):
+        fill(effect, door, BLOCK)
+    editor.sourceVolumeNode().SetAndObserveTransformNodeID(None)
+    assert np.array_equal(voxels(editor, "A"), OTHER)
 
 
 def inside_grid(editor):

@@ -91,7 +91,9 @@ def test_model_inputs_and_regions_are_offered(effect, volumes):
     assert not effect.applyButton.enabled
     assert effect.applyButton.toolTip == "There is no result yet."
     assert not effect.scriptedEffect.icon().isNull()
-    assert "research" in effect.scriptedEffect.helpText()
+    assert "outline" in effect.scriptedEffect.helpText()
+    assert effect.noticeLabel.text.startswith("Demonstration model.")
+    assert "clinical" in effect.noticeLabel.text
 
 
 def test_a_disabled_button_says_why(effect, volumes):

@@ -1,4 +1,4 @@
-"""The panel's tabs: what is said of inputs and devices, models, training and evaluation, and how it is to use."""
+"""The panel's tabs for models, training and evaluation."""
 
 from __future__ import annotations
 
@@ -8,192 +8,7 @@ from pathlib import Path
 
 import pytest
 
-DECISIVE = ("applyButton", "cancelButton", "useModelButton", "downloadButton", "removeButton", "importButton",
-            "trainStartButton", "trainStopButton", "trainResetButton", "evaluateStartButton", "evaluateStopButton",
-            "evaluateShowButton")  # fmt: skip
-OPERATED = {"QPushButton", "QToolButton", "QComboBox", "QLineEdit", "QCheckBox", "QPlainTextEdit", "QTableWidget",
-            "QTreeWidget", "QTextBrowser", "ctkPathLineEdit", "qMRMLNodeComboBox", "QTabBar"}  # fmt: skip
-
-
-@pytest.fixture
-def commands(monkeypatch, worker):
-    """What the panels ask their workers to run; the workers answer as `child.echo` does."""
-    from BrainSegSAMWidgets import WorkerProcess
-
-    made = []
-
-    def new():
-        made.append(worker("echo"))
-        return made[-1]
-
-    monkeypatch.setattr(WorkerProcess, "newWorker", new)
-    return made
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Windows of their own as (function, what was said)."""
-    from BrainSegSAMWidgets import Dialogs
-
-    said = []
-    for name, answer in (("confirm", True), ("showError", None), ("openInBrowser", None), ("openFile", "")):
-        monkeypatch.setattr(Dialogs, name, lambda *words, n=name, a=answer: (said.append((n, *words)), a)[1])
-    return said
-
-
-@pytest.fixture(autouse=True)
-def no_installing(monkeypatch):
-    for panel in ("TrainPanel", "EvaluatePanel", "ModelPanel", "PredictPanel"):
-        monkeypatch.setattr(f"BrainSegSAMWidgets.{panel}.ensureDependencies", lambda method: None)
-
-
-@pytest.fixture
-def both(widget, volume, bench):
-    """Two volumes on one grid, chosen by their names."""
-    nodes = {"flair": volume("a_flair"), "t1ce": volume("a_t1ce", seed=1)}
-    assert bench.wait_until(lambda: widget.ui.applyButton.enabled)
-    return nodes
-
-
-# ---- inputs in words
-
-
-def test_volumes_on_one_grid_fit(widget, both):
-    assert widget.ui.inputsCheckLabel.text == "All volumes fit together: 12 × 10 × 8 voxels of 1 × 1 × 2 mm."
-
-
-def test_another_grid_is_said_and_allowed(widget, both, bench):
-    both["t1ce"].SetSpacing(1, 1, 1.9)
-    assert bench.wait_until(lambda: "T1CE lies on another grid" in widget.ui.inputsCheckLabel.text)
-    assert "The result gets the grid of FLAIR" in widget.ui.inputsCheckLabel.text
-    assert widget.ui.applyButton.enabled
-
-
-def test_volumes_that_do_not_overlap_are_refused_in_words(widget, both, bench, scene):
-    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    matrix.SetElement(0, 3, 500.0)
-    transform.SetMatrixTransformToParent(matrix)
-    both["t1ce"].SetAndObserveTransformNodeID(transform.GetID())
-    assert bench.wait_until(lambda: not widget.ui.applyButton.enabled)
-    assert "T1CE ('a_t1ce') covers only 0% of FLAIR ('a_flair')" in widget.ui.applyReasonLabel.text
-    assert widget.ui.applyButton.toolTip == widget.ui.applyReasonLabel.text
-    both["t1ce"].SetAndObserveTransformNodeID(None)
-    assert bench.wait_until(lambda: widget.ui.applyButton.enabled)
-
-
-def test_a_name_that_says_another_sequence_is_noted(widget, both, volume):
-    widget.panel.predict.inputSelectors["t1ce"].setCurrentNode(volume("b_t2"))
-    assert "'b_t2' is chosen for T1CE, but its name says T2." in widget.ui.inputsCheckLabel.text
-    assert widget.ui.applyButton.enabled
-
-
-def test_a_volume_whose_sequence_cannot_be_told_is_left_to_the_user(widget, volume, bench):
-    node = volume("series 4")
-    bench.wait_until(lambda: False, seconds=0.1)
-    selectors = widget.panel.predict.inputSelectors
-    assert [selector.currentNode() for selector in selectors.values()] == [None, None]
-    selectors["flair"].setCurrentNode(node)
-    assert widget.ui.applyReasonLabel.text == "Choose a volume for T1CE."
-
-
-def test_colour_vector_and_label_volumes_are_refused_in_words(widget, scene, bench):
-    import vtk
-
-    for kind, name, components in (("vtkMRMLVectorVolumeNode", "photo", 3), ("vtkMRMLLabelMapVolumeNode", "drawn", 1)):
-        image = vtk.vtkImageData()
-        image.SetDimensions(4, 4, 4)
-        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, components)
-        scene.AddNewNodeByClass(kind, name).SetAndObserveImageData(image)
-    assert bench.wait_until(lambda: "photo" in widget.ui.inputsCheckLabel.text)
-    assert "Volume 'photo' has 3 components per voxel" in widget.ui.inputsCheckLabel.text
-    assert "'drawn' is a label map, not an image" in widget.ui.inputsCheckLabel.text
-    assert [selector.nodeCount() for selector in widget.panel.predict.inputSelectors.values()] == [0, 0]
-
-
-def test_a_time_point_of_a_sequence_is_refused_in_words(widget, both, scene, bench):
-    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode")
-    sequence.SetDataNodeAtValue(both["flair"], "0")
-    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "cine")
-    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
-    browser.AddProxyNode(both["flair"], sequence, False)
-    widget.panel.predict.checkInputs()
-    assert "one time point of the sequence in 'cine'" in widget.ui.applyReasonLabel.text
-    assert not widget.ui.applyButton.enabled
-
-
-# ---- device
-
-
-def test_a_device_says_what_it_means_here(widget, both, monkeypatch):
-    ui = widget.ui
-    assert ui.deviceNoteLabel.text == "Here: the processor (8 cores), as PyTorch finds no GPU."
-    ui.deviceComboBox.currentIndex = 2
-    assert ui.deviceNoteLabel.text == ui.applyReasonLabel.text
-    assert "no NVIDIA GPU here" in ui.applyReasonLabel.text
-    assert not ui.applyButton.enabled
-    ui.deviceComboBox.currentIndex = 0
-    assert ui.applyButton.enabled
-    gpu = {"auto": "cuda", "gpus": [{"name": "cuda:0", "title": "Card", "memory_gb": 24.0}], "cores": 8, "mps": False,
-           "cuda_built": True}  # fmt: skip
-    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote.DeviceNote._known", gpu)
-    widget.panel.predict.checkCanApply()
-    assert ui.deviceNoteLabel.text == "Here: Card, 24.0 GB of memory."
-
-
-def test_the_machine_is_asked_once_when_the_module_is_opened(widget, bench, commands, monkeypatch):
-    from BrainSegSAMWidgets.DeviceNote import DeviceNote
-
-    monkeypatch.setattr(DeviceNote, "_known", None)
-    widget.enter()
-    assert len(commands) == 1
-    widget.enter()
-    assert len(commands) == 1
-    assert widget.ui.applyButton.toolTip  # nothing is known, and nothing breaks
-
-
-@pytest.mark.slow
-def test_a_real_worker_knows_the_machine(bench):
-    import os
-
-    from BrainSegSAMLib.worker_client import WorkerClient
-
-    with WorkerClient() as client:
-        found = client.request("devices", {})
-    assert found["cores"] == os.cpu_count()
-    assert found["auto"] == (found["gpus"][0]["name"].partition(":")[0] if found["gpus"] else found["auto"])
-
-
-# ---- results
-
-
-def test_a_result_shows_disagreement_and_how_it_was_made(widget, both, scene):
-    from BrainSegSAMWidgets.PredictionJob import Result
-
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "made")
-    regions = [{"region": "Whole", "volume_ml": 2.5, "components": 2, "largest_diameter_mm": 12.25}]
-    record = {
-        "regions": regions, "notes": ["Look at it."], "device": "cpu", "inputs": {"flair": "a_flair"},
-        "model": {"name": "toy", "title": "Toy", "version": "1.0", "sha256": "ab12"}, "versions": {"torch": "2.5"},
-        "geometry_actions": ["t1ce: resampled"],
-        "prediction": {"lesions": [
-            {"number": 1, "volume_mm3": 900.0, "agreement": 0.31, "flagged": True, "centre_lps_mm": [1, 2, 3]},
-            {"number": 2, "volume_mm3": 4.0, "tracked": False},
-        ]},
-    }  # fmt: skip
-    widget.panel.predict.onDone(Result(node, regions, record))
-    ui = widget.ui
-    table = [[ui.lesionTable.item(row, column).text() for column in range(4)] for row in range(ui.lesionTable.rowCount)]
-    assert table == [["Lesion 1", "0.90", "0.31", "yes"], ["Lesion 2", "0.00", "too small", ""]]
-    assert ui.resultNotesLabel.text == "Look at it."
-    said = ui.provenanceText.plainText
-    for part in ("Toy (toy) 1.0", "ab12", "Device: cpu", "Input FLAIR: a_flair", "t1ce: resampled", "torch: 2.5"):
-        assert part in said
-    widget.panel.predict.onDone(Result(node, regions, {"regions": regions}))
-    assert not ui.lesionTable.visible
-    assert not ui.resultNotesLabel.visible
+pytestmark = pytest.mark.usefixtures("no_installing")
 
 
 # ---- models
@@ -222,7 +37,8 @@ def test_models_are_searched_and_described(widget, models):
 def test_a_model_of_the_catalogue_can_be_downloaded(widget, commands, bench, monkeypatch):
     from BrainSegSAMLib.models.catalogue import Entry, RemoteFile
 
-    entry = Entry("far", "Far <away>", "nnunet", "download", None, RemoteFile("https://e.org/f.zip", "f.zip", None, None),
+    file = RemoteFile("https://e.org/f.zip", "f.zip", None, None)
+    entry = Entry("far", "Far <away>", "nnunet", "download", None, file,
                   ("t1",), "MIT", ("Somebody.",), False, "A note.")
     monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: (entry,))
     widget.panel.models.fill()
@@ -511,75 +327,6 @@ def test_a_training_is_stopped(widget, worker, trainable, bench, asked, monkeypa
     assert asked == []
 
 
-# ---- to use
-
-
-def controls(ui):
-    return {name: w for name, w in vars(ui).items() if w.className() in OPERATED and not name.startswith(("qt_", "Scroll"))}
-
-
-def test_every_control_has_a_tooltip(widget):
-    found = controls(widget.ui)
-    assert len(found) > 45
-    assert [name for name, control in found.items() if not control.toolTip] == []
-    assert all(selector.toolTip for selector in widget.panel.predict.inputSelectors.values())
-
-
-def test_disabled_buttons_say_why(widget):
-    tips = {}
-    for name in DECISIVE:
-        button = getattr(widget.ui, name)
-        if not button.enabled:
-            tips[name] = button.toolTip
-    assert {"applyButton", "cancelButton", "downloadButton", "trainStartButton", "evaluateStartButton"} <= set(tips)
-    assert all(tip.endswith(".") for tip in tips.values())
-
-
-def test_the_tab_key_goes_from_top_to_bottom(widget, bench):
-    import qt
-
-    for page in (widget.ui.segmentTab, widget.ui.modelsTab, widget.ui.trainTab, widget.ui.evaluateTab):
-        widget.panel.showPage(page)
-        bench.wait_until(lambda: False, seconds=0.02)
-        places, stop = [], page
-        for _step in range(400):
-            stop = stop.nextInFocusChain()
-            reached = stop.focusPolicy & qt.Qt.TabFocus and stop.isVisibleTo(page) and page.isAncestorOf(stop)
-            if reached and stop.width > 0:
-                place = stop.mapTo(page, qt.QPoint(0, 0))
-                places.append((place.y() // 12, place.x(), stop.objectName))
-            if stop is page:
-                break
-        assert len(places) >= 4
-        assert places == sorted(places), page.objectName
-
-
-def test_the_panel_fits_a_small_screen(widget, both, bench):
-    for page in (widget.ui.segmentTab, widget.ui.modelsTab, widget.ui.trainTab, widget.ui.evaluateTab):
-        widget.panel.showPage(page)
-        bench.wait_until(lambda: False, seconds=0.02)
-        least = widget.panel.widget.minimumSizeHint()
-        assert least.width() <= 420
-        assert widget.panel.widget.layout().heightForWidth(410) <= 640
-
-
-def test_words_go_through_translation(widget, both, monkeypatch):
-    """Every label and tooltip that Python sets is marked by a translation that marks what it translates."""
-    import sys
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith("BrainSegSAMWidgets.") and hasattr(module, "_"):
-            monkeypatch.setattr(module, "_", lambda text: f"«{text}»")
-    widget.panel.predict.checkInputs()
-    widget.panel.train.onSettingsChanged()
-    widget.panel.checkCanApply()
-    ui = widget.ui
-    for name in DECISIVE:
-        assert getattr(ui, name).toolTip.startswith("«"), name
-    for label in (ui.inputsCheckLabel, ui.deviceNoteLabel, ui.trainReasonLabel, ui.evaluateReasonLabel):
-        assert label.text.startswith("«")
-
-
 def test_a_model_removed_on_disk_is_noticed_when_the_module_is_opened(widget, both, models):
     import shutil
 
@@ -599,3 +346,58 @@ def test_a_folder_called_otherwise_than_its_model_is_used_by_its_folder(widget, 
     widget.panel.predict.fillModels()
     widget.panel.predict.chooseModel("copy")
     assert widget.panel.predict.modelName == "copy"
+
+
+TINY = {
+    "method": "sam2_tracker",
+    "model": {"name": "tiny", "title": "Tiny tracker", "modalities": ["flair"], "licence": "CC0-1.0",
+              "regions": [{"name": "lesion", "labels": [1]}]},
+    "training": {
+        "architecture": {
+            "image_size": 64, "embed_dim": 8, "stages": [1, 1, 1, 1], "global_att_blocks": [],
+            "window_spec": [4, 4, 4, 2], "d_model": 16, "mem_dim": 8, "memory_attention_layers": 1,
+            "dim_feedforward": 16,
+        },
+        "folds": 2, "iterations": 40, "clip_length": 3, "clips_per_iteration": 1, "objects_per_clip": 1,
+        "minimum_object_mm3": 20, "planes": {"axial": 1.0}, "patience": 0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_real_training_is_stopped_gone_on_with_and_makes_a_model(
+    widget, models, tmp_path, bench, asked, write_case, monkeypatch
+):
+    import numpy as np
+
+    from BrainSegSAMLib.geometry import Geometry
+
+    pytest.importorskip("sam2")
+    grid = Geometry.axis_aligned((12, 32, 32), (2.0, 2.0, 2.0))
+    for seed, name in enumerate(("a", "b")):
+        truth = np.zeros(grid.shape_zyx, dtype=np.float32)
+        truth[3:9, 8 + seed : 18, 10:20] = 1
+        write_case(tmp_path / "data" / name, grid, modalities=("flair", "seg"), arrays={"seg": truth})
+    recipe = tmp_path / "tiny.json"
+    recipe.write_text(json.dumps(TINY))
+    ui, panel = widget.ui, widget.panel.train
+    monkeypatch.setattr("BrainSegSAMWidgets.Dialogs.openFile", lambda title, filters: str(recipe))
+    ui.trainRecipeComboBox.currentIndex = ui.trainRecipeComboBox.count - 1
+    assert ui.trainRecipeComboBox.currentText == "Tiny tracker"
+    ui.trainDataEdit.currentPath = str(tmp_path / "data")
+    ui.trainNameEdit.text = "mine"
+    ui.trainDeviceComboBox.currentIndex = 1
+    ui.trainStartButton.click()
+    assert bench.wait_until(lambda: panel.curve.curves("fold_0")), ui.trainStatusLabel.text
+    ui.trainStopButton.click()
+    assert bench.wait_until(lambda: not panel.task.running)
+    assert "was stopped" in ui.trainStatusLabel.text
+    assert not (models / "mine").exists()
+    assert ui.trainStartButton.text == "Go on"
+    ui.trainStartButton.click()
+    assert bench.wait_until(lambda: not panel.task.running)
+    assert asked == []
+    assert "The model 'mine' is trained." in ui.trainStatusLabel.text
+    assert (models / "mine" / "model.json").is_file()
+    ui.modelSearchEdit.text = "tiny"
+    assert ui.modelTree.topLevelItem(0).text(1) == "installed"

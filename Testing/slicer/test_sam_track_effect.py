@@ -263,3 +263,37 @@ def test_options_are_kept_in_the_scene(editor, effect):
     assert node.GetAttribute("BrainSegSAM SAM tracking.Direction") == "forward"
     effect.scriptedEffect.setParameter("Range", 3)
     assert effect.rangeSpin.value == 3
+
+
+def test_an_applied_object_is_followed_on_without_a_new_look(bench, editor, layout, effect, drawn, monkeypatch):
+    """Track, Apply, correct a slice with any other effect, Track again; another object is looked at anew."""
+    asked = []
+    start = effect.startJob
+
+    def listen(kind, arguments, target, **rest):
+        asked.append(arguments.get("again"))
+        start(kind, arguments, target, **rest)
+
+    monkeypatch.setattr(effect, "startJob", listen)
+    centre_view(layout, drawn)
+    effect.trackButton.click()
+    done(bench, effect)
+    effect.applyButton.click()
+    corrected = ball()
+    corrected[12, :, 20:] = False
+    draw(editor, corrected)
+    centre_view(layout, drawn, index=12)
+    effect.scriptedEffect.setParameter("Direction", "forward")
+    effect.trackButton.click()
+    done(bench, effect)
+    effect.applyButton.click()
+    found = voxels(editor)
+    np.testing.assert_array_equal(found[:13], corrected[:13])
+    assert found[13].sum() < ball()[13].sum(), "what was there before is replaced"
+    other = np.zeros(SHAPE, bool)
+    other[11, 2:5, 2:5] = True
+    draw(editor, other)
+    centre_view(layout, drawn, index=11)
+    effect.trackButton.click()
+    done(bench, effect)
+    assert [one for one in asked if one is not None][-3:] == [False, True, False]

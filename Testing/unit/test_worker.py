@@ -59,8 +59,20 @@ def ended(*pids, seconds=10.0):
     return True
 
 
+_before: set[Path] = set()
+
+
+@pytest.fixture(autouse=True)
+def _what_others_left():
+    _before.clear()
+    _before.update(Path("/dev/shm").glob("brainsegsam-*"))
+
+
 def left_in_memory():
-    return list(Path("/dev/shm").glob("brainsegsam-*"))
+    """What this test's processes left; other programs may work at the same time."""
+    found = set(Path("/dev/shm").glob("brainsegsam-*")) - _before
+    pids = {path: int(path.name.split("-")[1]) for path in found}
+    return [path for path, pid in pids.items() if pid == os.getpid() or not is_alive(pid)]
 
 
 class Heard:
@@ -334,6 +346,22 @@ def test_what_a_dead_process_shared_is_swept(tmp_path):
     assert any(f"brainsegsam-{dead.pid}-" in path.name for path in left_in_memory())
     wire.sweep(dead.pid)
     assert left_in_memory() == []
+
+
+@posix
+def test_what_dead_processes_left_is_swept_after_a_while(monkeypatch, tmp_path):
+    monkeypatch.setattr(wire, "_MEMORY_FOLDER", tmp_path / "missing")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended_process = subprocess.Popen([sys.executable, "-c", ""])
+    ended_process.wait()
+    old, fresh, ours = (tmp_path / f"brainsegsam-{pid}-{n}-00" for pid, n in
+                        ((ended_process.pid, 0), (ended_process.pid, 1), (os.getpid(), 2)))
+    for path in (old, fresh, ours):
+        path.write_bytes(b"x")
+    for path in (old, ours):
+        os.utime(path, (0, 0))
+    wire.sweep_dead()
+    assert sorted(tmp_path.iterdir()) == sorted([fresh, ours])
 
 
 def test_no_further_process_is_started_for_shared_memory():
