@@ -83,6 +83,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
+  BrainSegSAMLib/conversation.py
   BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py
@@ -178,6 +179,8 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/models/store.py
   BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
+  BrainSegSAMLib/mrml/labelmaps.py
+  BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
