@@ -284,3 +284,28 @@ def test_volumes_are_matched_by_name(bench, editor, effect, source, volume, inte
     assert effect.volumes(effect.model()) == {"flair": source, "t1ce": other}
     volume("another t1ce")
     assert effect.volumes(effect.model()) == {"image": source}, "which of the two is not known"
+
+
+def test_missing_packages_are_asked_for_at_the_first_box(bench, layout, effect, source, mouse, monkeypatch):
+    from BrainSegSAMEffects import InteractiveEffect
+
+    from BrainSegSAMLib.errors import DependencyError
+
+    asked = []
+
+    def refuse(method):
+        asked.append(method)
+        raise DependencyError("Packages are missing: install them.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InteractiveEffect, "ensureDependencies", refuse)
+        view, low, high = centre_view(layout, source)
+        mouse.drag(view, low, high)
+        assert effect.statusLabel.text == "Packages are missing: install them."
+        assert effect.job is None
+    monkeypatch.setattr(InteractiveEffect, "ensureDependencies", asked.append)
+    for _ in range(2):
+        mouse.drag(view, low, high)
+        done(bench, effect)
+    assert effect.preview.visible
+    assert asked == ["yolo_medsam", "yolo_medsam"], "once refused, once granted; then no more"
