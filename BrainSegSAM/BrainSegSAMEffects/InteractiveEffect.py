@@ -282,6 +282,7 @@ class InteractiveEffect(EffectBase):
                 return
             try:
                 until = time.monotonic() + _TURN_S
+                next(reading)
                 while time.monotonic() < until:
                     next(reading)
             except StopIteration:

@@ -309,3 +309,36 @@ def test_missing_packages_are_asked_for_at_the_first_box(bench, layout, effect, 
         done(bench, effect)
     assert effect.preview.visible
     assert asked == ["yolo_medsam", "yolo_medsam"], "once refused, once granted; then no more"
+
+
+@pytest.mark.parametrize("how", ["effect", "scene", "volume changed"])
+def test_reading_a_volume_can_end_early(bench, editor, layout, effect, source, mouse, scene, how, monkeypatch, dialogs):
+    """A big volume is copied in parts; what was copied is freed, and nothing is asked of the worker."""
+    import slicer
+    from BrainSegSAMEffects import InteractiveEffect
+
+    from BrainSegSAMLib import wire
+
+    handed = []
+    monkeypatch.setattr(InteractiveEffect, "_PART", 100)
+    monkeypatch.setattr(InteractiveEffect, "_TURN_S", 0.0)
+    real = wire.Shared.free
+    monkeypatch.setattr(wire.Shared, "free", lambda self: (handed.append(self._name), real(self))[1])
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    assert bench.wait_until(lambda: effect._reading is not None, seconds=10)
+    let_qt_work()
+    assert "Wait until the volumes are read" in effect.reasonNotToApply()
+    if how == "effect":
+        editor.setActiveEffect(None)
+    elif how == "scene":
+        scene.Clear(False)
+    else:
+        source.GetImageData().Modified()
+        assert bench.wait_until(lambda: dialogs.messages, seconds=10)
+        assert "was changed meanwhile" in dialogs.messages.pop()[1]
+    assert bench.wait_until(lambda: handed, seconds=10)
+    let_qt_work()
+    assert effect._reading is None
+    assert not effect.worker.busy
+    assert slicer.mrmlScene is scene
