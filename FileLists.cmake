@@ -13,6 +13,7 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMEffects/StopsBar.py
   BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
+  BrainSegSAMScripts/segment_volumes.py
   BrainSegSAMWidgets/ConfigForm.py
   BrainSegSAMWidgets/Dependencies.py
   BrainSegSAMWidgets/DeviceNote.py

@@ -39,6 +39,6 @@ def devices(_arguments: Mapping[str, Any], _context: Context) -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "gpus": gpus,
         "mps": bool(torch.backends.mps.is_available()),
-        "cuda_built": bool(torch.backends.cuda.is_built()),
+        "cuda_built": torch.version.cuda is not None,
         "torch": str(torch.__version__),
     }

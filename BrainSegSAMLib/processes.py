@@ -56,6 +56,14 @@ def end_all(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
 
 
+def processor_seconds(pid: int) -> float | None:
+    """How long a process has computed so far; None where the system does not say it in a simple way."""
+    with contextlib.suppress(OSError):
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+    return None
+
+
 def _parents() -> list[tuple[int, int]]:
     """Process and parent, for all processes that we may see."""
     if not (_PROC / "self" / "stat").exists():

@@ -32,6 +32,7 @@ HANG_S: Final = 30.0
 """How long a worker that has something to do may be silent; it reports every second."""
 START_S: Final = 60.0
 """How long a worker may take to start."""
+_COMPUTES_S: Final = 0.02
 _TAIL_LINES: Final = 40
 _SHOWN_LINES: Final = 12
 _AGAIN: Final = "Try again; if it happens again, report it with the log."
@@ -87,6 +88,7 @@ class Conversation:
         self._pid = 0
         self._children: set[int] = set()
         self._heard = self._clock()
+        self._computed = 0.0  # seconds, when it was last looked at
 
     # ---- the interface asks
 
@@ -158,11 +160,22 @@ class Conversation:
                 if exchange.sent:
                     self._kill()
                 self._finish("failed", Cancelled(exchange.reason))
-        elif now - self._heard > (HANG_S if self._pid else START_S):
+        elif now - self._heard > (HANG_S if self._pid else START_S) and not self._computes():
             what, seconds = ("has not answered for", HANG_S) if self._pid else ("did not start within", START_S)
             self._kill()
             text = f"The worker process {what} {seconds:.0f} seconds and was ended. {_AGAIN}"
             self._finish("failed", WorkerError(self._with_tail(text)))
+
+    def _computes(self) -> bool:
+        """Whether a silent worker is at work: a long step of a compiled package lets no other thread speak.
+
+        Known on Linux; elsewhere silence is taken for a hang.
+        """
+        seconds = processes.processor_seconds(self._pid) if self._pid else None
+        if seconds is None or seconds - self._computed < _COMPUTES_S:
+            return False
+        self._computed, self._heard = seconds, self._clock()
+        return True
 
     # ---- the worker speaks
 

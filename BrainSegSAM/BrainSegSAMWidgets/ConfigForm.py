@@ -34,6 +34,10 @@ class ConfigForm:
         """Name, with its prefix → widget."""
         return {name: editor.widget for name, editor in self._editors.items()}
 
+    def names(self, *, matters: bool) -> list[str]:
+        """Names of the settings on top, or of all others, as they are shown."""
+        return [name for name, editor in self._editors.items() if editor.matters == matters]
+
     def setGroups(self, groups: Sequence[Any], overrides: Mapping[str, Any]) -> None:
         """Show the settings of a recipe.
 

@@ -95,7 +95,8 @@ def orderTabs(widgets: Sequence[Any]) -> None:
 
 def _addStops(widget: Any, stops: list[Any]) -> None:
     if widget.focusPolicy != qt.Qt.NoFocus:
-        stops.append(widget)
+        if widget not in stops:
+            stops.append(widget)
         return
     for child in widget.children():
         if child.isWidgetType():

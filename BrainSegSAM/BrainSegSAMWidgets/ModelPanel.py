@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, ModelError
 from BrainSegSAMLib.methods import OTHER_METHODS
-from BrainSegSAMLib.models.catalogue import installed_models, load_catalogue, models_folder
+from BrainSegSAMLib.models import catalogue
 from BrainSegSAMLib.models.store import check_name, load_model
 
 from . import Dialogs
@@ -60,8 +60,8 @@ class Offer:
 def offers() -> tuple[list[Offer], list[str]]:
     """All models, the installed ones first; and what is wrong where the catalogue cannot be read."""
     try:
-        entries = {entry.name: entry for entry in load_catalogue()}
-        folders = installed_models(catalogue=tuple(entries.values()))
+        entries = {entry.name: entry for entry in catalogue.load_catalogue()}
+        folders = catalogue.installed_models(catalogue=tuple(entries.values()))
     except BrainSegSAMError as error:
         return [], [str(error)]
     found = []
@@ -220,7 +220,7 @@ class ModelPanel:
             check_name(name)
         except ModelError as error:
             return str(error)
-        if (models_folder() / name).exists() or any(offer.name == name for offer in self._offers):
+        if (catalogue.models_folder() / name).exists() or any(offer.name == name for offer in self._offers):
             return _("There is a model '{name}' already; choose another name.").format(name=name)
         return ""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -190,9 +191,10 @@ class PredictPanel(VTKObservationMixin):
             self.inputSelectors[modality] = selector
         ui = self.ui
         orderTabs((
-            ui.modelComboBox, ui.moreModelsButton, ui.setupButton, *self.inputSelectors.values(), ui.outputSelector,
-            ui.deviceComboBox, ui.applyButton, ui.cancelButton, ui.resultTable, ui.lesionTable, ui.provenanceText,
-            ui.logText,
+            ui.modelCollapsibleButton, ui.modelComboBox, ui.moreModelsButton, ui.setupButton,
+            ui.inputsCollapsibleButton, *self.inputSelectors.values(), ui.outputCollapsibleButton, ui.outputSelector,
+            ui.deviceComboBox, ui.applyButton, ui.cancelButton, ui.resultTable, ui.lesionTable,
+            ui.provenanceCollapsibleButton, ui.provenanceText, ui.logCollapsibleButton, ui.logText,
         ))  # fmt: skip
 
     def onInputChanged(self, *_node: Any) -> None:
@@ -226,7 +228,7 @@ class PredictPanel(VTKObservationMixin):
         chosen = {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()}
         self.removeObservers(self.onVolumeModified)
         for node in {node for node in chosen.values() if node is not None}:
-            for event in (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+            for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
                           slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent):
                 self.addObserver(node, event, self.onVolumeModified)
         self._check = checkInputs(chosen)

@@ -82,6 +82,7 @@ class PredictionJob:
         self._reading: Iterator[None] | None = None
         self._volumes: dict[str, dict[str, Any]] = {}
         self._cancelled = ""
+        self._said = False
         self._observations: list[tuple[Any, int]] = []
         self.running = False
         """Whether the listener will hear of the end."""
@@ -149,6 +150,9 @@ class PredictionJob:
         """Read on for a moment; when all is read, hand it to the worker."""
         if self._job is not None:
             return
+        if not self._said:
+            self._said = True
+            self._listener.onProgress({"type": "progress", "stage": _("Reading the volumes"), "fraction": 0.0})
         try:
             if self._cancelled:
                 raise Cancelled(self._cancelled)

@@ -20,7 +20,7 @@ from BrainSegSAMLib.runs import RUN_FILE
 from . import Dialogs
 from .ConfigForm import ConfigForm
 from .Dependencies import ensureDependencies
-from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl
+from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl, orderTabs
 from .LossCurve import LossCurve
 from .ModelTexts import methodTitle
 from .Task import CommandTask, TaskView
@@ -84,7 +84,8 @@ class TrainPanel:
     # ---- recipe and settings
 
     def _fillRecipes(self, extra: Path | None = None) -> None:
-        shipped = sorted(resource_path("Models", "recipes").glob("*.json"), key=lambda path: (path.name != _FIRST, path))
+        recipes = resource_path("Models", "recipes").glob("*.json")
+        shipped = sorted(recipes, key=lambda path: (path.name != _FIRST, path))
         self._recipes = [*shipped, *([extra] if extra is not None and extra not in shipped else [])]
         self._filling = True
         combo = self.ui.trainRecipeComboBox
@@ -132,8 +133,19 @@ class TrainPanel:
         except BrainSegSAMError as error:
             self._recipe, groups, self._recipeProblem = None, (), str(error)
         self.form.setGroups(groups, json.loads(self._parameterNode.trainSettings or "{}"))
+        self._orderTabs()
         self.ui.trainRecipeNote.text = self._recipeProblem or _recipeText(self._recipe)
         self.onSettingsChanged()
+
+    def _orderTabs(self) -> None:
+        ui, editors = self.ui, self.form.editors
+        main, other = self.form.names(matters=True), self.form.names(matters=False)
+        orderTabs((
+            ui.trainDataCollapsibleButton, ui.trainRecipeComboBox, ui.trainDataEdit, ui.trainNameEdit, ui.trainWorkEdit,
+            ui.trainDeviceComboBox, ui.trainSettingsCollapsibleButton, *(editors[name] for name in main),
+            ui.trainAllSettingsCollapsibleButton, ui.trainSettingsSearchEdit, *(editors[name] for name in other),
+            ui.trainResetButton, ui.trainStartButton, ui.trainStopButton, ui.trainLogCollapsibleButton, ui.trainLogText,
+        ))  # fmt: skip
 
     def onSettingsChanged(self) -> None:
         """Keep what differs from the recipe in the parameter node, and say what is wrong."""

@@ -13,7 +13,7 @@ import pytest
 from BrainSegSAMLib import train as command
 from BrainSegSAMLib.batch import Workers
 from BrainSegSAMLib.cases import Case
-from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
+from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
 from BrainSegSAMLib.methods.nnunet.config import TrainingConfig
 from BrainSegSAMLib.models.store import Model
 from BrainSegSAMLib.progress import Progress
@@ -86,6 +86,15 @@ def test_options_recipe_and_cases_reach_the_training(tmp_path: Path, called: dic
     assert record["status"] == "finished"
     assert record["settings"]["epochs"] == 3
     assert record["cases"] == ["a", "b"]
+
+
+def test_a_model_is_named_otherwise_than_its_recipe(tmp_path: Path, called: dict[str, Any]) -> None:
+    recipe, source = write_recipe(tmp_path), make_cases(tmp_path / "data")
+    words = ("--recipe", str(recipe), "--input", str(source), "--output", str(tmp_path / "out"))
+    list(command.run_from_options(options(*words, "--name", "mine", "--title", "My own"), Progress()))
+    assert (called["template"].name, called["template"].title) == ("mine", "My own")
+    with pytest.raises(ModelError, match="cannot be called 'My own'"):
+        list(command.run_from_options(options(*words, "--name", "My own"), Progress()))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,12 @@ def leave(arguments, context):
     os._exit(3)
 
 
+def compute(arguments, context):
+    """One step of a compiled function, which lets no other thread run."""
+    sum(range(arguments["count"]))
+    return {}
+
+
 def stop(arguments, context):
     """As a process does that hangs in the kernel: not even its heartbeat goes on."""
     context.progress.stage("Stopping")

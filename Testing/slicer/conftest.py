@@ -208,3 +208,44 @@ def editor(bench, scene, layout, volume):
     widget.close()
     widget.deleteLater()
     slicer.app.processEvents()
+
+
+@pytest.fixture
+def no_installing(monkeypatch):
+    """Packages are taken to be there."""
+    for panel in ("TrainPanel", "EvaluatePanel", "ModelPanel", "PredictPanel"):
+        monkeypatch.setattr(f"BrainSegSAMWidgets.{panel}.ensureDependencies", lambda method: None)
+
+
+@pytest.fixture
+def commands(monkeypatch, worker):
+    """What the panels ask their workers to run; the workers answer as `child.echo` does."""
+    from BrainSegSAMWidgets import WorkerProcess
+
+    made = []
+
+    def new():
+        made.append(worker("echo"))
+        return made[-1]
+
+    monkeypatch.setattr(WorkerProcess, "newWorker", new)
+    return made
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Windows of their own as (function, what was said)."""
+    from BrainSegSAMWidgets import Dialogs
+
+    said = []
+    for name, answer in (("confirm", True), ("showError", None), ("openInBrowser", None), ("openFile", "")):
+        monkeypatch.setattr(Dialogs, name, lambda *words, n=name, a=answer: (said.append((n, *words)), a)[1])
+    return said
+
+
+@pytest.fixture
+def both(widget, volume, bench):
+    """Two volumes on one grid, chosen by their names."""
+    nodes = {"flair": volume("a_flair"), "t1ce": volume("a_t1ce", seed=1)}
+    assert bench.wait_until(lambda: widget.ui.applyButton.enabled)
+    return nodes

@@ -235,6 +235,33 @@ def test_the_shared_worker_ends_with_slicer(bench, ear, monkeypatch):
     assert not any(map(is_alive, pids))
 
 
+@posix
+@pytest.mark.parametrize("behaviour", ["echo", "deaf"])
+def test_no_process_is_left_when_slicer_dies(bench, behaviour):
+    """The parent is killed while its worker is idle, or at work with a child of its own."""
+    child = ROOT / "Testing" / "slicer" / "child.py"
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'Testing' / 'bench')!r}); import application\n"
+        "application.start()\n"
+        "from BrainSegSAMWidgets.WorkerProcess import Listener, Worker\n"
+        f"one = Worker([sys.executable, {str(child)!r}, {behaviour!r}])\n"
+        "said = []\n"
+        "one.request('other', {}, Listener(onProgress=lambda m: said.append(m['stage']),\n"
+        "            onDone=lambda data: said.append(str(data['pid'])), onFailed=lambda e: said.append('0')))\n"
+        "application.wait_until(lambda: said)\n"
+        "print(*said, flush=True)\n"
+        "application.wait_until(lambda: False)\n"
+    )
+    slicer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pids = [int(word) for word in slicer.stdout.readline().split()]
+    slicer.stdout.close()
+    assert pids
+    assert all(map(is_alive, pids))
+    slicer.kill()
+    slicer.wait()
+    assert bench.wait_until(lambda: not any(map(is_alive, pids)), seconds=10)
+
+
 def test_a_script_can_wait_without_events(worker, ear):
     one, heard = worker("slowly"), ear()
     job = one.request("other", {"n": 1}, heard.listener)

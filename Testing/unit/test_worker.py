@@ -221,10 +221,21 @@ def test_a_hang_is_noticed(client, monkeypatch):
     assert client("slowly").request("other", {"x": 1})["got"] == {"x": 1}
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only known where the system says it so")
+def test_a_long_step_without_a_word_is_no_hang(client, monkeypatch):
+    one = client("compute")
+    one.request("other", {"count": 1})
+    monkeypatch.setattr(worker_client, "HANG_S", 1.0)
+    begin = time.monotonic()
+    assert one.request("other", {"count": 120_000_000}) == {}
+    assert time.monotonic() - begin > 1.1, "it was too fast to tell"
+
+
 def test_a_worker_that_does_not_start_is_noticed(client, monkeypatch):
-    monkeypatch.setattr(worker_client, "START_S", 0.5)
-    with pytest.raises(WorkerError, match="did not start within"):
-        client("silent").request("other", {})
+    with monkeypatch.context() as short:
+        short.setattr(worker_client, "START_S", 0.5)
+        with pytest.raises(WorkerError, match="did not start within"):
+            client("silent").request("other", {})
     with pytest.raises(WorkerError, match=r"(?s)exit code 1.*No module named BrainSegSAMLib"):
         client("broken").request("other", {})
     with pytest.raises(WorkerError, match="could not start: No such file"), WorkerClient(["no-such-program"]) as one:

@@ -1,0 +1,67 @@
+"""What a user feels: Apply answers at once, and the interface never stands still, with volumes of the usual size."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+SIZE = (240, 240, 155)  # BraTS
+
+
+@pytest.fixture
+def heartbeat(bench):
+    import heartbeat
+
+    return heartbeat.Heartbeat
+
+
+def test_the_heartbeat_notices_a_standstill(bench, heartbeat):
+    beat = heartbeat().start()
+    bench.wait_until(lambda: beat.beats > 5)
+    assert beat.longest_s < 0.05
+    time.sleep(0.06)
+    beat.stop()
+    assert beat.longest_s >= 0.06
+
+
+def test_apply_answers_at_once_and_the_interface_never_stands_still(
+    module, scene, volume, models, dialogs, bench, worker, heartbeat
+):
+    """The volumes are read, handed over and segmented while the timer beats; the first run starts the process."""
+    from BrainSegSAMWidgets.PredictionJob import Request
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    logic = module.BrainSegSAMLogic()
+    logic.worker = worker("succeed")
+    nodes = {"flair": volume("a", size=SIZE), "t1ce": volume("b", seed=1, size=SIZE)}
+    for warm in (False, True):
+        first, ends = [], []
+        beat = heartbeat().start()
+        begin = time.perf_counter()
+        listener = Listener(
+            onProgress=lambda message, begin=begin, first=first: first.append(time.perf_counter() - begin),
+            onDone=ends.append, onFailed=ends.append,
+        )
+        logic.start(Request(nodes, "toy"), listener)
+        assert bench.wait_until(lambda ends=ends: ends)
+        bench.wait_until(lambda: False, seconds=0.1)
+        beat.stop()
+        assert hasattr(ends[0], "segmentationNode"), ends
+        assert beat.longest_s <= 0.05
+        assert not warm or first[0] <= 0.3
+
+
+@pytest.mark.parametrize("behaviour", ["crash", "deaf"])
+def test_nor_does_it_when_the_worker_fails_or_is_killed(bench, worker, heartbeat, behaviour):
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    one, said, ends = worker(behaviour), [], []
+    beat = heartbeat().start()
+    job = one.request("other", {}, Listener(onProgress=said.append, onFailed=ends.append))
+    assert bench.wait_until(lambda: said or ends)
+    job.cancel()
+    assert bench.wait_until(lambda: ends)
+    bench.wait_until(lambda: False, seconds=0.3)
+    beat.stop()
+    assert beat.longest_s <= 0.05
