@@ -10,7 +10,7 @@ import enum
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -38,10 +38,12 @@ for _folder in (str(libraryFolder()), str(Path(__file__).resolve().parent)):
     if _folder not in sys.path:
         sys.path.append(_folder)
 
-from BrainSegSAMWidgets.ModulePanel import ModulePanel  # noqa: E402
-from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request  # noqa: E402
-from BrainSegSAMWidgets.WorkerProcess import Listener, Worker, sharedWorker  # noqa: E402
+if TYPE_CHECKING:
+    from BrainSegSAMWidgets.ModulePanel import ModulePanel
+    from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request
+    from BrainSegSAMWidgets.WorkerProcess import Listener, Worker
 
+# What the panel and its work need is imported when they are first used: Slicer imports this file at each start.
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError  # noqa: E402
 from BrainSegSAMLib.resources import resource_path  # noqa: E402
 
@@ -143,6 +145,8 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = BrainSegSAMLogic()
+        from BrainSegSAMWidgets.ModulePanel import ModulePanel
+
         self.panel = ModulePanel(self.logic)
         self.layout.addWidget(self.panel.widget)
         self.ui = self.panel.ui
@@ -249,6 +253,9 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
         Raises:
             InputError: where a segmentation is running already, or a volume cannot be used.
         """
+        from BrainSegSAMWidgets.PredictionJob import PredictionJob
+        from BrainSegSAMWidgets.WorkerProcess import sharedWorker
+
         if self.running:
             raise InputError(_("A segmentation is running already; wait for it or cancel it."))
         job = PredictionJob(request, self.worker or sharedWorker(), listener)
@@ -287,6 +294,9 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
         Raises:
             BrainSegSAMError: a sentence that says what is wrong; the scene is as it was.
         """
+        from BrainSegSAMWidgets.PredictionJob import Request
+        from BrainSegSAMWidgets.WorkerProcess import Listener
+
         from BrainSegSAMLib.models.catalogue import find_model
         from BrainSegSAMLib.models.store import load_model
 

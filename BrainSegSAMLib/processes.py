@@ -56,6 +56,14 @@ def end_all(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
 
 
+def end_descendants() -> None:
+    """End all children of this process, and theirs, at once; on Windows this process with them."""
+    if sys.platform == "win32":
+        end(os.getpid())
+    else:
+        end_all(descendants(os.getpid()))
+
+
 def processor_seconds(pid: int) -> float | None:
     """How long a process has computed so far; None where the system does not say it in a simple way."""
     with contextlib.suppress(OSError):

@@ -39,8 +39,10 @@ import itertools
 import json
 import mmap
 import os
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +61,7 @@ INLINE_BYTES: Final = 1 << 16
 _ARRAY: Final = "$array"
 _MEMORY_FOLDER: Final = Path("/dev/shm")
 _PREFIX: Final = "brainsegsam-"
+_OLD_S: Final = 60.0
 _numbers = itertools.count()
 
 
@@ -111,29 +114,45 @@ class Shared:
     Args:
         shape: of the array.
         dtype: of the array; numbers or bool.
+        in_parts: the memory is taken by `put`, part by part, which takes a moment for a big array; else all at once,
+            and `array` is writable.
 
-    `array` is writable until the message is sent; fill it in parts where it is big. Then `close` it: the memory stays
-    for the receiver. `free` it where no receiver will come.
+    When the message is sent, `close` it: the memory stays for the receiver. `free` it where no receiver will come.
 
     Raises:
         InputError: where there is not enough memory.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+    def __init__(self, shape: Sequence[int], dtype: Any, *, in_parts: bool = False) -> None:
         self.dtype = np.dtype(dtype)
         self.shape = tuple(int(n) for n in shape)
         size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
         self._name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
         try:
-            self._map = _create(self._name, size)
+            self._map, self._handle = _create(self._name, size)
+            if not in_parts:
+                _take(self._handle, 0, size)
         except OSError as error:
-            raise InputError(f"There is no memory for {size / 1e6:.0f} MB to hand over: {error.strerror}.") from error
+            _unlink(self._name)
+            raise _no_memory(size, error) from error
         self.array: NDArray[Any] = np.frombuffer(self._map, self.dtype, self.array_size).reshape(self.shape)
 
     @property
     def array_size(self) -> int:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    def put(self, start: int, values: NDArray[Any]) -> None:
+        """Fill elements in the order of memory, from one on, and take their memory.
+
+        Raises:
+            InputError: where there is not enough of it.
+        """
+        try:
+            _take(self._handle, start * self.dtype.itemsize, values.size * self.dtype.itemsize)
+        except OSError as error:
+            raise _no_memory(values.size * self.dtype.itemsize, error) from error
+        self.array.reshape(-1)[start : start + values.size] = values
 
     @property
     def reference(self) -> dict[str, Any]:
@@ -142,6 +161,9 @@ class Shared:
 
     def close(self) -> None:
         """Let go of it here once the message was sent; on Windows it must be held until the receiver has answered."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
         self.array = np.empty(0)
         with contextlib.suppress(BufferError):  # a view of ours is still alive; its end frees the memory
             self._map.close()
@@ -150,6 +172,10 @@ class Shared:
         """Take it back, where no receiver will come or has come; else nothing happens."""
         self.close()
         _unlink(self._name)
+
+
+def _no_memory(size: int, error: OSError) -> InputError:
+    return InputError(f"There is no memory for {size / 1e6:.0f} MB to hand over: {error.strerror}.")
 
 
 def share(array: NDArray[Any]) -> Shared:
@@ -180,6 +206,28 @@ def sweep(pid: int) -> None:
         for path in folder.glob(f"{_PREFIX}{pid}-*"):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def sweep_dead() -> None:
+    """Free what processes left that ended before its receiver came, as both may when a computer's session ends."""
+    if os.name == "nt":
+        return  # a mapping ends with its last holder; and asking for a process by `os.kill` would end it
+    for folder in _folders():
+        for path in folder.glob(f"{_PREFIX}*-*-*"):
+            pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+            with contextlib.suppress(OSError):
+                if pid.isdecimal() and not _runs(int(pid)) and time.time() - path.stat().st_mtime > _OLD_S:
+                    path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def pack_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -295,8 +343,11 @@ def _path(name: str) -> Path:
 
 if sys.platform == "win32":
 
-    def _create(name: str, size: int) -> mmap.mmap:
-        return mmap.mmap(-1, max(1, size), tagname=name)
+    def _create(name: str, size: int) -> tuple[mmap.mmap, int]:
+        return mmap.mmap(-1, max(1, size), tagname=name), -1
+
+    def _take(handle: int, start: int, size: int) -> None:
+        """Nothing: the system has promised it."""
 
     def _open(name: str, size: int) -> mmap.mmap:
         return mmap.mmap(-1, max(1, size), tagname=name)
@@ -306,30 +357,22 @@ if sys.platform == "win32":
 
 else:
 
-    def _create(name: str, size: int) -> mmap.mmap:
-        """Room in the memory-backed folder, or else in the temporary one."""
-        for folder in _folders():
-            try:
-                return _create_file(folder / name, max(1, size))
-            except OSError:
-                if folder == _folders()[-1]:
-                    raise
-        raise AssertionError
-
-    def _create_file(path: Path, size: int) -> mmap.mmap:
+    def _create(name: str, size: int) -> tuple[mmap.mmap, int]:
+        """A file in the memory-backed folder where that has room, or else in the temporary one; and its handle."""
+        folders = [folder for folder in _folders() if folder.is_dir() and shutil.disk_usage(folder).free > size]
+        path = next(iter(folders), _folders()[-1]) / name
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            # Taken now: a file with holes would end the process at the first write that finds no room.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, size)
-            else:
-                os.ftruncate(handle, size)
-            return mmap.mmap(handle, size)
+            os.ftruncate(handle, max(1, size))
+            return mmap.mmap(handle, max(1, size)), handle
         except OSError:
-            path.unlink()
-            raise
-        finally:
             os.close(handle)
+            raise
+
+    def _take(handle: int, start: int, size: int) -> None:
+        """Make sure of the room: a file with holes would end the process at the first write that finds none."""
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle, start, size)
 
     def _open(name: str, size: int) -> mmap.mmap:
         path = _path(name)

@@ -147,7 +147,7 @@ class Service:
             threading.Thread(target=task, daemon=True).start()
         while (request := self._requests.get()) is not None:
             self._work(request)
-        processes.end_all(processes.descendants(os.getpid()))
+        processes.end_descendants()
 
     # ---- threads beside the main one
 
@@ -167,6 +167,7 @@ class Service:
 
     def _watch(self) -> None:
         """The heartbeat while a request runs; and the end where the parent died and standard input stays open."""
+        wire.sweep_dead()
         while True:
             time.sleep(HEARTBEAT_S)
             if os.getppid() != self._parent:
@@ -189,7 +190,7 @@ class Service:
             current[1].progress.cancel()
         self._requests.put(None)
         time.sleep(GRACE_S)
-        processes.end_all(processes.descendants(os.getpid()))
+        processes.end_descendants()
         os._exit(0)
 
     # ---- work

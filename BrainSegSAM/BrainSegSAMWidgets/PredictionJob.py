@@ -134,17 +134,16 @@ class PredictionJob:
             image = node.GetImageData()
             changed = image.GetMTime()
             voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
-            shared = wire.Shared(geometry.shape_zyx, np.float32)
+            shared = wire.Shared(geometry.shape_zyx, np.float32, in_parts=True)
             self._volumes[modality] = {
                 "array": shared, "geometry": wire.geometry_data(geometry), "name": node.GetName() or node.GetID()
             }
-            target = shared.array.reshape(-1)
             for start in range(0, voxels.size, _PART):
                 yield
                 if node.GetImageData() is not image or image.GetMTime() != changed:
                     raise InputError(_changed(node))
                 with np.errstate(over="ignore"):  # the worker refuses what becomes infinite
-                    target[start : start + _PART] = voxels[start : start + _PART]
+                    shared.put(start, voxels[start : start + _PART])
 
     def _continue(self) -> None:
         """Read on for a moment; when all is read, hand it to the worker."""

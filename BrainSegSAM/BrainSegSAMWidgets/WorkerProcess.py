@@ -2,7 +2,7 @@
 
 The work runs outside Slicer's process so that the interface stays alive, and nothing that a model package prints,
 changes or crashes reaches Slicer. The process is started at the first request and kept, so that models stay in memory.
-What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `BrainSegSAMLib.worker_client`.
+What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `BrainSegSAMLib.conversation`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from BrainSegSAMLib.conversation import Conversation, Exchange
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, WorkerError
-from BrainSegSAMLib.worker_client import Conversation, Exchange, worker_command, worker_environment
+from BrainSegSAMLib.worker_client import worker_command, worker_environment
 
 WAITING_KINDS = ("mark",)
 """Requests that a user makes one after the other while drawing: only the newest matters, so it waits for its turn."""
@@ -68,7 +69,7 @@ class Listener:
     onFailed: Callable[[BrainSegSAMError], None] = lambda error: None
 
     def tell(self, what: str, value: Any) -> None:
-        """Pass on what `worker_client.Conversation` tells."""
+        """Pass on what `conversation.Conversation` tells."""
         slots = {
             "progress": self.onProgress, "partial": self.onPartial, "log": self.onLog, "done": self.onDone,
             "failed": self.onFailed,
@@ -99,6 +100,14 @@ class Job:
         if what in ("done", "failed"):
             self.running = False
         self._listener.tell(what, value)
+
+
+_dying: list[Any] = []
+"""Processes that were killed but that the system has not collected yet; Qt must not lose them before."""
+
+
+def _forget() -> None:
+    _dying[:] = [process for process in _dying if process.state() != qt.QProcess.NotRunning]
 
 
 class Worker:
@@ -164,13 +173,20 @@ class Worker:
             self._transport.wait(_TICK_MS)
             self._tick()
 
-    def quit(self) -> None:
-        """End the process and its children at once; what runs or waits ends with `Cancelled`."""
+    def quit(self, *, wait: bool = False) -> None:
+        """End the process and its children at once; what runs or waits ends with `Cancelled`.
+
+        Args:
+            wait: until the system has collected the process, for when nobody will be there to see to it.
+        """
         if self._waiting is not None:
             self.cancel(self._waiting)
         self.conversation.quit()
-        self._transport.collect()
         self._timer.stop()
+        if wait:
+            for process in _dying:
+                process.waitForFinished(1000)  # a moment: nothing survives being killed
+            _forget()
 
     def command(self) -> list[str]:
         """What runs the worker."""
@@ -209,13 +225,12 @@ class Worker:
 
 
 class _Transport:
-    """A QProcess, another one each time; see `worker_client.Transport`."""
+    """A QProcess, another one each time; see `conversation.Transport`."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._process: Any = None
         self._problem = ""  # why no process could be started
-        self._dying: list[Any] = []  # killed, but the system has not collected them yet; Qt must not lose them before
 
     def start(self) -> None:
         """Start a process; its failure to start is told later, not from in here."""
@@ -249,8 +264,8 @@ class _Transport:
             return
         self._disconnect(process)
         process.kill()
-        self._forget()
-        self._dying.append(process)
+        _forget()
+        _dying.append(process)
 
     def wait(self, milliseconds: int) -> None:
         """Let the process speak, at most so long; what it says is told from in here."""
@@ -260,15 +275,6 @@ class _Transport:
             self._onNotStarted()
         else:
             self._process.waitForReadyRead(milliseconds)
-
-    def collect(self) -> None:
-        """Wait for what was killed, for when Slicer ends: a moment, since nothing survives being killed."""
-        for process in self._dying:
-            process.waitForFinished(1000)
-        self._dying = []
-
-    def _forget(self) -> None:
-        self._dying = [process for process in self._dying if process.state() != qt.QProcess.NotRunning]
 
     def _disconnect(self, process: Any) -> None:
         process.disconnect("readyReadStandardOutput()", self._onOutput)
@@ -290,8 +296,8 @@ class _Transport:
         process, self._process = self._process, None
         if process is None:
             return
-        self._dying.append(process)  # it is speaking to us just now
-        qt.QTimer.singleShot(0, self._forget)
+        _dying.append(process)  # it is speaking to us just now
+        qt.QTimer.singleShot(0, _forget)
         if exitStatus == qt.QProcess.NormalExit:
             self._worker.conversation.ended(int(exitCode))
         else:
@@ -330,4 +336,4 @@ def newWorker() -> Worker:
 def endWorkers() -> None:
     """End all workers, for when Slicer quits."""
     for worker in _workers:
-        worker.quit()
+        worker.quit(wait=True)

@@ -85,7 +85,7 @@ def segment_once(bench: Any, logic: Any, nodes: dict[str, Any], options: argpars
         raise ends[0]
     return {
         "panel_says_s": said[0], "first_message_s": workers[0], "all_s": end, "longest_standstill_s": beat.longest_s,
-        "work_s": sum(ends[0].record["seconds"].values()),
+        "work_s": sum(ends[0].record.get("seconds", {}).values()),
     }
 
 

@@ -142,7 +142,7 @@ def worker(bench):
 
     yield make
     for one in made:
-        one.quit()
+        one.quit(wait=True)
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_quit_ends_what_runs(bench, worker, ear):
     one.request("other", {}, heard.listener)
     assert bench.wait_until(lambda: heard.progress)
     pid = one.pid
-    one.quit()
+    one.quit(wait=True)
     assert isinstance(heard.failed[0], Cancelled)
     assert not is_alive(pid)
 

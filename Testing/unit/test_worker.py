@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from BrainSegSAMLib import processes, wire, worker_client
+from BrainSegSAMLib import conversation, processes, wire
 from BrainSegSAMLib.errors import Cancelled, DependencyError, InputError, ModelError, WorkerError
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.worker import Warm
@@ -59,8 +59,20 @@ def ended(*pids, seconds=10.0):
     return True
 
 
+_before: set[Path] = set()
+
+
+@pytest.fixture(autouse=True)
+def _what_others_left():
+    _before.clear()
+    _before.update(Path("/dev/shm").glob("brainsegsam-*"))
+
+
 def left_in_memory():
-    return list(Path("/dev/shm").glob("brainsegsam-*"))
+    """What this test's processes left; other programs may work at the same time."""
+    found = set(Path("/dev/shm").glob("brainsegsam-*")) - _before
+    pids = {path: int(path.name.split("-")[1]) for path in found}
+    return [path for path, pid in pids.items() if pid == os.getpid() or not is_alive(pid)]
 
 
 class Heard:
@@ -181,7 +193,7 @@ def test_a_missing_package_is_said():
 
     message = worker._failure(ModuleNotFoundError("No module named 'sam2'", name="sam2"))
     with pytest.raises(DependencyError, match="'sam2' is needed"):
-        raise worker_client.error_from(message)
+        raise conversation.error_from(message)
 
 
 @posix
@@ -211,13 +223,13 @@ def test_an_exit_is_said(client):
 
 @posix
 def test_a_hang_is_noticed(client, monkeypatch):
-    monkeypatch.setattr(worker_client, "HANG_S", 2.5)
+    monkeypatch.setattr(conversation, "HANG_S", 2.5)
     one = client("stop")
     begin = time.monotonic()
     with pytest.raises(WorkerError, match="has not answered for"):
         one.request("other", {})
     assert 2 < time.monotonic() - begin < 10
-    monkeypatch.setattr(worker_client, "HANG_S", 1.5)  # but work that takes longer than that is no hang
+    monkeypatch.setattr(conversation, "HANG_S", 1.5)  # but work that takes longer than that is no hang
     assert client("slowly").request("other", {"x": 1})["got"] == {"x": 1}
 
 
@@ -225,7 +237,7 @@ def test_a_hang_is_noticed(client, monkeypatch):
 def test_a_long_step_without_a_word_is_no_hang(client, monkeypatch):
     one = client("compute")
     one.request("other", {"count": 1})
-    monkeypatch.setattr(worker_client, "HANG_S", 1.0)
+    monkeypatch.setattr(conversation, "HANG_S", 1.0)
     begin = time.monotonic()
     assert one.request("other", {"count": 120_000_000}) == {}
     assert time.monotonic() - begin > 1.1, "it was too fast to tell"
@@ -233,7 +245,7 @@ def test_a_long_step_without_a_word_is_no_hang(client, monkeypatch):
 
 def test_a_worker_that_does_not_start_is_noticed(client, monkeypatch):
     with monkeypatch.context() as short:
-        short.setattr(worker_client, "START_S", 0.5)
+        short.setattr(conversation, "START_S", 0.5)
         with pytest.raises(WorkerError, match="did not start within"):
             client("silent").request("other", {})
     with pytest.raises(WorkerError, match=r"(?s)exit code 1.*No module named BrainSegSAMLib"):
@@ -255,7 +267,7 @@ def test_a_cancel_ends_the_work_and_keeps_the_worker(client):
     begin = time.monotonic()
     with pytest.raises(Cancelled):
         one.request("other", {}, progress=progress, tell=Heard(progress.cancel))
-    assert time.monotonic() - begin < worker_client.GRACE_S + 5
+    assert time.monotonic() - begin < conversation.GRACE_S + 5
     pid = one.pid
     assert pid
     again = Progress()
@@ -334,6 +346,22 @@ def test_what_a_dead_process_shared_is_swept(tmp_path):
     assert any(f"brainsegsam-{dead.pid}-" in path.name for path in left_in_memory())
     wire.sweep(dead.pid)
     assert left_in_memory() == []
+
+
+@posix
+def test_what_dead_processes_left_is_swept_after_a_while(monkeypatch, tmp_path):
+    monkeypatch.setattr(wire, "_MEMORY_FOLDER", tmp_path / "missing")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended_process = subprocess.Popen([sys.executable, "-c", ""])
+    ended_process.wait()
+    old, fresh, ours = (tmp_path / f"brainsegsam-{pid}-{n}-00" for pid, n in
+                        ((ended_process.pid, 0), (ended_process.pid, 1), (os.getpid(), 2)))
+    for path in (old, fresh, ours):
+        path.write_bytes(b"x")
+    for path in (old, ours):
+        os.utime(path, (0, 0))
+    wire.sweep_dead()
+    assert sorted(tmp_path.iterdir()) == sorted([fresh, ours])
 
 
 def test_no_further_process_is_started_for_shared_memory():
@@ -415,4 +443,4 @@ def test_the_most_recent_stay_warm():
      ((None,), "The worker process crashed. Try again")],
 )
 def test_why_a_process_ended(arguments, words):
-    assert words in worker_client.why_ended(*arguments)
+    assert words in conversation.why_ended(*arguments)
