@@ -180,8 +180,6 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/models_command.py
   BrainSegSAMLib/mrml/__init__.py
   BrainSegSAMLib/mrml/labelmaps.py
-  BrainSegSAMLib/mrml/labelmaps.py
-  BrainSegSAMLib/mrml/labelmaps.py
   BrainSegSAMLib/mrml/segmentations.py
   BrainSegSAMLib/mrml/spaces.py
   BrainSegSAMLib/mrml/volumes.py
