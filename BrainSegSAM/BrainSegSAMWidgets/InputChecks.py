@@ -13,6 +13,7 @@ from BrainSegSAMLib import mrml
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.modalities import OTHER, REFERENCE, ModalityTable
+from BrainSegSAMLib.mrml.spaces import parent_to_world
 from BrainSegSAMLib.mrml.volumes import check_is_scalar_volume
 from BrainSegSAMLib.resample import MINIMUM_OVERLAP
 
@@ -54,6 +55,16 @@ def checkInputs(chosen: Mapping[str, Any]) -> InputCheck:
         return InputCheck(str(error))
     problem, notes = _compare(chosen, geometries)
     return InputCheck(problem, tuple(notes) if problem else (*_strangeNames(chosen), *notes))
+
+
+def outputProblem(segmentationNode: Any) -> str:
+    """Why segments cannot be added to a segmentation, as a sentence; "" where they can, or for None."""
+    try:
+        if segmentationNode is not None:
+            parent_to_world(segmentationNode)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def notOffered() -> list[str]:

@@ -98,7 +98,7 @@ class _Drawing:
             painter.setPen(qt.QColor("#e2e2e2"))
             painter.drawLine(self.left, y, self.right, y)
             painter.setPen(qt.QColor(_LOSS_COLOUR))
-            self._text(0, y - 8, self.left - 6, qt.Qt.AlignRight, f"{round(low + share * (high - low), 9):.3g}")
+            self._text(0, y - 8, self.left - 6, qt.Qt.AlignRight, f"{round(low + share * (high - low), 9) or 0.0:.3g}")
             if withScores:
                 painter.setPen(qt.QColor(_SCORE_COLOUR))
                 self._text(self.right + 5, y - 8, _RIGHT, qt.Qt.AlignLeft, f"{share:.2g}")

@@ -157,7 +157,9 @@ class ModelPanel:
         states = {BUNDLED: _("bundled"), INSTALLED: _("installed"), REMOTE: _("to download"), BROKEN: _("broken")}
         for offer in self._shown:
             needs = " ".join(modality.upper() for modality in offer.modalities)
-            item = qt.QTreeWidgetItem([offer.title, states[offer.state], needs])
+            item = qt.QTreeWidgetItem()
+            for column, text in enumerate((offer.title, states[offer.state], needs)):
+                item.setText(column, text)
             item.setToolTip(0, f"{offer.title} ({offer.name})")
             item.setToolTip(2, needs)
             tree.addTopLevelItem(item)

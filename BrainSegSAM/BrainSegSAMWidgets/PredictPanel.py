@@ -16,7 +16,7 @@ from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 from .Dependencies import ensureDependencies
 from .DeviceNote import DeviceNote
 from .Fields import Connections, allowOrSay, orderTabs
-from .InputChecks import InputCheck, checkInputs, notOffered
+from .InputChecks import InputCheck, checkInputs, notOffered, outputProblem
 from .ModelTexts import factsOf, noticeOf
 from .PredictionJob import Request, Result
 from .ResultView import ResultView
@@ -253,7 +253,8 @@ class PredictPanel(VTKObservationMixin):
             return _("Models cannot be read yet because Python packages are missing.")
         if self.model is None:
             return _("No model is installed.")
-        return self._check.problem or self.device.problem(self._parameterNode.device.value)
+        node = self._parameterNode
+        return self._check.problem or outputProblem(node.outputSegmentation) or self.device.problem(node.device.value)
 
     def checkCanApply(self, *_changed: Any) -> None:
         """Enable Apply, or say why not."""
@@ -273,6 +274,9 @@ class PredictPanel(VTKObservationMixin):
 
     def onApply(self, *_checked: Any) -> None:
         """Start segmenting; everything else stays usable."""
+        self.checkInputs()
+        if self.reasonNotToApply():  # something has changed since that was last looked at; it is said beside the button
+            return
         request = Request(
             {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()},
             model=self.modelName, device=self._parameterNode.device.value,

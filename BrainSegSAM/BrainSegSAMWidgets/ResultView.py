@@ -10,6 +10,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .ModelTexts import methodTitle
+
 _ROW_HEIGHT = 24
 
 
@@ -27,6 +29,7 @@ class ResultView:
             header = table.horizontalHeader()
             header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
             header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+            header.setFixedHeight(_ROW_HEIGHT)
             table.verticalHeader().setSectionResizeMode(qt.QHeaderView.Fixed)
             table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         ui.lesionTable.connect("cellDoubleClicked(int,int)", self._onLesion)
@@ -103,7 +106,7 @@ def provenance(record: Mapping[str, Any]) -> str:
             str(part) for part in (model.get("title"), f"({model['name']})" if model else "", model.get("version"))
             if part)),
         (_("SHA-256"), model.get("sha256") or prediction.get("model_sha256")),
-        (_("Method"), prediction.get("method")),
+        (_("Method"), methodTitle(str(prediction.get("method") or ""))),
         (_("Device"), record.get("device") or prediction.get("device")),
         (_("Made"), record.get("created")),
         (_("Seconds"), ", ".join(f"{step} {value}" for step, value in (record.get("seconds") or {}).items())),
@@ -126,6 +129,4 @@ def _fill(table: Any, rows: Sequence[Sequence[str]]) -> None:
             if column:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             table.setItem(row, column, item)
-    height = sum(table.rowHeight(row) for row in range(len(rows)))
-    header = table.horizontalHeader()
-    table.setFixedHeight(height + max(header.height, header.sizeHint().height()) + 2 * table.frameWidth)
+    table.setFixedHeight((len(rows) + 1) * _ROW_HEIGHT + 2 * table.frameWidth)

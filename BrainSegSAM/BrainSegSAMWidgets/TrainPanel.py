@@ -227,12 +227,13 @@ class TrainPanel:
 
     def arguments(self) -> list[str]:
         """The command that Train runs."""
-        recipe = self._recipes[self.ui.trainRecipeComboBox.currentIndex]
+        recipe, name = self._recipes[self.ui.trainRecipeComboBox.currentIndex], self._name()
         sets = [f"{name}={json.dumps(value)}" for name, value in self.form.overrides().items()]
         return [
             "train", "--recipe", str(recipe), "--input", self.paths.text("trainData"), "--output", str(self.output),
-            "--work", str(self.work), "--name", self._name(), "--device", self._parameterNode.trainDevice.value,
-            "--workers", "1", *(word for text in sets for word in ("--set", text)),
+            "--work", str(self.work), "--name", name, "--title", f"{_recipeTitle(recipe)}: {name}",
+            "--device", self._parameterNode.trainDevice.value, "--workers", "1",
+            *(word for text in sets for word in ("--set", text)),
         ]  # fmt: skip
 
     def onStart(self, *_checked: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -74,6 +75,7 @@ def _segment(widget, parent, folder: Path) -> None:
     _save(parent, folder / "panel-running.png")
     widget.panel.predict.onDone(_result(phantom, nodes["flair"]))
     _save(parent, folder / "panel-finished.png")
+    widget.panel.predict.onDone(_with_lesions(_result(phantom, nodes["flair"])))
     for section in ("modelCollapsibleButton", "inputsCollapsibleButton", "outputCollapsibleButton"):
         getattr(widget.ui, section).collapsed = True
     widget.ui.provenanceCollapsibleButton.collapsed = False
@@ -174,18 +176,25 @@ def _result(phantom, reference):
         "regions": regions,
         "model": {"name": "glioma-nnunet-tiny", "title": "Glioma (demonstration)", "version": "1.0"},
         "device": "cpu",
-        "notes": ["Stages disagree on lesion 2; look at it before using any of them."],
         "inputs": {modality: f"sub-07_{modality}" for modality in phantom.channels},
         "seconds": {"prepare": 0.2, "segment": 61.5},
-        "prediction": {
-            "method": "nnunet", "settings": {"mirroring": True},
-            "lesions": [
-                {"number": 1, "volume_mm3": 61830.0, "agreement": 0.93, "flagged": False},
-                {"number": 2, "volume_mm3": 770.0, "agreement": 0.41, "flagged": True},
-            ],
-        },
-    }  # fmt: skip
+        "prediction": {"method": "nnunet", "settings": {"mirroring": True}},
+    }
     return Result(node, regions, record)
+
+
+def _with_lesions(result):
+    """The same as SSNet would give it, with a lesion on which its stages disagree."""
+    record = {
+        **result.record,
+        "model": {"name": "glioma-ssnet", "title": "SSNet for glioma (demonstration)", "version": "1.0"},
+        "notes": ["Stages disagree on lesion 2; look at it before using any of them."],
+        "prediction": {"method": "ssnet", "settings": {"answer": "prior"}, "lesions": [
+            {"number": 1, "volume_mm3": 61830.0, "agreement": 0.93, "flagged": False},
+            {"number": 2, "volume_mm3": 770.0, "agreement": 0.41, "flagged": True},
+        ]},
+    }  # fmt: skip
+    return replace(result, record=record)
 
 
 def _save(parent, path: Path) -> None:

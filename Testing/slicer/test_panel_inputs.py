@@ -76,6 +76,20 @@ def test_a_time_point_of_a_sequence_is_refused_in_words(widget, both, scene, ben
     assert not widget.ui.applyButton.enabled
 
 
+def test_a_segmentation_under_a_non_linear_transform_is_refused_in_words(widget, both, scene, bench):
+    import slicer
+
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "bent")
+    widget.ui.outputSelector.setCurrentNode(node)
+    assert widget.ui.applyButton.enabled
+    node.SetAndObserveTransformNodeID(scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp").GetID())
+    widget.ui.applyButton.click()  # what has changed since the last look is noticed
+    slicer.app.processEvents()
+    assert "'bent' lies under the non-linear transform 'warp'" in widget.ui.applyReasonLabel.text
+    assert not widget.ui.applyButton.enabled
+    assert not widget.logic.running
+
+
 # ---- device
 
 

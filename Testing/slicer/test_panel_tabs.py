@@ -346,3 +346,58 @@ def test_a_folder_called_otherwise_than_its_model_is_used_by_its_folder(widget, 
     widget.panel.predict.fillModels()
     widget.panel.predict.chooseModel("copy")
     assert widget.panel.predict.modelName == "copy"
+
+
+TINY = {
+    "method": "sam2_tracker",
+    "model": {"name": "tiny", "title": "Tiny tracker", "modalities": ["flair"], "licence": "CC0-1.0",
+              "regions": [{"name": "lesion", "labels": [1]}]},
+    "training": {
+        "architecture": {
+            "image_size": 64, "embed_dim": 8, "stages": [1, 1, 1, 1], "global_att_blocks": [],
+            "window_spec": [4, 4, 4, 2], "d_model": 16, "mem_dim": 8, "memory_attention_layers": 1,
+            "dim_feedforward": 16,
+        },
+        "folds": 2, "iterations": 40, "clip_length": 3, "clips_per_iteration": 1, "objects_per_clip": 1,
+        "minimum_object_mm3": 20, "planes": {"axial": 1.0}, "patience": 0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_real_training_is_stopped_gone_on_with_and_makes_a_model(
+    widget, models, tmp_path, bench, asked, write_case, monkeypatch
+):
+    import numpy as np
+
+    from BrainSegSAMLib.geometry import Geometry
+
+    pytest.importorskip("sam2")
+    grid = Geometry.axis_aligned((12, 32, 32), (2.0, 2.0, 2.0))
+    for seed, name in enumerate(("a", "b")):
+        truth = np.zeros(grid.shape_zyx, dtype=np.float32)
+        truth[3:9, 8 + seed : 18, 10:20] = 1
+        write_case(tmp_path / "data" / name, grid, modalities=("flair", "seg"), arrays={"seg": truth})
+    recipe = tmp_path / "tiny.json"
+    recipe.write_text(json.dumps(TINY))
+    ui, panel = widget.ui, widget.panel.train
+    monkeypatch.setattr("BrainSegSAMWidgets.Dialogs.openFile", lambda title, filters: str(recipe))
+    ui.trainRecipeComboBox.currentIndex = ui.trainRecipeComboBox.count - 1
+    assert ui.trainRecipeComboBox.currentText == "Tiny tracker"
+    ui.trainDataEdit.currentPath = str(tmp_path / "data")
+    ui.trainNameEdit.text = "mine"
+    ui.trainDeviceComboBox.currentIndex = 1
+    ui.trainStartButton.click()
+    assert bench.wait_until(lambda: panel.curve.curves("fold_0")), ui.trainStatusLabel.text
+    ui.trainStopButton.click()
+    assert bench.wait_until(lambda: not panel.task.running)
+    assert "was stopped" in ui.trainStatusLabel.text
+    assert not (models / "mine").exists()
+    assert ui.trainStartButton.text == "Go on"
+    ui.trainStartButton.click()
+    assert bench.wait_until(lambda: not panel.task.running)
+    assert asked == []
+    assert "The model 'mine' is trained." in ui.trainStatusLabel.text
+    assert (models / "mine" / "model.json").is_file()
+    ui.modelSearchEdit.text = "tiny"
+    assert ui.modelTree.topLevelItem(0).text(1) == "installed"
