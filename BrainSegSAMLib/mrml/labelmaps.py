@@ -66,17 +66,7 @@ def world_to_node(node: Any) -> FloatArray:
     Raises:
         GeometryError: under a non-linear transform.
     """
-<<<<<<< HEAD
-<<<<<<< HEAD
-    matrix: FloatArray = np.linalg.inv(parent_to_world(node)).astype(np.float64)
-    return matrix
-=======
     return np.asarray(np.linalg.inv(parent_to_world(node)), dtype=np.float64)
->>>>>>> issue6-w
-=======
-    matrix: FloatArray = np.linalg.inv(parent_to_world(node)).astype(np.float64)
-    return matrix
->>>>>>> issue6-i
 
 
 def cropped_labelmap(
