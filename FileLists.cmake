@@ -83,6 +83,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/cluster_worker.py
   BrainSegSAMLib/components.py
   BrainSegSAMLib/console.py
+  BrainSegSAMLib/conversation.py
   BrainSegSAMLib/crops.py
   BrainSegSAMLib/demo.py
   BrainSegSAMLib/dicom.py

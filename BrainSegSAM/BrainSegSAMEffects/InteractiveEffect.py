@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
+from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -46,6 +47,7 @@ class InteractiveEffect(EffectBase):
         self.modelCombo: Any = None
         self.inputsLabel: Any = None
         self._models: dict[str, Any] = {}  # that can be used, by name
+        self._ready: set[str] = set()  # methods whose packages are there
         self._reading: Iterator[None] | None = None
         self._refresh: Any = None
         self._marking = False
@@ -177,6 +179,12 @@ class InteractiveEffect(EffectBase):
                 )
         self.inputsLabel.text = shown
 
+    def sourceVolumeNodeChanged(self) -> None:
+        """See `EffectBase`."""
+        EffectBase.sourceVolumeNodeChanged(self)
+        if self.scriptedEffect.active():
+            self._showInputs()
+
     # ---- work
 
     def reasonNotToApply(self) -> str:
@@ -209,8 +217,13 @@ class InteractiveEffect(EffectBase):
 
         Raises:
             InputError: where no model is chosen, a volume cannot be used, or the worker is busy.
+            DependencyError: where packages are missing and were not installed.
         """
         model = self.model()
+        if model.method not in self._ready:
+            ensureDependencies(model.method)
+            self._ready.add(model.method)
+        self._showInputs()
         volumes = self.volumes(model)
         imageID = _imageID(volumes)
         request = {"image_id": imageID, "model": model.name, **arguments}
@@ -269,6 +282,7 @@ class InteractiveEffect(EffectBase):
                 return
             try:
                 until = time.monotonic() + _TURN_S
+                next(reading)
                 while time.monotonic() < until:
                     next(reading)
             except StopIteration:

@@ -249,7 +249,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self._ask(target, index, mask, self.scriptedEffect.parameter("Direction"), again=again)
 
     def _isCorrection(self, target: Target, plane: str, index: int, mask: Any) -> bool:
-        """Whether the object was followed before: it was applied, corrected with other effects, and is to be followed on.
+        """Whether the object was followed before, applied, corrected with other effects, and shall be followed on.
 
         Then it is looked at in the same part of the slices as before, which need not be encoded again.
         """

@@ -2,7 +2,7 @@
 
 The work runs outside Slicer's process so that the interface stays alive, and nothing that a model package prints,
 changes or crashes reaches Slicer. The process is started at the first request and kept, so that models stay in memory.
-What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `BrainSegSAMLib.worker_client`.
+What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `BrainSegSAMLib.conversation`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from BrainSegSAMLib.conversation import Conversation, Exchange
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, WorkerError
-from BrainSegSAMLib.worker_client import Conversation, Exchange, worker_command, worker_environment
+from BrainSegSAMLib.worker_client import worker_command, worker_environment
 
 WAITING_KINDS = ("mark",)
 """Requests that a user makes one after the other while drawing: only the newest matters, so it waits for its turn."""
@@ -68,7 +69,7 @@ class Listener:
     onFailed: Callable[[BrainSegSAMError], None] = lambda error: None
 
     def tell(self, what: str, value: Any) -> None:
-        """Pass on what `worker_client.Conversation` tells."""
+        """Pass on what `conversation.Conversation` tells."""
         slots = {
             "progress": self.onProgress, "partial": self.onPartial, "log": self.onLog, "done": self.onDone,
             "failed": self.onFailed,
@@ -224,7 +225,7 @@ class Worker:
 
 
 class _Transport:
-    """A QProcess, another one each time; see `worker_client.Transport`."""
+    """A QProcess, another one each time; see `conversation.Transport`."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker

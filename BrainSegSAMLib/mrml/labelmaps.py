@@ -66,7 +66,8 @@ def world_to_node(node: Any) -> FloatArray:
     Raises:
         GeometryError: under a non-linear transform.
     """
-    return np.asarray(np.linalg.inv(parent_to_world(node)), dtype=np.float64)
+    matrix: FloatArray = np.linalg.inv(parent_to_world(node)).astype(np.float64)
+    return matrix
 
 
 def cropped_labelmap(

@@ -199,7 +199,7 @@ def _common_grid(contents: Any, extent_mode: int | None = None) -> Any:
 
 
 def _segments(
-    segmentation: Segmentation, target: Any, grid: Any, boxes: Mapping[str, Box] | None
+    segmentation: Segmentation, target: Any, grid: Any, boxes: Mapping[str, Box] | None = None
 ) -> list[Any]:
     """One vtkSegment a region, in the space of `target`'s parent transform, on `grid` where that is given."""
     local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras

@@ -24,12 +24,25 @@ class Complaints:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self._vtk = None
+
+    def listen_to_vtk(self) -> None:
+        """Let VTK write into a text that `take` reads: a callback could be called from one of VTK's own threads."""
+        import vtk
+
+        self._vtk = vtk.vtkStringOutputWindow()
+        vtk.vtkOutputWindow.SetInstance(self._vtk)
 
     def add(self, message: str) -> None:
         if not any(re.search(pattern, message) for pattern in HARMLESS):
             self.messages.append(message)
 
     def take(self) -> list[str]:
+        if self._vtk is not None and self._vtk.GetOutput():
+            for message in re.split(r"^(?=\w[\w ]*: In )", self._vtk.GetOutput(), flags=re.MULTILINE):
+                if message.startswith("ERROR"):
+                    self.add(f"VTK: {message.strip()}")
+            self.listen_to_vtk()
         messages, self.messages = self.messages, []
         return messages
 
@@ -94,14 +107,11 @@ def start() -> Complaints:
     qapplication = qt.QApplication.instance() or qt.QApplication(["bench"])
     qt.QApplication.setStyle("Fusion")
     import slicer
-    import vtk
 
     complaints = Complaints()
     sys.excepthook = lambda kind, error, trace: complaints.add(f"{kind.__name__} in a slot: {error}")
     qt.qInstallMessageHandler(lambda kind, context, text: complaints.add(f"Qt: {text}"))
-    window = vtk.vtkStringOutputWindow()
-    window.AddObserver(vtk.vtkCommand.ErrorEvent, lambda caller, event: complaints.add(f"VTK: {window.GetOutput()}"))
-    vtk.vtkOutputWindow.SetInstance(window)
+    complaints.listen_to_vtk()
 
     slicer.app = Application(qapplication)
     import parameter_nodes

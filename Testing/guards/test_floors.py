@@ -21,7 +21,7 @@ PACKAGE = "BrainSegSAMLib"
 FLOORS = {
     0: ["view_planes",
         "errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
-        "wire", "processes", "lesion_mixing", "settings", "scores", "memory"],
+        "wire", "processes", "conversation", "lesion_mixing", "settings", "scores", "memory"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "dicom_seg",
         "measurements", "case_files", "remote", "remote_cases",

@@ -211,6 +211,26 @@ def test_an_oblique_view_shows_the_network_what_it_cuts(
     assert np.abs(distance[wrong] - RADIUS_MM).max(initial=0) < 1.2, "only at the edge, less than a voxel"
 
 
+@pytest.mark.parametrize("degrees", [20.0, 44.0, 75.0, 130.0])
+def test_a_plane_shows_every_place_where_it_is(degrees: float) -> None:
+    """A picture whose grey values are places: linear interpolation is exact, and any flip or exchange of axes shows."""
+    geometry = upright()[0]
+    grid = view_plane(GRID, view(degrees))
+
+    def greys(on: Geometry) -> NDArray[np.float64]:
+        indices = np.stack(np.meshgrid(*(np.arange(n) for n in on.size_ijk), indexing="ij"), axis=-1)
+        return np.moveaxis(128 + 3.0 * (on.to_lps(indices) - CENTRE_LPS), -1, 0).transpose(0, 3, 2, 1)
+
+    shown = marking.plane_picture(np.clip(np.rint(greys(geometry)), 0, 255).astype(np.uint8), geometry, grid)
+    expected = greys(grid)
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in grid.size_ijk), indexing="ij"), axis=-1)
+    there = geometry.to_ijk(grid.to_lps(places))
+    inside = ((there >= 0) & (there <= np.array(geometry.size_ijk) - 1)).all(axis=-1).transpose(2, 1, 0)
+    inside &= ((expected > 5) & (expected < 250)).all(axis=0)
+    assert np.count_nonzero(inside) > 300
+    assert np.abs(shown - expected)[:, inside].max() <= 1.01, "half a grey value on each side of rounding"
+
+
 def test_boxes_and_points_go_together(bench: Bench, random_segmenter: Path) -> None:
     plane = volume_slice(GRID, "coronal", 15)
     alone = mark(asked(random_segmenter, plane, box=(8, 6, 20, 18)), bench.fresh())["masks"][0]

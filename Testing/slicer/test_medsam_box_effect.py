@@ -284,3 +284,61 @@ def test_volumes_are_matched_by_name(bench, editor, effect, source, volume, inte
     assert effect.volumes(effect.model()) == {"flair": source, "t1ce": other}
     volume("another t1ce")
     assert effect.volumes(effect.model()) == {"image": source}, "which of the two is not known"
+
+
+def test_missing_packages_are_asked_for_at_the_first_box(bench, layout, effect, source, mouse, monkeypatch):
+    from BrainSegSAMEffects import InteractiveEffect
+
+    from BrainSegSAMLib.errors import DependencyError
+
+    asked = []
+
+    def refuse(method):
+        asked.append(method)
+        raise DependencyError("Packages are missing: install them.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InteractiveEffect, "ensureDependencies", refuse)
+        view, low, high = centre_view(layout, source)
+        mouse.drag(view, low, high)
+        assert effect.statusLabel.text == "Packages are missing: install them."
+        assert effect.job is None
+    monkeypatch.setattr(InteractiveEffect, "ensureDependencies", asked.append)
+    for _ in range(2):
+        mouse.drag(view, low, high)
+        done(bench, effect)
+    assert effect.preview.visible
+    assert asked == ["yolo_medsam", "yolo_medsam"], "once refused, once granted; then no more"
+
+
+@pytest.mark.parametrize("how", ["effect", "scene", "volume changed"])
+def test_reading_a_volume_can_end_early(bench, editor, layout, effect, source, mouse, scene, how, monkeypatch, dialogs):
+    """A big volume is copied in parts; what was copied is freed, and nothing is asked of the worker."""
+    import slicer
+    from BrainSegSAMEffects import InteractiveEffect
+
+    from BrainSegSAMLib import wire
+
+    handed = []
+    monkeypatch.setattr(InteractiveEffect, "_PART", 100)
+    monkeypatch.setattr(InteractiveEffect, "_TURN_S", 0.0)
+    real = wire.Shared.free
+    monkeypatch.setattr(wire.Shared, "free", lambda self: (handed.append(self._name), real(self))[1])
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    assert bench.wait_until(lambda: effect._reading is not None, seconds=10)
+    let_qt_work()
+    assert "Wait until the volumes are read" in effect.reasonNotToApply()
+    if how == "effect":
+        editor.setActiveEffect(None)
+    elif how == "scene":
+        scene.Clear(False)
+    else:
+        source.GetImageData().Modified()
+        assert bench.wait_until(lambda: dialogs.messages, seconds=10)
+        assert "was changed meanwhile" in dialogs.messages.pop()[1]
+    assert bench.wait_until(lambda: handed, seconds=10)
+    let_qt_work()
+    assert effect._reading is None
+    assert not effect.worker.busy
+    assert slicer.mrmlScene is scene

@@ -217,7 +217,7 @@ def test_cancel_ends_the_child_and_leaves_nothing(ready, scene, bench, temporary
 def test_a_deaf_child_is_killed_with_its_children(ready, bench, worker):
     ready.logic.worker = worker("deaf")
     ready.ui.applyButton.click()
-    assert bench.wait_until(lambda: ready.ui.statusLabel.text[:1].isdigit())
+    assert bench.wait_until(lambda: ready.ui.statusLabel.text.replace(" ", "").isdecimal())
     pids = [int(word) for word in ready.ui.statusLabel.text.split()]
     assert len(pids) == 2
     ready.ui.cancelButton.click()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from BrainSegSAMLib import processes, wire, worker_client
+from BrainSegSAMLib import conversation, processes, wire
 from BrainSegSAMLib.errors import Cancelled, DependencyError, InputError, ModelError, WorkerError
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.worker import Warm
@@ -193,7 +193,7 @@ def test_a_missing_package_is_said():
 
     message = worker._failure(ModuleNotFoundError("No module named 'sam2'", name="sam2"))
     with pytest.raises(DependencyError, match="'sam2' is needed"):
-        raise worker_client.error_from(message)
+        raise conversation.error_from(message)
 
 
 @posix
@@ -223,13 +223,13 @@ def test_an_exit_is_said(client):
 
 @posix
 def test_a_hang_is_noticed(client, monkeypatch):
-    monkeypatch.setattr(worker_client, "HANG_S", 2.5)
+    monkeypatch.setattr(conversation, "HANG_S", 2.5)
     one = client("stop")
     begin = time.monotonic()
     with pytest.raises(WorkerError, match="has not answered for"):
         one.request("other", {})
     assert 2 < time.monotonic() - begin < 10
-    monkeypatch.setattr(worker_client, "HANG_S", 1.5)  # but work that takes longer than that is no hang
+    monkeypatch.setattr(conversation, "HANG_S", 1.5)  # but work that takes longer than that is no hang
     assert client("slowly").request("other", {"x": 1})["got"] == {"x": 1}
 
 
@@ -237,7 +237,7 @@ def test_a_hang_is_noticed(client, monkeypatch):
 def test_a_long_step_without_a_word_is_no_hang(client, monkeypatch):
     one = client("compute")
     one.request("other", {"count": 1})
-    monkeypatch.setattr(worker_client, "HANG_S", 1.0)
+    monkeypatch.setattr(conversation, "HANG_S", 1.0)
     begin = time.monotonic()
     assert one.request("other", {"count": 120_000_000}) == {}
     assert time.monotonic() - begin > 1.1, "it was too fast to tell"
@@ -245,7 +245,7 @@ def test_a_long_step_without_a_word_is_no_hang(client, monkeypatch):
 
 def test_a_worker_that_does_not_start_is_noticed(client, monkeypatch):
     with monkeypatch.context() as short:
-        short.setattr(worker_client, "START_S", 0.5)
+        short.setattr(conversation, "START_S", 0.5)
         with pytest.raises(WorkerError, match="did not start within"):
             client("silent").request("other", {})
     with pytest.raises(WorkerError, match=r"(?s)exit code 1.*No module named BrainSegSAMLib"):
@@ -267,7 +267,7 @@ def test_a_cancel_ends_the_work_and_keeps_the_worker(client):
     begin = time.monotonic()
     with pytest.raises(Cancelled):
         one.request("other", {}, progress=progress, tell=Heard(progress.cancel))
-    assert time.monotonic() - begin < worker_client.GRACE_S + 5
+    assert time.monotonic() - begin < conversation.GRACE_S + 5
     pid = one.pid
     assert pid
     again = Progress()
@@ -443,4 +443,4 @@ def test_the_most_recent_stay_warm():
      ((None,), "The worker process crashed. Try again")],
 )
 def test_why_a_process_ended(arguments, words):
-    assert words in worker_client.why_ended(*arguments)
+    assert words in conversation.why_ended(*arguments)

@@ -1,0 +1,328 @@
+"""The interface's half of the worker protocol, all of it but pipes and clocks.
+
+So Qt's event loop (`BrainSegSAMWidgets.WorkerProcess`) and code that waits (`worker_client`) behave alike: one request
+at a time, a cancel that is obeyed within two seconds, and a sentence for every way in which a process can fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from . import errors, processes, wire
+from .errors import BrainSegSAMError, Cancelled, InputError, WorkerError
+
+GRACE_S: Final = 2.0
+"""How long cancelled work may tidy up before its process is killed."""
+HANG_S: Final = 30.0
+"""How long a worker that has something to do may be silent; it reports every second."""
+START_S: Final = 60.0
+"""How long a worker may take to start."""
+_COMPUTES_S: Final = 0.02
+_TAIL_LINES: Final = 40
+_SHOWN_LINES: Final = 12
+_AGAIN: Final = "Try again; if it happens again, report it with the log."
+
+Tell = Callable[[str, Any], None]
+"""Hears of a request: ("progress", message), ("partial", data), ("log", line), and once, last, ("done", data) or
+("failed", error)."""
+
+
+class Transport(Protocol):
+    """A process with pipes."""
+
+    def start(self) -> None:
+        """Start a new process; `Conversation.ended` is told where it cannot be started."""
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input, without waiting."""
+
+    def kill(self) -> None:
+        """End it at once and hear no more of it; `Conversation.ended` is not told."""
+
+
+class Exchange:
+    """A request on its way."""
+
+    def __init__(self, number: int, kind: str, tell: Tell) -> None:
+        self.number, self.kind, self.tell = number, kind, tell
+        self.kept: list[wire.Shared] = []
+        self.line = b""
+        self.sent = False
+        self.reason = ""  # why it was cancelled
+        self.deadline = 0.0  # of the cancel
+
+
+class Conversation:
+    """One worker after another, as the interface sees them.
+
+    Args:
+        transport: starts and ends processes.
+        clock: seconds.
+    """
+
+    def __init__(self, transport: Transport, clock: Callable[[], float] = time.monotonic) -> None:
+        self._transport, self._clock = transport, clock
+        self._numbers = itertools.count(1)
+        self._exchange: Exchange | None = None
+        self._running = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._output, self._errors = wire.Lines(), wire.Lines()
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._pid = 0
+        self._children: set[int] = set()
+        self._heard = self._clock()
+        self._computed = 0.0  # seconds, when it was last looked at
+
+    # ---- the interface asks
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request runs."""
+        return self._exchange is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that said hello; 0 where there is none."""
+        return self._pid
+
+    def start(self) -> None:
+        """Start the process where none runs, so that it is there when it is needed."""
+        if not self._running:
+            self._reset()
+            self._running = True
+            self._transport.start()
+
+    def request(self, kind: str, arguments: Mapping[str, Any], tell: Tell) -> Exchange:
+        """Ask for work.
+
+        Raises:
+            InputError: where a request runs already, or the arguments find no memory.
+        """
+        if self._exchange is not None:
+            raise InputError("The worker is busy; wait until it has finished, or cancel it.")
+        exchange = Exchange(next(self._numbers), kind, tell)
+        try:
+            data = wire.pack(arguments, exchange.kept)
+            exchange.line = wire.encode(
+                {"type": "request", "id": exchange.number, "kind": kind, "arguments": data}
+            )
+        except BaseException:
+            _free(exchange.kept)
+            raise
+        self._exchange = exchange
+        self._tail.clear()
+        self._heard = self._clock()
+        self.start()
+        self._send_request()
+        return exchange
+
+    def cancel(self, exchange: Exchange, reason: str = "") -> None:
+        """Ask for the end of a request; the second time nothing happens."""
+        if exchange is self._exchange and not exchange.reason:
+            exchange.reason = reason or str(Cancelled())
+            exchange.deadline = self._clock() + (GRACE_S if exchange.sent else 0)
+            if exchange.sent:
+                self._transport.write(wire.encode({"type": "cancel", "id": exchange.number}))
+
+    def quit(self, reason: str = "") -> None:
+        """End the process and its children at once; a request ends with `Cancelled`."""
+        self._kill()
+        if self._exchange is not None:
+            self._finish("failed", Cancelled(self._exchange.reason or reason or str(Cancelled())))
+
+    # ---- time passes
+
+    def tick(self) -> None:
+        """To be called several times a second while `busy`: ends what does not answer in time."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        now = self._clock()
+        if exchange.reason:
+            if now >= exchange.deadline:
+                if exchange.sent:
+                    self._kill()
+                self._finish("failed", Cancelled(exchange.reason))
+        elif now - self._heard > (HANG_S if self._pid else START_S) and not self._computes():
+            what, seconds = ("has not answered for", HANG_S) if self._pid else ("did not start within", START_S)
+            self._kill()
+            text = f"The worker process {what} {seconds:.0f} seconds and was ended. {_AGAIN}"
+            self._finish("failed", WorkerError(self._with_tail(text)))
+
+    def _computes(self) -> bool:
+        """Whether a silent worker is at work: a long step of a compiled package lets no other thread speak.
+
+        Known on Linux; elsewhere silence is taken for a hang.
+        """
+        seconds = processes.processor_seconds(self._pid) if self._pid else None
+        if seconds is None or seconds - self._computed < _COMPUTES_S:
+            return False
+        self._computed, self._heard = seconds, self._clock()
+        return True
+
+    # ---- the worker speaks
+
+    def feed_output(self, chunk: bytes) -> None:
+        """What came on its standard output."""
+        for line in self._output.feed(chunk):
+            message = wire.parse_message(line)
+            if message is None:
+                self._log(line)
+            else:
+                self._take(message)
+
+    def feed_errors(self, chunk: bytes) -> None:
+        """What came on its standard error."""
+        for line in self._errors.feed(chunk):
+            self._log(line)
+
+    def ended(self, exit_code: int | None, *, signal_number: int = 0, problem: str = "") -> None:
+        """The process has ended by itself, or could not be started.
+
+        Args:
+            exit_code: None where it did not exit by itself.
+            signal_number: that ended it, where that is known.
+            problem: what the system says where it could not be started.
+        """
+        for line in (*self._output.end(), *self._errors.end()):
+            self._log(line)
+        pid, children = self._pid, self._children
+        self._running, self._pid = False, 0
+        self._tidy(pid, children)
+        if self._exchange is not None:
+            if self._exchange.reason:
+                self._finish("failed", Cancelled(self._exchange.reason))
+            else:
+                self._finish("failed", WorkerError(self._with_tail(why_ended(exit_code, signal_number, problem))))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._heard = self._clock()
+        if message["type"] == "hello":
+            self._greet(message)
+            return
+        exchange = self._exchange
+        if exchange is None or message.get("id") != exchange.number:
+            with contextlib.suppress(BrainSegSAMError):
+                wire.unpack(message.get("data"))  # nobody waits for it any more, but its memory must be freed
+            return
+        kind = message["type"]
+        if kind == "progress":
+            exchange.tell("progress", message)
+        elif kind == "log":
+            self._log(str(message["line"]))
+        elif kind == "alive":
+            self._children = set(message["children"])
+        elif kind in ("partial", "result"):
+            self._take_data(exchange, message)
+        elif kind == "error":
+            self._finish("failed", error_from(message))
+        elif kind == "cancelled":
+            self._finish("failed", Cancelled(exchange.reason or str(message["message"])))
+
+    def _take_data(self, exchange: Exchange, message: Mapping[str, Any]) -> None:
+        try:
+            data = wire.unpack(message["data"])
+        except BrainSegSAMError as error:
+            self._finish("failed", error)
+            return
+        if exchange.reason:  # it was faster than the cancel, but nobody wants it any more
+            if message["type"] == "result":
+                self._finish("failed", Cancelled(exchange.reason))
+        elif message["type"] == "partial":
+            exchange.tell("partial", data)
+        else:
+            self._finish("done", data)
+
+    def _greet(self, message: Mapping[str, Any]) -> None:
+        self._pid = int(message.get("pid") or 0)
+        if message.get("protocol") != wire.PROTOCOL:
+            text = (
+                f"The worker process is another version ({message.get('version')}, protocol {message.get('protocol')}) "
+                f"than this one (protocol {wire.PROTOCOL}). Restart the program; if that does not help, reinstall it."
+            )
+            self._kill()
+            if self._exchange is not None:
+                self._finish("failed", WorkerError(text))
+            return
+        self._send_request()
+
+    # ---- steps
+
+    def _send_request(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self._pid and not exchange.sent:
+            exchange.sent = True
+            self._transport.write(exchange.line)
+            exchange.line = b""
+            if sys.platform != "win32":  # there it must be held until the worker has it
+                for shared in exchange.kept:
+                    shared.close()
+
+    def _finish(self, what: str, value: Any) -> None:
+        """Tell the end; by then the next request may come."""
+        exchange = self._exchange
+        if exchange is not None:
+            self._exchange = None
+            _free(exchange.kept)
+            exchange.tell(what, value)
+
+    def _kill(self) -> None:
+        pid, children = self._pid, self._children
+        if self._running:
+            self._running, self._pid = False, 0
+            self._transport.kill()
+            self._tidy(pid, children | ({pid} if pid else set()))  # what we started may only be its launcher
+
+    def _tidy(self, pid: int, children: set[int]) -> None:
+        """What a process that has ended left behind."""
+        if pid:
+            processes.end(pid, children)
+            wire.sweep(pid)
+
+    def _log(self, line: str) -> None:
+        if line.strip():
+            self._tail.append(line)
+        if self._exchange is not None:
+            self._exchange.tell("log", line)
+
+    def _with_tail(self, text: str) -> str:
+        return "\n".join([text, *list(self._tail)[-_SHOWN_LINES:]])
+
+
+def _free(kept: Sequence[wire.Shared]) -> None:
+    for shared in kept:
+        shared.free()
+
+
+def error_from(message: Mapping[str, Any]) -> BrainSegSAMError:
+    """The error that a message carries, as the class that it was."""
+    kind = getattr(errors, str(message.get("kind")), None)
+    if not (isinstance(kind, type) and issubclass(kind, BrainSegSAMError)):
+        kind = WorkerError
+    return kind(str(message.get("message")))
+
+
+def why_ended(exit_code: int | None, signal_number: int = 0, problem: str = "") -> str:
+    """Why a process ended that should not have, and what to do."""
+    if problem:
+        return f"The worker process could not start: {problem}."
+    killed = getattr(signal, "SIGKILL", 9)
+    if signal_number == killed or exit_code == 128 + killed:
+        return (
+            "The worker process was killed from outside, most likely because the computer ran out of memory. Close "
+            "other programs, or use a smaller image or model, and try again."
+        )
+    if exit_code is None:
+        names = {int(number): number.name for number in signal.Signals}
+        how = f" ({names[signal_number]})" if signal_number in names else ""
+        return f"The worker process crashed{how}. {_AGAIN}"
+    return f"The worker process ended unexpectedly (exit code {exit_code}). {_AGAIN}"
