@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from BrainSegSAMLib import wire, worker
+from BrainSegSAMLib import wire
 from BrainSegSAMLib.backends.sam import Marks
 from BrainSegSAMLib.backends.sam_forward import SamForward
 from BrainSegSAMLib.boxes import LinkSettings
-from BrainSegSAMLib.errors import Cancelled, InputError
+from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.interactive import detect, images, load_image, mark, marking, track
-from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
-from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
-from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
-from BrainSegSAMLib.methods.ssnet.tracking import Target
-from BrainSegSAMLib.methods.ssnet.tracking import track as follow
 from BrainSegSAMLib.methods.yolo_medsam.detector import Detector
 from BrainSegSAMLib.methods.yolo_medsam.detector_config import DetectionSettings
 from BrainSegSAMLib.methods.yolo_medsam.marking import find_marked
@@ -31,65 +26,24 @@ from BrainSegSAMLib.prompts import PLANES, Prompt, slice_shape, slices_first
 from BrainSegSAMLib.view_planes import as_plane, pixels, view_plane, volume_slice
 from BrainSegSAMLib.worker_client import WorkerClient
 from Testing.box_stand_ins import BrightBoxes
-
-BoolArray = NDArray[np.bool_]
-CENTRE_LPS = np.array([12.0, -7.0, 30.0])
-RADIUS_MM = 9.0
-
-
-def turned(degrees: float) -> NDArray[np.float64]:
-    """About two axes, so that no axis stays."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-GRID = Geometry(
-    (38, 34, 30), (1.5, 1.0, 1.25), tuple(CENTRE_LPS - turned(15) @ [24.0, 18.0, 19.0]), turned(15)
-)  # fmt: skip
-
-
-def ball(grid: Geometry) -> BoolArray:
-    indices = np.argwhere(np.ones(grid.shape_zyx, bool))[:, ::-1]
-    inside: BoolArray = np.linalg.norm(grid.to_lps(indices) - CENTRE_LPS, axis=1) < RADIUS_MM
-    return inside.reshape(grid.shape_zyx)
-
-
-class Bench:
-    """A worker's context without its process."""
-
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.warm = worker.Warm(worker.SIZES)
-        self.context = self.fresh()
-
-    def fresh(self) -> worker.Context:
-        """As for the next request."""
-        self.sent.clear()
-        self.context = worker.Context(self.warm, self.sent.append)
-        return self.context
-
-    @property
-    def partials(self) -> list[dict[str, Any]]:
-        return [message["data"] for message in self.sent if message["type"] == "partial"]
+from Testing.interactive_bench import (
+    CENTRE_LPS,
+    GRID,
+    RADIUS_MM,
+    Bench,
+    BoolArray,
+    ball,
+    load,
+    make_bench,
+    tracked,
+    turned,
+    upright,
+)
 
 
 @pytest.fixture
 def bench() -> Bench:
-    """With a ball of 900 in noise of 400 as image "one"."""
-    made = Bench()
-    noise = np.random.default_rng(0).normal(400, 10, GRID.shape_zyx)
-    load(made, "one", {"flair": np.where(ball(GRID), 900, noise).astype(np.float32)})
-    return made
-
-
-def load(bench: Bench, name: str, channels: Mapping[str, NDArray[np.float32]], grid: Geometry = GRID) -> dict[str, Any]:
-    sent = {m: {"array": array, "geometry": wire.geometry_data(grid)} for m, array in channels.items()}
-    return load_image({"image_id": name, "name": name, "channels": sent}, bench.fresh())
-
-
-def upright() -> tuple[Geometry, Callable[[NDArray[Any]], NDArray[Any]]]:
-    geometry, order = GRID.reoriented("LPS")
-    return geometry, order.apply
+    return make_bench()
 
 
 def box_on(mask: BoolArray) -> tuple[float, float, float, float]:
@@ -382,104 +336,6 @@ def test_one_slice_is_searched(bench: Bench, random_segmenter: Path, finds_boxes
     np.testing.assert_allclose(side, 2 * RADIUS_MM, atol=2.5)
     with pytest.raises(InputError, match="axial slices, but the view shows a coronal one"):
         detect({**asking, "plane": wire.geometry_data(volume_slice(GRID, "coronal", 9))}, bench.fresh())
-
-
-# ---- tracks -------------------------------------------------------------------------------------------------------
-
-
-def tracked(model: Path, index: int = 14, **what: Any) -> dict[str, Any]:
-    mask = slices_first(upright()[1](ball(GRID)), "axial")[index]
-    settings = {"stop_rules": False, "zoom_pixels": None, **what.pop("settings", {})}
-    return {
-        "image_id": "one", "model": str(model), "device": "cpu", "plane": "axial", "index": index, "mask": mask,
-        "settings": settings, **what,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def followed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many slices each pass of the tracker's encoder had."""
-    from BrainSegSAMLib.backends.sam2_forward import Sam2Forward
-
-    passes: list[int] = []
-    encode = Sam2Forward.encode_slices
-
-    def counted(self: Sam2Forward, frames: NDArray[np.uint8]) -> Any:
-        passes.append(len(frames))
-        return encode(self, frames)
-
-    monkeypatch.setattr(Sam2Forward, "encode_slices", counted)
-    return passes
-
-
-def test_a_track_comes_slice_by_slice(bench: Bench, random_tracker: Path) -> None:
-    """And is what the library's own call gives."""
-    pytest.importorskip("sam2")
-    settings = TrackingSettings(stop_rules=False, zoom_pixels=None, range_mm=6.0)
-    request = tracked(random_tracker, settings={"range_mm": 6.0})
-    answer = track(request, bench.fresh())
-    geometry = upright()[0]
-    tracker = load_tracker(load_model(random_tracker), device="cpu", trust=False, precision="auto")
-    network = images.KeptNetwork(("other",), tracker)
-    prompt = Prompt(1, "axial", 14, mask=request["mask"])
-    expected = follow(
-        tracker.network,
-        images.kept_picture(bench.warm.find("image", "one"), network, bench.context),
-        geometry,
-        [Target(prompt, reach_of(prompt_extent(prompt, geometry), geometry, "axial", settings, from_prior=False))],
-        image_size=tracker.image_size,
-        settings=settings,
-    ).owner > 0  # fmt: skip
-    found = np.zeros_like(expected)
-    found[answer["start"] : answer["start"] + len(answer["mask"])] = answer["mask"]
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(found[14], request["mask"])
-    partials = {one["index"]: one["mask"] for one in bench.partials}
-    assert {index for index in partials if index != 14} == set(range(10, 19)) - {14}
-    for index, mask in partials.items():
-        if index != 14:
-            np.testing.assert_array_equal(mask, expected[index])
-
-
-@pytest.mark.parametrize("zoom_pixels", [None, 48])
-def test_a_correction_encodes_nothing_again(
-    bench: Bench, random_tracker: Path, followed: list[int], zoom_pixels: int | None
-) -> None:
-    """Neither in the whole head nor in the crop of a small object, whatever the corrected mask's size."""
-    pytest.importorskip("sam2")
-    first = tracked(random_tracker, settings={"zoom_pixels": zoom_pixels, "zoom_minimum_mm": 20.0})
-    track(first, bench.fresh())
-    assert sum(followed) > 0
-    followed.clear()
-    corrected = first["mask"].copy()
-    corrected[:, : int(np.nonzero(corrected.any(axis=0))[0].mean())] = False
-    settings = {**first["settings"], "direction": "forward"}
-    answer = track({**first, "index": 17, "mask": corrected, "again": True, "settings": settings}, bench.fresh())
-    assert followed == []
-    assert answer["start"] == 17
-    np.testing.assert_array_equal(answer["mask"][0], corrected)
-    assert {one["index"] for one in bench.partials} <= set(range(17, 30))
-
-
-def test_stops_are_told(bench: Bench, random_tracker: Path) -> None:
-    pytest.importorskip("sam2")
-    request = tracked(random_tracker, settings={"stop_rules": True, "object_score": 1e9, "empty_slices": 1})
-    answer = track(request, bench.fresh())
-    assert [(stop["rule"], stop["slice_index"], stop["direction"]) for stop in answer["stops"]] == [
-        ("empty", 13, -1), ("empty", 15, 1)
-    ]  # fmt: skip
-    assert (answer["start"], len(answer["mask"])) == (14, 1)
-
-
-def test_a_track_is_cancelled_and_can_be_asked_for_again(bench: Bench, random_tracker: Path) -> None:
-    pytest.importorskip("sam2")
-    context = bench.fresh()
-    send = bench.sent.append
-    context._send = lambda message: (send(message), context.progress.cancel() if bench.partials else None)[0]
-    with pytest.raises(Cancelled):
-        track(tracked(random_tracker), context)
-    assert len(bench.partials) < 6
-    assert track(tracked(random_tracker), bench.fresh())["mask"].any()
 
 
 # ---- a real process -----------------------------------------------------------------------------------------------
