@@ -23,11 +23,14 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 from . import __version__, processes, wire
 from .errors import BrainSegSAMError, Cancelled, InputError
+from .memory import give_memory_back, keep_memory
 from .progress import Progress, ProgressUpdate
 
 HEARTBEAT_S: Final = 1.0
 GRACE_S: Final = 2.0
 """How long the work may take to end in order once the interface is gone."""
+IDLE_S: Final = 10.0
+"""How long nothing is asked for before memory is given back."""
 _REPORT_EVERY_S: Final = 0.05
 
 HANDLERS: Final[dict[str, str]] = {
@@ -145,9 +148,17 @@ class Service:
         self._send({"type": "hello", "protocol": wire.PROTOCOL, "version": __version__, "pid": os.getpid()})
         for task in (self._listen, self._watch):
             threading.Thread(target=task, daemon=True).start()
-        while (request := self._requests.get()) is not None:
+        while (request := self._next()) is not None:
             self._work(request)
         processes.end_descendants()
+
+    def _next(self) -> Any:
+        """The next request; after a while without one, what is free of the memory goes back to the system."""
+        try:
+            return self._requests.get(timeout=IDLE_S)
+        except queue.Empty:
+            give_memory_back()
+            return self._requests.get()
 
     # ---- threads beside the main one
 
@@ -279,6 +290,7 @@ def _streams() -> tuple[BinaryIO, BinaryIO]:
 
 def main(handlers: Mapping[str, str] = HANDLERS) -> int:
     """Work until standard input closes."""
+    keep_memory()
     source, target = _streams()
     faulthandler.enable(all_threads=False)
     if hasattr(os, "setsid"):
