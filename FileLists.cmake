@@ -31,6 +31,7 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMWidgets/SampleDataSources.py
   BrainSegSAMWidgets/Task.py
   BrainSegSAMWidgets/TrainPanel.py
+  BrainSegSAMWidgets/Volumes.py
   BrainSegSAMWidgets/WorkerProcess.py
   BrainSegSAMWidgets/__init__.py
   )

@@ -231,15 +231,9 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
 
     def matchVolumes(self, modalities: tuple[str, ...]) -> dict[str, Any]:
         """Modality → the scene's only volume whose name says that modality; where there are several, none."""
-        from BrainSegSAMLib.modalities import ModalityTable
+        from BrainSegSAMWidgets.Volumes import volumesByModality
 
-        table = ModalityTable.default().for_modalities(modalities)
-        found: dict[str, list[Any]] = {}
-        scene = slicer.mrmlScene
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-            node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-            if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
-                found.setdefault(table.recognise(node.GetName() or "") or "", []).append(node)
+        found = volumesByModality(modalities)
         return {modality: found[modality][0] for modality in modalities if len(found.get(modality, [])) == 1}
 
     @property

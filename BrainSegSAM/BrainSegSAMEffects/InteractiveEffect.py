@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import qt
-import slicer
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
+from BrainSegSAMWidgets.Volumes import VolumeReader, volumesByModality
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainSegSAMLib import mrml, wire
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError
@@ -26,8 +23,6 @@ from BrainSegSAMLib.view_planes import view_plane
 from .EffectBase import EffectBase
 from .EffectResult import Target
 
-_TURN_S = 0.01  # of copying a volume, before the interface has its turn
-_PART = 1 << 19  # voxels that are copied at once
 _REFRESH_MS = 150
 _FIRST = "first"  # instead of a model's name: that which is listed first
 
@@ -48,7 +43,7 @@ class InteractiveEffect(EffectBase):
         self.inputsLabel: Any = None
         self._models: dict[str, Any] = {}  # that can be used, by name
         self._ready: set[str] = set()  # methods whose packages are there
-        self._reading: Iterator[None] | None = None
+        self._reading: VolumeReader | None = None
         self._refresh: Any = None
         self._marking = False
 
@@ -142,12 +137,7 @@ class InteractiveEffect(EffectBase):
         """
         source = self.scriptedEffect.parameterSetNode().GetSourceVolumeNode()
         table = ModalityTable.default().for_modalities(model.modalities)
-        found: dict[str, list[Any]] = {}
-        scene = slicer.mrmlScene
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-            node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-            if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
-                found.setdefault(table.recognise(node.GetName() or "") or "", []).append(node)
+        found = volumesByModality(model.modalities)
         own = table.recognise(source.GetName() or "") or ""
         others = {name: found.get(name, []) for name in model.modalities if name != own}
         if own in model.modalities and all(len(nodes) == 1 for nodes in others.values()):
@@ -272,58 +262,29 @@ class InteractiveEffect(EffectBase):
 
     def _load(self, imageID: str, volumes: Mapping[str, Any], target: Target, then: Callable[[], None]) -> None:
         """Hand the volumes over, a part at a time so that the interface stays alive, and go on."""
-        channels: dict[str, dict[str, Any]] = {}
-        reading = self._reading = _read(volumes, channels)
+        reader = self._reading = VolumeReader(volumes, _("'{name}' was changed meanwhile; start again."))
         self.say(_("Reading the volumes…"))
 
         def proceed() -> None:
-            if self._reading is not reading:  # cancelled
-                _free(channels)
+            if self._reading is not reader:  # cancelled
+                reader.free()
                 return
             try:
-                until = time.monotonic() + _TURN_S
-                next(reading)
-                while time.monotonic() < until:
-                    next(reading)
-            except StopIteration:
+                if not reader.proceed():
+                    qt.QTimer.singleShot(0, proceed)
+                    return
                 self._reading = None
-                arguments = {"image_id": imageID, "name": target.sourceVolumeNode.GetName(), "channels": channels}
-                if not self.guarded(
-                    lambda: self.startJob("load_image", arguments, target, onDone=lambda _data: then())
-                ):
-                    _free(channels)
-                    self.updateControls()
+                arguments = {
+                    "image_id": imageID, "name": target.sourceVolumeNode.GetName(), "channels": reader.channels,
+                }  # fmt: skip
+                self.startJob("load_image", arguments, target, onDone=lambda _data: then())
             except BrainSegSAMError as error:
                 self._reading = None
-                _free(channels)
+                reader.free()
                 self.showError(error)
                 self.updateControls()
-            else:
-                qt.QTimer.singleShot(0, proceed)
 
         qt.QTimer.singleShot(0, proceed)
-
-
-def _read(volumes: Mapping[str, Any], channels: dict[str, dict[str, Any]]) -> Iterator[None]:
-    for modality, node in volumes.items():
-        geometry = mrml.volume_node_geometry(node)
-        image = node.GetImageData()
-        changed = image.GetMTime()
-        voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
-        shared = wire.Shared(geometry.shape_zyx, np.float32)
-        channels[modality] = {"array": shared, "geometry": wire.geometry_data(geometry)}
-        copy = shared.array.reshape(-1)
-        for start in range(0, voxels.size, _PART):
-            yield
-            if node.GetScene() is None or node.GetImageData() is not image or image.GetMTime() != changed:
-                raise InputError(_("'{name}' was changed meanwhile; start again.").format(name=node.GetName()))
-            with np.errstate(over="ignore"):  # the worker refuses what becomes infinite
-                copy[start : start + _PART] = voxels[start : start + _PART]
-
-
-def _free(channels: Mapping[str, Mapping[str, Any]]) -> None:
-    for channel in channels.values():
-        channel["array"].free()
 
 
 def _imageID(volumes: Mapping[str, Any]) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import qt
-import slicer
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from BrainSegSAMWidgets.ModelTexts import noticeOf
 from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request
+from BrainSegSAMWidgets.Volumes import volumeSelector
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib import wire
@@ -188,14 +188,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
             layout.removeRow(selector)
         self.inputSelectors = {}
         for modality in modalities:
-            selector = slicer.qMRMLNodeComboBox()
-            selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-            selector.showChildNodeTypes = False
-            selector.noneEnabled = True
-            selector.addEnabled = False
-            selector.removeEnabled = False
-            selector.setMRMLScene(slicer.mrmlScene)
-            selector.toolTip = _("The volume with the {modality} sequence.").format(modality=modality.upper())
+            selector = volumeSelector(modality)
             layout.addRow(modality.upper() + ":", selector)
             self.connectTo(selector, "currentNodeChanged(vtkMRMLNode*)", self.onInputChosen)
             self.inputSelectors[modality] = selector

@@ -21,6 +21,7 @@ from .ModelTexts import factsOf, noticeOf
 from .PredictionJob import Request, Result
 from .ResultView import ResultView
 from .Task import TaskView
+from .Volumes import volumeSelector
 from .WorkerProcess import Listener
 
 INPUT_ROLE = "Input."
@@ -178,14 +179,7 @@ class PredictPanel(VTKObservationMixin):
         layout.setFieldGrowthPolicy(qt.QFormLayout.AllNonFixedFieldsGrow)  # macOS would keep the selectors narrow
         self.ui.inputRows.layout().addRow(self._rows)
         for modality in modalities:
-            selector = slicer.qMRMLNodeComboBox()
-            selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-            selector.showChildNodeTypes = False
-            selector.noneEnabled = True
-            selector.addEnabled = False
-            selector.removeEnabled = False
-            selector.setMRMLScene(slicer.mrmlScene)
-            selector.toolTip = _("The volume with the {modality} sequence.").format(modality=modality.upper())
+            selector = volumeSelector(modality)
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
             layout.addRow(modality.upper() + ":", selector)
             self.inputSelectors[modality] = selector

@@ -7,25 +7,22 @@ been moved to in the meantime. Volumes are read in small parts, so that the inte
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainSegSAMLib import mrml, wire
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
 
+from .Volumes import VolumeReader
 from .WorkerProcess import Job, Listener, Worker
 
-_PART = 1 << 20  # voxels that are read at once
-_TURN_S = 0.01  # how long reading goes on before the interface has its turn
+_CHANGED = _("Volume '{name}' was changed while it was segmented; press Apply again.")
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,7 @@ class PredictionJob:
     def __init__(self, request: Request, worker: Worker, listener: Listener) -> None:
         self._request, self._worker, self._listener = request, worker, listener
         self._job: Job | None = None
-        self._reading: Iterator[None] | None = None
-        self._volumes: dict[str, dict[str, Any]] = {}
+        self._reader: VolumeReader | None = None
         self._cancelled = ""
         self._said = False
         self._observations: list[tuple[Any, int]] = []
@@ -99,7 +95,7 @@ class PredictionJob:
             raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
         for node in self._request.volumes.values():
             mrml.volume_node_geometry(node)
-        self._reading = self._read()
+        self._reader = VolumeReader(self._request.volumes, _CHANGED)
         self._watchScene()
         self.running = True
         qt.QTimer.singleShot(0, self._continue)
@@ -127,24 +123,6 @@ class PredictionJob:
 
     # ---- steps
 
-    def _read(self) -> Iterator[None]:
-        """Copy the volumes into shared memory, part by part."""
-        for modality, node in self._request.volumes.items():
-            geometry = mrml.volume_node_geometry(node)
-            image = node.GetImageData()
-            changed = image.GetMTime()
-            voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(-1)
-            shared = wire.Shared(geometry.shape_zyx, np.float32, in_parts=True)
-            self._volumes[modality] = {
-                "array": shared, "geometry": wire.geometry_data(geometry), "name": node.GetName() or node.GetID()
-            }
-            for start in range(0, voxels.size, _PART):
-                yield
-                if node.GetImageData() is not image or image.GetMTime() != changed:
-                    raise InputError(_changed(node))
-                with np.errstate(over="ignore"):  # the worker refuses what becomes infinite
-                    shared.put(start, voxels[start : start + _PART])
-
     def _continue(self) -> None:
         """Read on for a moment; when all is read, hand it to the worker."""
         if self._job is not None:
@@ -155,18 +133,13 @@ class PredictionJob:
         try:
             if self._cancelled:
                 raise Cancelled(self._cancelled)
-            until = time.monotonic() + _TURN_S
-            while time.monotonic() < until:
-                try:
-                    next(self._reading)
-                except StopIteration:
-                    self._send()
-                    return
+            if not self._reader.proceed():
+                qt.QTimer.singleShot(0, self._continue)
+                return
+            self._send()
         except BrainSegSAMError as error:
-            self._free()
+            self._reader.free()
             self._fail(error)
-            return
-        qt.QTimer.singleShot(0, self._continue)
 
     def _send(self) -> None:
         request = self._request
@@ -178,11 +151,11 @@ class PredictionJob:
             onFailed=self._fail,
         )
         arguments = {
-            "model": request.model, "device": request.device, "volumes": self._volumes,
+            "model": request.model, "device": request.device, "volumes": self._reader.channels,
             "name": request.reference.GetName() or "",
         }
         self._job = self._worker.request("predict", arguments, listener)
-        self._volumes = {}  # they are the worker's now
+        self._reader.channels = {}  # they are the worker's now
 
     def _onDone(self, data: dict[str, Any]) -> None:
         try:
@@ -202,7 +175,7 @@ class PredictionJob:
         # The segments belong to the reference volume's voxels, also where that was moved while the worker worked.
         now = mrml.volume_node_geometry(request.reference)
         if now.size_ijk != segmentation.geometry.size_ijk:
-            raise InputError(_changed(request.reference))
+            raise InputError(_CHANGED.format(name=request.reference.GetName()))
         node = mrml.segmentation_to_node(
             replace(segmentation, geometry=now), request.reference, node=request.segmentationNode,
             name=_("{volume} segmentation").format(volume=request.reference.GetName()),
@@ -222,11 +195,6 @@ class PredictionJob:
         for caller, tag in self._observations:
             caller.RemoveObserver(tag)
         self._observations = []
-
-    def _free(self) -> None:
-        for volume in self._volumes.values():
-            volume["array"].free()
-        self._volumes = {}
 
     # ---- events
 
@@ -252,7 +220,3 @@ class PredictionJob:
             (slicer.vtkMRMLScene.StartCloseEvent, onClosed),
         ):
             self._observations.append((scene, scene.AddObserver(event, callback)))
-
-
-def _changed(node: Any) -> str:
-    return _("Volume '{name}' was changed while it was segmented; press Apply again.").format(name=node.GetName())

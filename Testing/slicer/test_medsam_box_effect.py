@@ -315,13 +315,13 @@ def test_missing_packages_are_asked_for_at_the_first_box(bench, layout, effect, 
 def test_reading_a_volume_can_end_early(bench, editor, layout, effect, source, mouse, scene, how, monkeypatch, dialogs):
     """A big volume is copied in parts; what was copied is freed, and nothing is asked of the worker."""
     import slicer
-    from BrainSegSAMEffects import InteractiveEffect
+    from BrainSegSAMWidgets import Volumes
 
     from BrainSegSAMLib import wire
 
     handed = []
-    monkeypatch.setattr(InteractiveEffect, "_PART", 100)
-    monkeypatch.setattr(InteractiveEffect, "_TURN_S", 0.0)
+    monkeypatch.setattr(Volumes, "_PART", 100)
+    monkeypatch.setattr(Volumes, "_TURN_S", 0.0)
     real = wire.Shared.free
     monkeypatch.setattr(wire.Shared, "free", lambda self: (handed.append(self._name), real(self))[1])
     view, low, high = centre_view(layout, source)
