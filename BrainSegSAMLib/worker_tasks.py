@@ -25,7 +25,7 @@ def predict(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
 
     Args:
         arguments: "model", a name or folder; "device" ("auto", "cpu", "cuda", …); "volumes": modality → {"array":
-            float32 (z, y, x), "geometry": see `wire.geometry_data`, "name": for messages}, the first of which has the
+            numbers (z, y, x), "geometry": see `wire.geometry_data`, "name": for messages}, the first of which has the
             grid of the result; and where wanted "name" of the whole, "trust" and "overrides", as `load_predictor`.
         context: of the worker.
 

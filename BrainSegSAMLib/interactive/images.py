@@ -72,7 +72,7 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
 
     Args:
         arguments: "image_id": any text, another one for other contents. "name": for messages. "channels": modality →
-            {"array": float32 (z, y, x), "geometry": its grid in world space}; the first is the reference, onto whose
+            {"array": numbers (z, y, x), "geometry": its grid in world space}; the first is the reference, onto whose
             grid all others are brought.
         context: of the request.
 
@@ -87,7 +87,7 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
     grid: Geometry | None = None
     reference = ""
     for modality, channel in arguments["channels"].items():
-        array, geometry = channel["array"], geometry_from(channel["geometry"])
+        array, geometry = np.asarray(channel["array"], dtype=np.float32), geometry_from(channel["geometry"])
         if grid is None:
             grid, reference = geometry, modality
         if not np.isfinite(array).all():
