@@ -8,6 +8,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
+from BrainSegSAMWidgets.Dependencies import ensureDetector
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError
@@ -321,6 +322,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
     def _detect(self, onSlice: bool) -> None:
         self.dropResult("")
         target = Target.of(self.scriptedEffect)
+        ensureDetector()
         view = self._view or slicer.app.layoutManager().sliceWidget("Red")
         plane = geometry_data(self.plane(view, target.sourceGeometry)) if onSlice else None
         arguments = {"plane": plane, "confidence": self.scriptedEffect.doubleParameter("Confidence")}

@@ -2,7 +2,7 @@
 
 Slicer's own packages must come out as they went in: what is installed of them is handed to pip as constraints. PyTorch
 comes through Slicer's PyTorch extension, which picks the build for the computer's graphics card. Only models that track
-need sam2, which is built against it.
+need sam2, which is built against it, and only detectors need ultralytics, whose licence the user must know.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import slicer
 from slicer.i18n import tr as _
 
-from BrainSegSAMLib.backends import sam2_package
+from BrainSegSAMLib.backends import sam2_package, yolo_package
 from BrainSegSAMLib.errors import DependencyError
 from BrainSegSAMLib.methods import NEED_SAM2
 from BrainSegSAMLib.resources import resource_path
@@ -64,6 +64,21 @@ def ensureDependencies(method: str) -> None:
     if method in NEED_SAM2:
         byHand = _("By hand, in a terminal: {command}").format(command=sam2_package.install_command("PythonSlicer"))
         _ensure(_missingSam2, _installSam2, byHand)
+
+
+def ensureDetector() -> None:
+    """Install ultralytics where it is missing, after asking and saying what its licence asks; on the main thread only.
+
+    Raises:
+        DependencyError: as `ensureDependencies`.
+    """
+    byHand = _("By hand, in a terminal: {command}").format(command=yolo_package.install_command("PythonSlicer"))
+    _ensure(_missingUltralytics, _installUltralytics, byHand)
+
+
+def findsBoxes(model: Any) -> bool:
+    """Whether a model has a detector in it, or is one."""
+    return (model.folder / "detector").is_dir() or model.method == "yolo_detector"
 
 
 def _ensure(
@@ -137,10 +152,27 @@ def _installSam2(missing: list[Requirement], constraints: Path) -> None:
                 os.environ[name] = value
 
 
-def _askToInstall(missing: list[Requirement]) -> None:
+def _missingUltralytics() -> list[Requirement]:
+    from packaging.requirements import Requirement
+
+    return missingRequirements([Requirement(yolo_package.REQUIREMENT)])
+
+
+def _installUltralytics(missing: list[Requirement], constraints: Path) -> None:
+    """With its licence in the question, which `slicer.packaging` would not show.
+
+    Raises:
+        RuntimeError: where the user declines.
+        CalledProcessError: where pip fails.
+    """
+    _askToInstall(missing, note=yolo_package.LICENCE)
+    slicer.util.pip_install([*(str(r) for r in missing), "--constraint", str(constraints)])
+
+
+def _askToInstall(missing: list[Requirement], *, note: str = "") -> None:
     """Raises RuntimeError where the user declines."""
-    question = _("BrainSegSAM needs these Python packages:\n\n{names}\n\nInstall them into Slicer now?").format(
-        names="\n".join(str(r) for r in missing)
+    question = _("BrainSegSAM needs these Python packages:\n\n{names}\n\n{note}Install them into Slicer now?").format(
+        names="\n".join(str(r) for r in missing), note=_("Note that {text}").format(text=note) + "\n\n" if note else ""
     )
     if not slicer.util.confirmOkCancelDisplay(question):
         raise RuntimeError(_("declined"))

@@ -13,7 +13,7 @@ from slicer.util import VTKObservationMixin
 
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 
-from .Dependencies import ensureDependencies
+from .Dependencies import ensureDependencies, ensureDetector, findsBoxes
 from .DeviceNote import DeviceNote
 from .Fields import Connections, allowOrSay, orderTabs
 from .InputChecks import InputCheck, checkInputs, notOffered, outputProblem
@@ -280,6 +280,8 @@ class PredictPanel(VTKObservationMixin):
         self.task.begin()
         try:
             ensureDependencies(self.model.method)
+            if findsBoxes(self.model):
+                ensureDetector()
             listener = Listener(
                 onProgress=self.onProgress, onLog=self.task.log, onDone=self.onDone, onFailed=self.onFailed
             )

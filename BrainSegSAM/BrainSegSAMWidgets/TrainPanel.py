@@ -13,13 +13,13 @@ from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, ModelError
 from BrainSegSAMLib.files import read_json
 from BrainSegSAMLib.models.catalogue import models_folder
 from BrainSegSAMLib.models.store import MODEL_FILE, check_name
-from BrainSegSAMLib.recipes import Recipe, read_recipe, settings_groups
+from BrainSegSAMLib.recipes import YOLO, Recipe, read_recipe, settings_groups
 from BrainSegSAMLib.resources import resource_path
 from BrainSegSAMLib.runs import RUN_FILE
 
 from . import Dialogs
 from .ConfigForm import ConfigForm
-from .Dependencies import ensureDependencies
+from .Dependencies import ensureDependencies, ensureDetector
 from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl, orderTabs
 from .LossCurve import LossCurve
 from .ModelTexts import methodTitle
@@ -241,7 +241,10 @@ class TrainPanel:
         name = self._name()
         self.curve.clear()
         try:
-            ensureDependencies(self._recipe.method if isinstance(self._recipe, Recipe) else _COMPOSED)
+            method = self._recipe.method if isinstance(self._recipe, Recipe) else _COMPOSED
+            ensureDependencies(method)
+            if method == YOLO:
+                ensureDetector()
             self.task.start(self.arguments(), lambda data: self._onDone(name, data), self._onFailed)
         except BrainSegSAMError as error:
             self.task.view.end(str(error))

@@ -175,6 +175,34 @@ def test_sam2_that_is_declined_or_cannot_be_built_can_be_installed_by_hand(witho
     dialogs.messages.clear()
 
 
+def test_detectors_get_ultralytics_after_its_licence_was_shown(bench, dialogs, monkeypatch, tmp_path):
+    import slicer
+    from BrainSegSAMWidgets import Dependencies
+
+    from BrainSegSAMLib.errors import DependencyError
+
+    installed = []
+    real = Dependencies._version
+    monkeypatch.setattr(
+        Dependencies, "_version", lambda name: real(name) if name != "ultralytics" or installed else None
+    )
+    monkeypatch.setattr(slicer.util, "pip_install", installed.append, raising=False)
+    dialogs.answer = False
+    with pytest.raises(DependencyError, match=r"ultralytics.*declined.*PythonSlicer -m pip install"):
+        Dependencies.ensureDetector()
+    assert installed == []
+    dialogs.answer = True
+    Dependencies.ensureDetector()
+    ((requirement, option, _constraints),) = installed
+    assert requirement.startswith("ultralytics")
+    assert option == "--constraint"
+    assert all("AGPL-3.0" in question for _kind, question in dialogs.messages)
+    dialogs.messages.clear()
+    (tmp_path / "detector").mkdir()
+    assert Dependencies.findsBoxes(SimpleNamespace(folder=tmp_path, method="yolo_medsam"))
+    assert not Dependencies.findsBoxes(SimpleNamespace(folder=tmp_path / "detector", method="yolo_medsam"))
+
+
 def test_apply_says_what_is_missing_and_starts_nothing(widget, volume, bench, dialogs, monkeypatch):
     from BrainSegSAMWidgets import PredictPanel
 
