@@ -188,6 +188,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/nnunet_trainers/BrainSegTrainer.py
   BrainSegSAMLib/overlays.py
   BrainSegSAMLib/pairs.py
+  BrainSegSAMLib/parcels.py
   BrainSegSAMLib/phantom.py
   BrainSegSAMLib/pictures.py
   BrainSegSAMLib/pipeline.py

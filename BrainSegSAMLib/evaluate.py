@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .batch import Row, Workers, run_batch
 from .case_evaluation import (
@@ -23,6 +23,7 @@ from .case_evaluation import (
     CaseEvaluator,
     case_file,
     failed_case,
+    fingerprint,
     is_finished,
     summary_line,
 )
@@ -30,12 +31,13 @@ from .case_layouts import find_groups
 from .errors import InputError, OutputError
 from .evaluation_inputs import EvaluationSettings
 from .evaluation_tables import content, write_csv, write_record
-from .files import check_writable, read_json
+from .files import check_writable, read_json, write_json
 from .label_sources import own_scheme, parse_label_values, read_scheme
 from .labels import LabelScheme
 from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
 from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
+from .parcels import Parcel, ParcelEvaluator, Parcels
 from .progress import Progress
 from .remote import Remote, location
 from .remote_cases import fetch_segmentations
@@ -45,6 +47,7 @@ CASES_FOLDER: Final = "cases"
 ANY_MODALITY: Final = "image"
 _MEMORY_GB: Final = 2.0
 _NO_IMAGE: Final = (REFERENCE, OTHER)
+Evaluator = TypeVar("Evaluator")
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,12 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
 
     Raises:
         InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
-            a setting cannot be; where a URL cannot be read, or the workers of a cluster would not see its copy.
+            a setting cannot be; where a URL cannot be read.
         OutputError: where a URL cannot be written.
         ModelError: where the labels are those of a model that cannot be used.
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
-    if job.scheduler and any(isinstance(p, Remote) for p in (*job.predictions.values(), job.reference, job.output)):
-        raise InputError(
-            "On a cluster, evaluate needs folders that all its workers see, but URLs are copied to this machine; "
-            "give folders, or leave --scheduler out."
-        )
     with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
         here = Path(name)
 
@@ -225,19 +223,7 @@ def run(
         else:
             _remove([case_file(folder, pair.case_id)])
             todo.append(pair)
-    crashed: dict[str, str] = {}
-
-    def on_row(row: Row[Pair, str]) -> None:
-        if row.saved is None:
-            crashed[row.item.case_id] = row.error
-        on_case(row.item, row.saved if row.saved is not None else FAILED, False)
-
-    begin = CaseEvaluator(settings, folder)
-    part = progress.part("Evaluating", until=0.9)
-    run_batch(
-        todo, partial(_evaluator, begin), name=lambda pair: pair.case_id, progress=part, on_row=on_row,
-        workers=Workers(job.workers, job.scheduler), memory_gb=_MEMORY_GB, tell=tell,
-    )  # fmt: skip
+    crashed = _evaluate_all(plan, todo, folder, progress.part("Evaluating", until=0.9), on_case, tell)
     progress.stage("Summing up", until=0.95)
     cases = [_without_picture(pair, folder, crashed) for pair in plan.pairs]
     data = content(cases, settings, methods=job.predictions, reference=job.reference)
@@ -249,7 +235,47 @@ def run(
     return Evaluation(data, shown)
 
 
-def _evaluator(evaluator: CaseEvaluator, _device: str) -> CaseEvaluator:
+def _evaluate_all(
+    plan: Plan,
+    todo: Sequence[Pair],
+    folder: Path,
+    progress: Progress,
+    on_case: Callable[[Pair, str, bool], None],
+    tell: Callable[[str], None] | None,
+) -> dict[str, str]:
+    """Write the file of each case; gives what crashed: case id → why."""
+    job, settings = plan.job, plan.settings
+    crashed: dict[str, str] = {}
+
+    def on_row(row: Row[Pair, str]) -> None:
+        if row.saved is None:
+            crashed[row.item.case_id] = row.error
+        on_case(row.item, row.saved if row.saved is not None else FAILED, False)
+
+    def on_parcel(row: Row[Parcel, dict[str, Any]]) -> None:
+        pair, said = row.item.pair, None
+        if row.saved is not None:
+            content = {**row.saved, "fingerprint": fingerprint(pair, settings)}
+            write_json(content, case_file(folder, pair.case_id))
+            said = summary_line(content)
+        on_row(Row(pair, said, row.error))
+
+    workers = Workers(job.workers, job.scheduler)
+    if job.scheduler and any(isinstance(p, Remote) for p in (*job.predictions.values(), job.reference, job.output)):
+        # The cluster's workers see neither this machine's copies nor its folder for results.
+        run_batch(
+            Parcels(todo), partial(_same, ParcelEvaluator(settings)), name=lambda parcel: parcel.pair.case_id,
+            progress=progress, on_row=on_parcel, workers=workers, tell=tell,
+        )  # fmt: skip
+    else:
+        run_batch(
+            todo, partial(_same, CaseEvaluator(settings, folder)), name=lambda pair: pair.case_id,
+            progress=progress, on_row=on_row, workers=workers, memory_gb=_MEMORY_GB, tell=tell,
+        )  # fmt: skip
+    return crashed
+
+
+def _same(evaluator: Evaluator, _device: str) -> Evaluator:
     """Every process does the same; none needs a device."""
     return evaluator
 

@@ -1,4 +1,4 @@
-"""The command `predict` on workers: this machine's, a Dask cluster's; with cases and results behind URLs; killed."""
+"""The commands `predict` and `evaluate` on workers: this machine's, a Dask cluster's; with cases and results behind URLs; killed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ import SimpleITK as sitk
 
 from BrainSegSAMLib import cli, console
 from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.labels import LabelScheme
+from BrainSegSAMLib.segmentation_files import write_label_map
 from Testing.ftp_server import serving
 
 GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
@@ -122,6 +125,36 @@ def test_a_cluster_that_runs_already_with_cases_and_results_behind_a_url(
     assert cli.main(arguments(random_model, cases, tmp_path / "local", "--workers", "1")) == 0
     for case in CASES:
         assert label_map(results / f"{case}.nii.gz") == label_map(tmp_path / "local" / f"{case}.nii.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
+def test_a_cluster_evaluates_what_lies_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its workers see no file of this machine: cases and results travel."""
+    scheme = LabelScheme.plain({"lesion": 1})
+    for shift, case in enumerate(CASES):
+        for folder, first in (("references", 2), ("found", 2 + shift)):
+            labels = np.zeros(GRID.shape_zyx, np.uint8)
+            labels[2:6, 3:9, first : first + 6] = 1
+            write_label_map(Segmentation(GRID, scheme, labels), tmp_path / folder / f"{case}.nii.gz")
+    broken = tmp_path / "found" / "case-b.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:60])
+    labels_of = ["--labels", "lesion=1", "--metrics", "dice", "hd95"]
+    with serving(tmp_path) as url, dask_cluster(tmp_path, workers=2) as address:
+        remote = ["evaluate", "--predictions", f"{url}/found", "--reference", f"{url}/references", *labels_of]
+        assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", address]) == 1
+        assert "case-b.nii.gz" in capsys.readouterr().err
+        assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", address, "--resume"]) == 1
+        assert capsys.readouterr().out.count("(kept)") == 3
+    local = ["evaluate", "--predictions", str(tmp_path / "found"), "--reference", str(tmp_path / "references")]
+    assert cli.main([*local, *labels_of, "--output", str(tmp_path / "local"), "--workers", "1"]) == 1
+    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("report", "local"))
+    assert one["summary"] == other["summary"]
+    assert [case["methods"]["found"]["regions"] for case in one["cases"]] == [
+        case["methods"]["found"]["regions"] for case in other["cases"]
+    ]
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    assert json.loads((tmp_path / "report" / "cases" / "case-a.json").read_text())["picture"]
 
 
 def test_wrong_places_are_named(

@@ -28,7 +28,7 @@ FLOORS = {
         "pairs", "planes"],
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "training_volumes", "overlays"],
-    3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "report"],
+    3: ["methods", "label_sources", "evaluation_inputs", "case_evaluation", "evaluation_tables", "parcels", "report"],
     4: ["interactive",
         "predict", "track", "train", "evaluate", "reproduce", "models_command", "console", "recipes", "prompt",
         "single_image", "prediction_work"],
