@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=60)
     parser.add_argument("--boxes", type=int, nargs="+", default=[1, 5], help="on each slice")
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--steps", type=int, default=100, help="of fitting the mask decoder to ellipses")
+    parser.add_argument("--steps", type=int, default=600, help="of fitting the mask decoder to ellipses")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")

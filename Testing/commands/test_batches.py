@@ -1,4 +1,4 @@
-"""The commands `predict` and `evaluate` on workers: this machine's, a Dask cluster's; with cases and results behind URLs; killed."""
+"""Commands on workers: this machine's, a Dask cluster's; with cases and results behind URLs; killed."""
 
 from __future__ import annotations
 
