@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 from BrainSegSAMLib.errors import BrainSegSAMError, InputError  # noqa: E402
 from BrainSegSAMLib.resources import resource_path  # noqa: E402
 
+OLDEST_PYTHON = (3, 10)
+"""That the library and nnU-Net run on; Slicer 5.8 has an older one."""
+
 
 class BrainSegSAM(ScriptedLoadableModule):
     """What Slicer shows of the module before it is opened."""
@@ -70,8 +73,20 @@ class BrainSegSAM(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", registerWithSlicer)
 
 
+def reasonNotToRun() -> str:
+    """Why this Slicer cannot run the module, as a sentence; "" where it can."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return ""
+    return _(
+        "BrainSegSAM needs Slicer 5.10 or later, which brings Python 3.12; this Slicer has Python {version}. Install a "
+        "newer Slicer."
+    ).format(version=".".join(str(part) for part in sys.version_info[:2]))
+
+
 def registerWithSlicer() -> None:
     """Make our effects known to the Segment Editor and our case to Sample Data, once Slicer has loaded both."""
+    if reasonNotToRun():
+        return  # the module's panel says why
     from BrainSegSAMEffects import registerEffects
     from BrainSegSAMWidgets.SampleDataSources import registerSampleData
 
@@ -144,6 +159,12 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
+        reason = reasonNotToRun()
+        if reason:
+            label = qt.QLabel(reason)
+            label.setWordWrap(True)
+            self.layout.addWidget(label)
+            return
         self.logic = BrainSegSAMLogic()
         from BrainSegSAMWidgets.ModulePanel import ModulePanel
 
@@ -156,17 +177,21 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
+        if self.panel is None:
+            return
         self.logic.abort()
         self.setParameterNode(None)
         self.panel.disconnect()
         self.removeObservers()
 
     def enter(self) -> None:
-        self.panel.enter()
-        self.initializeParameterNode()
+        if self.panel is not None:
+            self.panel.enter()
+            self.initializeParameterNode()
 
     def exit(self) -> None:
-        self.setParameterNode(None)
+        if self.panel is not None:
+            self.setParameterNode(None)
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
         self.setParameterNode(None)

@@ -74,3 +74,24 @@ def test_the_module_is_light():
     seconds, heavy = json.loads(done.stdout.splitlines()[-1])
     assert heavy == []
     assert seconds < 0.5  # 0.1 is what is aimed at; a busy machine takes its time
+
+
+def test_an_old_slicer_is_told_so_and_nothing_else_happens(bench, module, scene, monkeypatch):
+    import qt
+    import slicer
+
+    monkeypatch.setattr(module.sys, "version_info", (3, 9, 10, "final", 0))
+    module.registerWithSlicer()
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    parent.setMRMLScene(scene)
+    widget = module.BrainSegSAMWidget(parent)
+    widget.setup()
+    (label,) = parent.findChildren(qt.QLabel)
+    assert "needs Slicer 5.10 or later" in label.text
+    assert "Python 3.9" in label.text
+    widget.enter()
+    widget.exit()
+    widget.cleanup()
+    parent.deleteLater()
+    slicer.app.processEvents()
