@@ -1,7 +1,8 @@
-"""How long a box takes until its preview is shown, and how long the interface stands still meanwhile.
+"""How long boxes and tracking take until their preview is shown, and how long the interface stands still meanwhile.
 
 `python Testing/Benchmarks/interactive.py` drags boxes with the mouse in a slice view of the test bench, over a
-synthetic head of 240×240×155 voxels, with the bundled model in a real worker process.
+synthetic head of 240×240×155 voxels, applies the last one, and follows it through the slices, twice; with the bundled
+models in a real worker process.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "Testing" / "bench")]
 
 import application  # noqa: E402
 
-MODEL = "glioma-yolo-medsam-tiny"
+MODEL, TRACKER = "glioma-yolo-medsam-tiny", "glioma-sam2-tiny"
 
 
 class Watch:
@@ -90,11 +91,40 @@ def main() -> None:
     report("first box: image handed over, model loaded, slice encoded", [drag(index, 3)])
     report("same slice, kept features", [drag(index, 3 + step % 3) for step in range(12)])
     report("other slices, encoded for the first time", [drag(index + step, 3) for step in range(1, 7)])
+    drag(index, 3)
+    effect.applyButton.click()
+    for which in ("for the first time", "again, slices encoded"):
+        follow(editor, view, which)
     effect.worker.quit()
     editor.setActiveEffect(None)
     editor.destroy_effects()
     slicer.app.setLayoutManager(None)
     layout.close()
+
+
+def follow(editor, view, which) -> None:
+    """Follow what is drawn on the view's slice both ways, and print how long it took."""
+    import slicer
+
+    editor.setActiveEffectByName("BrainSegSAM SAM tracking")
+    effect = editor.activeEffect().self()
+    effect.scriptedEffect.setParameter("Model", TRACKER)
+    watch, started, first = Watch(), time.perf_counter(), None
+    effect.trackButton.click()
+    while effect.job is not None or effect._reading is not None or not effect.preview.visible:
+        slicer.app.processEvents()
+        watch.turn()
+        if first is None and effect._followed is not None and len(effect._followed.masks) > 1:
+            first = time.perf_counter() - started
+        time.sleep(0.001)
+    took = time.perf_counter() - started
+    for _ in range(3):
+        slicer.app.processEvents()
+        watch.turn()
+    print(
+        f"tracking {len(effect._followed.shown)} slices {which}: first slice after {first:.2f} s, all after {took:.2f} "
+        f"s; main thread blocked at most {1000 * watch.longest:.0f} ms"
+    )
 
 
 def report(what, runs) -> None:
