@@ -150,7 +150,7 @@ def make_scene():
     slicer.app.applicationLogic = lambda: application_logic
 
 
-def wait_until(condition, *, seconds: float = 12.0) -> bool:
+def wait_until(condition, *, seconds: float = 90.0) -> bool:
     """Let Qt work until the condition holds; False when the time is up."""
     import slicer
 
