@@ -365,6 +365,28 @@ TINY = {
 
 
 @pytest.mark.slow
+def test_a_real_network_is_imported(widget, models, tmp_path, bench, asked):
+    """A trained nnU-Net as anybody has it, by the real command in a real worker."""
+    import shutil
+
+    from BrainSegSAMLib.resources import resource_path
+
+    source = tmp_path / "trained"
+    shutil.copytree(
+        resource_path("Models", "glioma-nnunet-tiny"), source, ignore=shutil.ignore_patterns("model.json")
+    )
+    ui = widget.ui
+    ui.importSourceEdit.currentPath = str(source)
+    ui.importNameEdit.text = "mine"
+    assert ui.importButton.enabled, ui.importReasonLabel.text
+    ui.importButton.click()
+    assert bench.wait_until(lambda: (models / "mine" / "model.json").is_file()), ui.modelStatusLabel.text
+    assert bench.wait_until(lambda: not widget.panel.models.task.running)
+    assert "mine" in widget.logic.installedModels()[0]
+    assert asked == []
+
+
+@pytest.mark.slow
 def test_a_real_training_is_stopped_gone_on_with_and_makes_a_model(
     widget, models, tmp_path, bench, asked, write_case, monkeypatch
 ):
