@@ -111,6 +111,7 @@ def follow(editor, view, which) -> None:
     effect.scriptedEffect.setParameter("Model", TRACKER)
     watch, started, first = Watch(), time.perf_counter(), None
     effect.trackButton.click()
+    watch.turn()  # what the click does is one event; what it leads to comes in the next
     while effect.job is not None or effect._reading is not None or not effect.preview.visible:
         slicer.app.processEvents()
         watch.turn()
