@@ -26,6 +26,7 @@ from .attention import attend
 from .devices import mixed_precision
 from .sam_architecture import SamArchitecture
 from .sam_grid import prepare
+from .two_way import two_way
 
 if TYPE_CHECKING:
     import torch
@@ -104,8 +105,8 @@ class SamForward:
         sparse, dense = self.network.prompt_encoder(None if points is None else (points, labels), boxes, masks)
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([tokens.expand(len(features), -1, -1), sparse], dim=1)
-        position = self._position.expand(len(features), -1, -1, -1)
-        found, places = decoder.transformer(features + dense, position, tokens)
+        image = (features + dense).flatten(2).transpose(1, 2)
+        found, places = two_way(decoder.transformer, image, self._position[0].flatten(1).T, tokens)
         weights = decoder.output_hypernetworks_mlps[0](found[:, 1])
         return _upscaled(decoder.output_upscaling, places, weights)
 
