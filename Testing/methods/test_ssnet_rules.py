@@ -88,6 +88,21 @@ def test_what_the_prior_finds_improbable_ends_a_track() -> None:
         assert judged(disc(20, 20, 5), context=context, minimum_probability=None)[1] is False
 
 
+def test_a_slice_on_which_no_pixel_looks_like_the_object_is_an_empty_one() -> None:
+    """Whichever rules are off: the slice after is measured against the last mask that was kept."""
+    unlike = replace(HERE, likeness=np.zeros((48, 56), dtype=np.float32))
+    alike = replace(HERE, likeness=np.ones((48, 56), dtype=np.float32))
+    mask = disc(20, 20, 5)
+    off = {"drop_detached": False, "minimum_likeness": None, "pixel_likeness": 0.6}
+    assert judged(mask, context=unlike, empty_slices=1, **off) == (0, True, [("unlike", False), ("empty", True)])
+    logits = np.where(mask, 3.0, -3.0).astype(np.float32)
+    for more in ({}, {"area_factor": None, "object_score": None}):
+        watch = Watch(1, 1, mask, TrackingSettings(**off, **more))  # type: ignore[arg-type]
+        assert [watch.judge(logits, 5.0, context)[1] for context in (unlike, alike, unlike, unlike)] == [
+            False, False, False, True
+        ]
+
+
 def test_pixels_beyond_the_reach_are_dropped() -> None:
     context = replace(HERE, inside=(slice(0, 48), slice(0, 21)))
     kept, ended, fired = judged(disc(20, 20, 5), context=context)

@@ -102,8 +102,12 @@ class Watch:
         mask = self._within_reach(logits > 0, context)
         if not self._settings.stop_rules:
             return mask, False
-        mask = self._scored(mask, object_score, context)
-        mask = self._attached(mask, context)
+        mask = self._attached(self._scored(mask, object_score, context), context)
+        if mask.any() and (
+            self._jumps(mask, context) or self._elsewhere(mask, context) or self._improbable(mask, context)
+        ):
+            return np.zeros_like(mask), True
+        mask = self._alike(mask, context)  # last: what ends a track is judged by all that the network sees
         if not mask.any():
             self._empty += 1
             limit = self._settings.empty_slices
@@ -112,9 +116,7 @@ class Watch:
             self._fire("empty", context, self._empty, limit, stopped=True)
             return mask, True
         self._empty = 0
-        if self._jumps(mask, context) or self._elsewhere(mask, context) or self._improbable(mask, context):
-            return np.zeros_like(mask), True
-        self._previous = mask = self._alike(mask, context)
+        self._previous = mask
         return mask, False
 
     def ends_at_reach(self, mask: BoolArray, context: SliceContext, *, next_mm: float, limit_mm: float) -> None:
