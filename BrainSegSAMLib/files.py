@@ -82,14 +82,23 @@ def write_text(text: str, path: Path) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def json_text(data: Any) -> str:
+    """What `write_json` writes: sorted keys, two spaces; NaN and infinity are refused.
+
+    Raises:
+        ValueError: where `data` holds a number that JSON does not know.
+    """
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(data: Any, path: Path) -> None:
-    """Write a JSON file whole or not at all: UTF-8, sorted keys, two spaces; NaN and infinity are refused.
+    """Write a JSON file whole or not at all, in UTF-8; see `json_text`.
 
     Raises:
         OutputError: as `atomic_path`.
-        ValueError: where `data` holds a number that JSON does not know.
+        ValueError: as `json_text`.
     """
-    write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_text(json_text(data), path)
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from .cases import Case, load_image
 from .components import as_rows, statistics
 from .errors import InputError, OutputError
-from .files import atomic_path, read_json, sha256_of, write_json
+from .files import atomic_path, json_text, read_json, sha256_of, write_json
 from .geometry import AxisOrder
 from .image import Image, Segmentation
 from .labels import LabelScheme
@@ -79,10 +80,12 @@ def check_output(output: Path, inputs: Sequence[Path], *, command: str) -> Path:
     if output.resolve() in {path.resolve() for path in inputs}:
         raise InputError(f"{output} is one of the inputs and would be overwritten; give the result another name.")
     record = output.with_name(volume_stem(output).removesuffix(".seg") + ".json")
-    if record.exists() and not _is_record(record, command):
-        # Such as the description that BIDS puts beside an image under the image's name.
+    there = _kind_of(record) if record.exists() else None
+    if there not in (None, command):
+        # None of ours: such as the description that BIDS puts beside an image under the image's name.
+        what = f"the record of '{there}'" if there else "no record of BrainSegSAM"
         raise InputError(
-            f"The record of {output.name} would overwrite {record}, which is not one; give the result another name."
+            f"The record of {output.name} would overwrite {record}, which is {what}; give the result another name."
         )
     with atomic_path(output.with_name(f".writable-{output.name}")) as probe:
         probe.write_bytes(b"")
@@ -127,7 +130,7 @@ def segmentation_of(owner: NDArray[np.int32], order: AxisOrder, scheme: LabelSch
 def write_result(
     segmentation: Segmentation, record: Mapping[str, Any], *, output: Path, record_path: Path, started: float
 ) -> Segmentation:
-    """Write a segmentation, and its record beside it.
+    """Write a segmentation, and its record beside it: both or none.
 
     Args:
         segmentation: what was found.
@@ -141,6 +144,7 @@ def write_result(
 
     Raises:
         OutputError: where one cannot be written.
+        ValueError: as `files.json_text`; an earlier result is still there then.
     """
     segmentation = replace(
         segmentation,
@@ -151,6 +155,7 @@ def write_result(
             "seconds": round(time.time() - started, 3),
         },
     )
+    json_text(segmentation.record)
     try:
         record_path.unlink(missing_ok=True)
     except OSError as error:
@@ -159,13 +164,20 @@ def write_result(
         write_seg_nrrd(segmentation, output)
     else:
         write_label_map(segmentation, output)
-    write_json({**segmentation.record, "output": {"file": output.name, "sha256": sha256_of(output)}}, record_path)
+    try:
+        write_json({**segmentation.record, "output": {"file": output.name, "sha256": sha256_of(output)}}, record_path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            output.unlink()
+        raise
     return segmentation
 
 
-def _is_record(path: Path, command: str) -> bool:
+def _kind_of(record: Path) -> str:
+    """Which command a record is of; "" where it is none of ours."""
     try:
-        found = read_json(path)
+        found = read_json(record)
     except InputError:
-        return False
-    return isinstance(found, dict) and found.get("command") == command
+        return ""
+    ours = isinstance(found, dict) and "record_version" in found
+    return str(found.get("command", "predict")) if ours else ""  # the record of a case does not name its command

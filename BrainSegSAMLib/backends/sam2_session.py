@@ -9,6 +9,7 @@ Source: Ravi et al., SAM 2, arXiv:2408.00714, section 4 (memory bank); facebookr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from .sam2_forward import Sam2Forward
 from .slice_features import SliceFeatures
 
@@ -124,7 +125,8 @@ class Session:
             One result for each, in the order of the seeds; an empty list when all tracks have ended.
 
         Raises:
-            Cancelled, ModelError, OutputError: as `SliceFeatures.gather`.
+            ModelError: features, masks or scores that are not finite, as damaged weights give them.
+            Cancelled, OutputError: as `SliceFeatures.gather`.
         """
         import torch
 
@@ -207,6 +209,10 @@ class Session:
         )
 
     def _result(self, track: _Track, low: torch.Tensor, score: float) -> Step:
+        import torch
+
+        if not (math.isfinite(score) and bool(torch.isfinite(low).all())):
+            raise ModelError("The masks of this model are not finite: its weights are damaged.")
         mask = track.seed.mask
         if self._offset == 0 and mask is not None:
             logits = np.where(mask, PROMPT_LOGIT, -PROMPT_LOGIT).astype(np.float32)

@@ -15,7 +15,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import BrainSegSAMLib.track as command
-from BrainSegSAMLib import cli
+from BrainSegSAMLib import cli, single_image
+from BrainSegSAMLib.errors import OutputError
 from BrainSegSAMLib.files import sha256_of
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
@@ -318,9 +319,13 @@ def test_no_file_but_an_earlier_result_is_overwritten(
     sidecar = tmp_path / "flair.json"
     sidecar.write_text('{"EchoTime": 0.1}')
     assert run("--image", image, "--prompt-mask", prompt, output="flair.seg.nrrd") == 2
-    assert "would overwrite" in capsys.readouterr().err
+    assert "would overwrite" in (said := capsys.readouterr().err)
+    assert "which is no record of BrainSegSAM" in said
     assert sidecar.read_text() == '{"EchoTime": 0.1}'
     assert not (tmp_path / "flair.seg.nrrd").exists()
+    sidecar.write_text('{"command": "prompt", "record_version": 1}')
+    assert run("--image", image, "--prompt-mask", prompt, output="flair.seg.nrrd") == 2
+    assert "flair.json, which is the record of 'prompt'; give" in capsys.readouterr().err
     assert before == {path: sha256_of(path) for path in before}
     assert [run("--image", image, "--prompt-mask", prompt) for _ in range(2)] == [0, 0]
 
@@ -342,6 +347,30 @@ def test_cancelling_writes_nothing(
     assert "cancelled" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     assert all(features.closed for features in follows_brightness.opened)
+
+
+@pytest.mark.parametrize("output", ["out/found.nii.gz", "out/found.seg.nrrd"])
+def test_a_result_without_its_record_is_none(
+    run: Callable[..., int], image: Path, prompt: Path, tmp_path: Path, follows_brightness: SimilarityTracker,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str,
+) -> None:
+    """A record that JSON cannot hold changes nothing; one that cannot be written takes the result with it."""
+    arguments = ("--image", image, "--prompt-mask", prompt)
+    assert run(*arguments, output=output) == 0
+    before = {path: sha256_of(path) for path in (tmp_path / "out").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_extents", lambda owner, prompts: {"1": float("nan")})
+        with pytest.raises(ValueError, match="JSON"):
+            run(*arguments, output=output)
+    assert {path: sha256_of(path) for path in (tmp_path / "out").iterdir()} == before
+
+    def full(*_: object) -> None:
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr(single_image, "write_json", full)
+    assert run(*arguments, output=output) == 2
+    assert "The disk is full." in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_the_whole_way_through_a_sam2_network(

@@ -402,3 +402,17 @@ def test_weights_that_give_no_numbers_are_an_error(frames: NDArray[np.uint8]) ->
     torch.nn.init.constant_(network.image_encoder.neck.convs[1].conv.bias, float("nan"))
     with Sam2Tracker(network, SMALL).encode(frames) as features, pytest.raises(ModelError, match="not finite"):
         features.gather([0])
+
+
+@pytest.mark.parametrize(
+    "damaged", ["sam_mask_decoder.mask_tokens.weight", "sam_mask_decoder.output_upscaling.0.bias", "obj_ptr_proj"]
+)
+@pytest.mark.parametrize("seed", [Seed(4, 1, mask=SEEDS[0].mask), Seed(4, 1, box=(10.0, 8.0, 40.0, 30.0))])
+def test_a_decoder_that_gives_no_numbers_is_an_error(frames: NDArray[np.uint8], damaged: str, seed: Seed) -> None:
+    """Where the score is no number, the object would look absent; where logits are not, its mask would be empty."""
+    network = random_network(SMALL, 9.0)
+    for name, parameter in network.named_parameters():
+        if name.startswith(damaged):
+            torch.nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        track(Sam2Tracker(network, SMALL), frames, [seed])
