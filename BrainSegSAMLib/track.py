@@ -39,7 +39,8 @@ class TrackJob:
             first.
         model: name in the catalogue, or model folder, of a tracker.
         output: label map (.nii.gz, .nii, .nrrd, .mha) or segmentation (.seg.nrrd); the record lies beside it as .json.
-        mask: file with the objects' masks; each label value is an object. It may lie on another grid.
+        mask: file with the objects' masks; each segment or label value is an object. It may lie on another
+            grid.
         box: (column0, row0, column1, row1) in pixels of the slice, see `prompts.Prompt`.
         points: (column, row) in pixels of the slice.
         point_labels: for each point, 1: inside the object, or 0: outside.
@@ -190,7 +191,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", required=True, help="a tracker: name in the catalogue, or a model folder")
     parser.add_argument("--output", required=True, type=Path, help="label map or .seg.nrrd to write")
-    parser.add_argument("--prompt-mask", type=Path, help="what to follow, drawn on one slice; each value is an object")
+    parser.add_argument("--prompt-mask", type=Path, help="what to follow, drawn on one slice: objects by their values")
     parser.add_argument("--box", nargs=4, type=float, metavar=("COL0", "ROW0", "COL1", "ROW1"), help="in pixels")
     parser.add_argument(
         "--point", nargs=2, type=float, action="append", default=[], metavar=("COL", "ROW"), help="inside the object"

@@ -21,7 +21,8 @@ from BrainSegSAMLib.files import sha256_of
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.itk import image_of
-from BrainSegSAMLib.labels import LabelScheme
+from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.methods.ssnet.prompting import prompts_from_mask
 from BrainSegSAMLib.methods.ssnet.tracker import Tracker
 from BrainSegSAMLib.models.store import Model
 from BrainSegSAMLib.segmentation_files import read_segmentation, write_seg_nrrd
@@ -197,6 +198,41 @@ def test_each_label_value_is_an_object_and_keeps_its_name(
     np.testing.assert_array_equal(found.mask("right"), other)
 
 
+def test_each_segment_is_an_object_as_it_was_drawn_whether_or_not_segments_overlap(
+    run: Callable[..., int], image: Path, tmp_path: Path, follows_brightness: SimilarityTracker
+) -> None:
+    """The outer one has no hole where the inner one lies; one of several values is one object."""
+    core = LESION & ball((SLICE, 18, 15), 4)
+    side = drawn_on(SLICE, ball((SLICE, 30, 34), 3))
+    nested = LabelScheme((
+        Region("Core", (3,), (4, 5, 6)), Region("Whole", (1, 3), (1, 2, 3)), Region("Absent", (5,), (7, 8, 9)),
+    ))  # fmt: skip
+    path = tmp_path / "nested.seg.nrrd"
+    write_seg_nrrd(Segmentation(GRID, nested, drawn_on(SLICE) + 2 * drawn_on(SLICE, core)), path)
+    found = prompts_from_mask(path, GRID, plane="axial")
+    assert [prompt.object_id for prompt in found.prompts] == [2, 1]
+    for prompt, mask in zip(found.prompts, (LESION, core), strict=True):
+        np.testing.assert_array_equal(prompt.mask, mask[SLICE])
+    assert [(region.name, region.labels, region.colour_rgb) for region in found.scheme.regions] == [
+        ("Core", (1,), (4, 5, 6)), ("Whole", (2,), (1, 2, 3)), ("Absent", (3,), (7, 8, 9))
+    ]
+    assert "Segments may overlap" in found.actions[0]
+    assert run("--image", image, "--prompt-mask", path, output="out/found.seg.nrrd") == 0
+    written = read_segmentation(tmp_path / "out" / "found.seg.nrrd")
+    np.testing.assert_array_equal(written.mask("Whole") | written.mask("Core"), LESION)
+    np.testing.assert_array_equal(written.mask("Core")[SLICE], core[SLICE])
+
+    joint = LabelScheme((Region("Both", (1, 3), (1, 2, 3)), Region("Side", (2,), (4, 5, 6))))
+    label_map = drawn_on(SLICE) + 2 * drawn_on(SLICE, core) + 2 * side
+    write_seg_nrrd(Segmentation(GRID, joint, label_map), path)
+    found = prompts_from_mask(path, GRID, plane="axial")
+    assert [(prompt.object_id, int(np.count_nonzero(prompt.mask))) for prompt in found.prompts] == [
+        (1, int(LESION[SLICE].sum())), (2, int(side.sum()))
+    ]
+    assert found.scheme == joint
+    assert found.actions == ()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -269,8 +305,8 @@ def write_bad_inputs(folder: Path) -> None:
         (["--image", "flair.nii.gz", "--prompt-mask", "whole.nii.gz"], "covers the whole slice"),
         (["--image", "flair.nii.gz", "--prompt-mask", "away.nii.gz"], "0% of the mask"),
         (["--image", "flair.nii.gz", "--prompt-mask", "oblique.nii.gz"], "not parallel"),
-        (["--image", "flair.nii.gz", "--prompt-mask", "between.nii.gz"], "(value 2) lies on another grid"),
-        (["--image", "flair.nii.gz", "--prompt-mask", "outside.nii.gz"], "0% of the mask in outside.nii.gz (value 2)"),
+        (["--image", "flair.nii.gz", "--prompt-mask", "between.nii.gz"], "(Label 2) lies on another grid"),
+        (["--image", "flair.nii.gz", "--prompt-mask", "outside.nii.gz"], "0% of the mask in outside.nii.gz (Label 2)"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "40"], "slices 0 to 19"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "-1"], "slices 0 to 19"),
         (["--image", "flair.nii.gz", "--prompt-mask", "prompt.nii.gz", "--slice", "3"], "voxels on slices 10 to 10"),
