@@ -186,6 +186,28 @@ def test_lesions_that_are_all_too_small_are_the_priors_and_it_is_said() -> None:
     assert network.opened == []
 
 
+def test_a_lesion_that_fills_its_key_slice_is_the_priors_and_it_is_said() -> None:
+    full = np.zeros(GRID.shape_zyx, dtype=bool)
+    full[3:5] = True
+    network = SimilarityTracker()
+    result = predictor(network=network).predict(image(flair=full, t1=full, t2=full))
+    for name, mask in masks(result).items():
+        np.testing.assert_array_equal(mask, full, err_msg=name)
+    assert network.opened == []
+    assert [row["tracked"] for row in result.record["lesions"]] == [False]
+    assert result.record["notes"] == [
+        "Lesion 1 fills its whole axial slice 3, so it cannot be told from anything and was not tracked."
+    ]
+    both = full | OTHER
+    result = predictor().predict(image(flair=both, t1=both, t2=both))
+    for name, mask in masks(result).items():
+        np.testing.assert_array_equal(mask, both, err_msg=name)
+    assert [row["tracked"] for row in result.record["lesions"]] == [False, True]
+    assert any("Lesion 1 fills" in note for note in result.record["notes"])
+    tiny = predictor(minimum_lesion_mm3=1e6).predict(image(flair=both, t1=both, t2=both))
+    assert sum("none was tracked" in note for note in tiny.record["notes"]) == 1
+
+
 def test_lesions_at_the_ends_of_the_volume() -> None:
     ends = ball((0, 20, 14), 5) | ball((23, 18, 33), 5)
     result = predictor().predict(image(flair=ends, t1=ends, t2=ends))

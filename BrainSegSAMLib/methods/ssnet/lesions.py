@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...components import label_components
-from ...prompts import PLANES
+from ...prompts import PLANES, slices_first
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First voxel and the one after the last, along z, y and x."""
@@ -28,7 +28,8 @@ class Lesion:
         volume_mm3: its volume.
         box: the voxels that it spans, on the grid's axes.
         key_index: the slice with its largest area.
-        tracked: whether it is large enough to be tracked.
+        large: whether it is large enough to be tracked.
+        fills_slice: whether it is all of its key slice, so that there is nothing to tell it from.
     """
 
     number: int
@@ -36,7 +37,13 @@ class Lesion:
     volume_mm3: float
     box: Box
     key_index: int
-    tracked: bool
+    large: bool
+    fills_slice: bool
+
+    @property
+    def tracked(self) -> bool:
+        """Whether it is tracked at all."""
+        return self.large and not self.fills_slice
 
 
 def find_lesions(
@@ -67,16 +74,17 @@ def find_lesions(
         inside = labels[found] == number
         voxels = int(np.count_nonzero(inside))
         z, y, x = ((int(part.start), int(part.stop)) for part in found)
-        start = (z, y, x)[PLANES[plane]][0]
+        key_index = (z, y, x)[PLANES[plane]][0] + key_slice(inside, plane)
         lesions.append(
             Lesion(
                 number,
                 voxels,
                 voxels * voxel_mm3,
                 (z, y, x),
-                start + key_slice(inside, plane),
+                key_index,
                 # Half a part in 10⁹: a lesion of exactly the given volume counts in spite of rounding.
                 voxels * voxel_mm3 >= minimum_volume_mm3 * (1 - 5e-10),
+                bool((slices_first(labels, plane)[key_index] == number).all()),
             )
         )
     return labels, lesions

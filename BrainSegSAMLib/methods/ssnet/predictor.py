@@ -78,7 +78,8 @@ class SSNetPredictor:
         Returns:
             The stage that the settings call the answer. `stages` holds all of them: the prior under its method's name,
             each vote under its modalities, "ensemble", and "agreement": in each voxel, how many of the prior and the
-            votes hold it. Lesions that are too small to be tracked are the prior's in every stage.
+            votes hold it. Lesions that are not tracked, because they are too small or fill their key slice, are the
+            prior's in every stage.
 
         Raises:
             InputError: where a modality is missing or shows nothing.
@@ -96,10 +97,10 @@ class SSNetPredictor:
             minimum_volume_mm3=self._settings.minimum_lesion_mm3,
         )
         tracked = self._track(image, order, prior, labels, lesions, progress)
-        small = np.isin(labels, [lesion.number for lesion in lesions if not lesion.tracked])
-        masks = {name: (tracked[name].owner > 0) | small if tracked else small for name in self._votes}
-        logits = [np.where(small, np.float32(np.inf), one.logits) for one in tracked.values()]
-        combined = combine(list(masks.values()), self._settings.ensemble, logits=logits) if tracked else small
+        kept = np.isin(labels, [lesion.number for lesion in lesions if not lesion.tracked])
+        masks = {name: (tracked[name].owner > 0) | kept if tracked else kept for name in self._votes}
+        logits = [np.where(kept, np.float32(np.inf), one.logits) for one in tracked.values()]
+        combined = combine(list(masks.values()), self._settings.ensemble, logits=logits) if tracked else kept
         agreement = agreement_map([prior.mask, *(one.owner > 0 for one in tracked.values())])
         masks = {self._prior.model.method: prior.mask, **masks, ENSEMBLE_STAGE: combined}
         stages = self._stages(image, order, masks, agreement)
@@ -134,7 +135,7 @@ class SSNetPredictor:
         lesions: Sequence[Lesion],
         progress: Progress,
     ) -> dict[str, Tracked]:
-        """Each vote's tracks of all lesions that are large enough; {} where none is."""
+        """Each vote's tracks of all lesions that are tracked; {} where none is."""
         settings = self._settings
         targets = []
         for lesion in lesions:
@@ -189,8 +190,13 @@ class SSNetPredictor:
         notes = list(dict.fromkeys(note for one in tracked.values() for note in one.notes))
         if not lesions:
             notes.append("No lesion was found, so there was nothing to track.")
-        elif not tracked:
+        elif not any(lesion.large for lesion in lesions):
             notes.append("Every lesion is smaller than minimum_lesion_mm3, so none was tracked.")
+        notes += [
+            f"Lesion {lesion.number} fills its whole {self._settings.plane} slice {lesion.key_index}, so it cannot be "
+            "told from anything and was not tracked."
+            for lesion in lesions if lesion.large and lesion.fills_slice
+        ]
         if flagged:
             notes.append(f"Stages disagree on lesion {', '.join(flagged)}; look at it before using any of them.")
         if tracked and prior.probability is None:
