@@ -143,3 +143,19 @@ def test_of_equal_slices_the_middle_one_is_key(plane: str, expected: int) -> Non
     mask = np.zeros((7, 5, 3), dtype=bool)
     mask[1:6, 1:4, :] = True  # all slices of each plane alike
     assert key_slice(mask, plane) == expected
+
+
+def test_of_two_middle_slices_the_more_conspicuous_one_is_key_however_the_volume_is_stored() -> None:
+    mask = np.zeros((8, 9, 9), dtype=bool)
+    mask[2:6, 2:6, 2:6] = True
+    mask[2, 2:6, 5] = mask[5, 2:6, 5] = False  # 12, 16, 16 and 12 voxels
+    content = np.random.default_rng(3).random(mask.shape).astype(np.float32)
+    content[4, 4, 4] += 5
+    content[3, 0, 0] += 99  # beside the lesion: of no account
+    for volume, shown, expected in ((mask, content, 4), (mask[::-1], content[::-1], 3)):
+        _, (lesion,) = find_lesions(volume, (1, 1, 1), plane="axial", minimum_volume_mm3=0, content=shown)
+        assert lesion.key_index == expected
+        assert key_slice(volume, "axial", content=shown) == expected
+    assert key_slice(mask, "axial") == 3
+    mask[5, 2:6, 2:5] = False  # now slice 3 is nearer to the middle, whatever the content
+    assert key_slice(mask, "axial", content=content) == 3

@@ -267,6 +267,18 @@ def test_a_z_flip_flips_the_result() -> None:
     np.testing.assert_array_equal(result.label_map, expected.label_map[::-1])
 
 
+@pytest.mark.parametrize("prior", [ThresholdPrior, SilentPrior])
+def test_a_z_flip_flips_the_key_slice_of_a_lesion_of_two_equal_ones(prior: type[Any]) -> None:
+    """By what the prior finds more probable; by brightness where it gives no probabilities."""
+    even = np.zeros(GRID.shape_zyx, dtype=bool)
+    even[8:12, 15:22, 15:22] = True
+    straight = image(flair=even, t1=even, t2=even)
+    straight.channels["flair"][9:11][even[9:11]] = np.repeat([780.0, 790.0], 49)
+    flipped = Image(GRID, {name: array[::-1] for name, array in straight.channels.items()}, "flipped")
+    keys = [predictor(prior=prior()).predict(one).record["lesions"][0]["key_slice"] for one in (straight, flipped)]
+    assert keys == [10, 23 - 10]
+
+
 def test_thick_slices_are_said() -> None:
     thick = Image(Geometry.axis_aligned(GRID.shape_zyx, (6.0, 1.0, 1.0)), THREE.channels, "thick")
     notes = predictor(margin_mm=30.0).predict(thick).record["notes"]

@@ -52,6 +52,7 @@ def find_lesions(
     *,
     plane: str,
     minimum_volume_mm3: float,
+    content: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int32], list[Lesion]]:
     """Tell the lesions of a mask apart.
 
@@ -60,6 +61,7 @@ def find_lesions(
         spacing_zyx_mm: spacing of voxel centres.
         plane: whose slices the key slice is one of.
         minimum_volume_mm3: smallest volume that is tracked.
+        content: see `key_slice`.
 
     Returns:
         int32 (z, y, x) with each lesion's number, 0 outside; and the lesions in the order of their numbers.
@@ -74,7 +76,8 @@ def find_lesions(
         inside = labels[found] == number
         voxels = int(np.count_nonzero(inside))
         z, y, x = ((int(part.start), int(part.stop)) for part in found)
-        key_index = (z, y, x)[PLANES[plane]][0] + key_slice(inside, plane)
+        shown = None if content is None else content[found]
+        key_index = (z, y, x)[PLANES[plane]][0] + key_slice(inside, plane, content=shown)
         lesions.append(
             Lesion(
                 number,
@@ -90,15 +93,22 @@ def find_lesions(
     return labels, lesions
 
 
-def key_slice(mask: NDArray[np.bool_], plane: str) -> int:
+def key_slice(mask: NDArray[np.bool_], plane: str, *, content: NDArray[np.float32] | None = None) -> int:
     """Index of the slice with the largest area; of several equal ones, the nearest to the centre of the mask's voxels.
 
     Args:
         mask: bool (z, y, x), axes LPS, with a voxel or more.
         plane: a key of `prompts.PLANES`.
+        content: float32 (z, y, x): of two that are as near, the one with the higher sum under the mask is taken, so
+            that a volume stored upside down gives the same slice. The first one where None.
     """
-    others = tuple(axis for axis in range(3) if axis != PLANES[plane])
-    areas = np.count_nonzero(mask, axis=others)
-    centre = float(np.average(np.arange(len(areas)), weights=areas))
+    slices = slices_first(mask, plane)
+    areas = np.count_nonzero(slices, axis=(1, 2))
     largest = np.flatnonzero(areas == areas.max())
-    return int(largest[np.abs(largest - centre).argmin()])
+    # Times the number of voxels, so in whole numbers: rounding must not decide.
+    apart = np.abs(largest * areas.sum() - (np.arange(len(areas)) * areas).sum())
+    nearest = [int(index) for index in largest[apart == apart.min()]]
+    if content is None:
+        return nearest[0]
+    shown = slices_first(content, plane)
+    return max(nearest, key=lambda index: float(shown[index][slices[index]].sum(dtype=np.float64)))

@@ -95,6 +95,7 @@ class SSNetPredictor:
             prior.geometry.spacing_zyx_mm,
             plane=self._settings.plane,
             minimum_volume_mm3=self._settings.minimum_lesion_mm3,
+            content=self._content(image, order) if prior.probability is None else prior.probability,
         )
         tracked = self._track(image, order, prior, labels, lesions, progress)
         kept = np.isin(labels, [lesion.number for lesion in lesions if not lesion.tracked])
@@ -122,6 +123,10 @@ class SSNetPredictor:
             found = self._prior.predict(image, progress=progress)
         mask = np.any([found.mask(name) for name in self._tracked_regions(found.scheme)], axis=0)
         return _Prior(image.geometry.reoriented("LPS")[0], order.apply(mask), probability, found.record)
+
+    def _content(self, image: Image, order: AxisOrder) -> NDArray[np.float32]:
+        """What stands in for the prior's probability where there is none: its first modality."""
+        return order.apply(image.channels[self._prior.model.modalities[0]])
 
     def _tracked_regions(self, scheme: LabelScheme) -> tuple[str, ...]:
         return scheme.names if self._settings.region is None else (scheme[self._settings.region].name,)
