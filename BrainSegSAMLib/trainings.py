@@ -1,4 +1,4 @@
-"""What every training does around its networks: its work folder, who is left out, cross-validation, the model folder.
+"""What every training does around its networks: work folder, what they begin with, cross-validation, model folder.
 
 Networks are trained one after the other in this process; everything lies in one work folder, and a second call with the
 same work folder goes on where the first one ended.
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from .backends.architecture import Architecture
 from .backends.checkpoints import load_checkpoint, save_checkpoint
 from .cases import Case
 from .errors import InputError, ModelError
-from .files import read_json, write_json
+from .files import read_json, sha256_of, write_json
 from .fitting import Fitted, Weights
-from .models.store import MODEL_FILE, Model, write_model
+from .models.catalogue import find_model, is_installed
+from .models.published import Published, read_network
+from .models.store import MODEL_FILE, Model, load_model, write_model
 from .phantom import CHANNELS
 from .progress import Progress
 from .scores import CaseScore
@@ -89,6 +92,121 @@ def claim(
             f"The work folder {work} holds another training (other cases or settings); "
             "choose another work folder, or delete it to start anew."
         )
+
+
+# ---- what networks begin with ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The weights file that each network of a training begins with.
+
+    Attributes:
+        path: the file, or the work folder of a training with one for each network; None: random weights.
+    """
+
+    path: Path | None
+
+    @property
+    def differ(self) -> bool:
+        """Whether each network has its own."""
+        return self.path is not None and self.path.is_dir()
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file, or of what the work folder says of itself."""
+        if self.path is None:
+            return None
+        return sha256_of(self.path / MARKER if self.differ else self.path)
+
+    def of(self, name: str) -> Path | None:
+        """That of a network, e.g. of "fold_0".
+
+        Raises:
+            InputError: where the work folder has none.
+        """
+        if self.path is None or not self.differ:
+            return self.path
+        file = weights_path(self.path, name)
+        if not file.is_file():
+            raise InputError(
+                f"The setting start_from names the work folder {self.path}, which has no network '{name}'; finish that "
+                "training first."
+            )
+        return file
+
+
+def find_starts(
+    start_from: str,
+    architecture: Architecture,
+    splits: Sequence[Sequence[str]],
+    folds: Iterable[int],
+    *,
+    kind: Published,
+) -> Starts:
+    """What the setting `start_from` names; refused where a network would begin with what it is scored on.
+
+    Args:
+        start_from: a weights file; a model's name or folder; or the work folder of a training, of which each network
+            takes the one that left out the same cases. "" for random weights.
+        architecture: of this training's networks.
+        splits: case ids left out in each fold.
+        folds: those that are trained.
+        kind: of the networks.
+
+    Raises:
+        InputError: another architecture, a model that has learned from cases that a fold leaves out, or a work folder
+            of other networks or with other cases left out.
+        ModelError: a model that is none of the kind, or cannot be read.
+    """
+    if not start_from:
+        return Starts(None)
+    path = Path(start_from)
+    if not path.exists() and is_installed(start_from):
+        path = find_model(start_from)
+    if (path / MARKER).is_file():
+        return _of_work_folder(path, architecture, splits, kind)
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and not (folder / MODEL_FILE).is_file():
+        return Starts(path)  # nobody knows what it has learned from
+    model = load_model(folder)
+    described = read_network(model, kind)
+    if described.architecture != architecture:
+        raise InputError(
+            f"The model '{folder}' has another architecture than this training; set 'architecture' to that of its "
+            "model.json, or start from another model."
+        )
+    seen = set(model.training.get("cases", ()))
+    for fold in folds:
+        known = sorted(seen & set(splits[fold]))
+        if known:
+            raise InputError(
+                f"The model '{folder}' has learned from {', '.join(known)}, which fold {fold} leaves out to be scored. "
+                "Start from the work folder of its training instead, where every fold has a network of its own."
+            )
+    return Starts(described.weights)
+
+
+def _of_work_folder(
+    path: Path, architecture: Architecture, splits: Sequence[Sequence[str]], kind: Published
+) -> Starts:
+    made_of = read_json(path / MARKER)
+    described = made_of.get("config", {}).get("architecture")
+    if described is None:
+        raise InputError(f"The work folder {path} holds no training of {kind.names[0]}; start from another one.")
+    official = kind.architecture.official()
+    named = isinstance(described, str)
+    if (official.get(described) if named else kind.architecture.from_dict(described)) != architecture:
+        raise InputError(f"The networks in the work folder {path} have another architecture than this training.")
+    if made_of["held_out"] != as_json(splits):
+        raise InputError(
+            f"The training in the work folder {path} left out other cases in its folds than this one would; set "
+            "held_out to the same."
+        )
+    return Starts(path)
+
+
+# ---- networks -------------------------------------------------------------------------------------------------------
 
 
 def set_aside(cases: Sequence[Case], *, share: float, seed: int, fold: int) -> list[str]:

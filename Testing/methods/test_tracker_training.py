@@ -15,7 +15,7 @@ pytest.importorskip("sam2")
 
 from BrainSegSAMLib import fitting, training_volumes
 from BrainSegSAMLib import train as command
-from BrainSegSAMLib.backends.checkpoints import load_checkpoint
+from BrainSegSAMLib.backends.checkpoints import load_checkpoint, save_checkpoint
 from BrainSegSAMLib.backends.sam2_training import follow
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
@@ -259,6 +259,47 @@ def test_fine_tuning_begins_with_the_weights_of_another_model(cases: list[Case],
     other = replace(still, architecture={**ARCHITECTURE, "d_model": 32})
     with pytest.raises(InputError, match="another architecture"):
         train_tracker(cases, other, template(tmp_path / "third"), work=tmp_path / "work_3")
+
+
+def test_no_network_begins_with_weights_that_have_seen_its_left_out_cases(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, work = replace(CONFIG, iterations=1), tmp_path / "first.work"
+    first = train_tracker(cases, quick, template(tmp_path / "first"), work=work)
+    for start in (first.folder, first.folder / "tracker.pt"):
+        with pytest.raises(InputError, match=r"has learned from .*, which fold 0 leaves out"):
+            train_tracker(cases, replace(quick, start_from=str(start)), template(tmp_path / "no"), work=tmp_path / "w")
+    other = replace(quick, start_from=str(work), seed=5)
+    with pytest.raises(InputError, match="left out other cases"):
+        train_tracker(cases, other, template(tmp_path / "no"), work=tmp_path / "w")
+    begun: dict[str, Path | None] = {}
+
+    def fit(job: tracker_fitting.Fit, *arguments: Any, **named: Any) -> tracker_fitting.Fitted:
+        begun[job.name] = job.start
+        return tracker_fitting.fit(job, *arguments, **named)
+
+    monkeypatch.setattr(tracker_training, "fit", fit)
+    tuned = replace(quick, start_from=str(work))
+    (work / "final" / "weights.pt").rename(work / "aside.pt")
+    with pytest.raises(InputError, match="no network 'final'"):
+        train_tracker(cases, tuned, template(tmp_path / "no"), work=tmp_path / "w")
+    assert not (tmp_path / "w").exists(), "said before anything is trained"
+    (work / "aside.pt").rename(work / "final" / "weights.pt")
+    train_tracker(cases, tuned, template(tmp_path / "second"), work=tmp_path / "second.work")
+    assert begun == {name: work / name / "weights.pt" for name in ("fold_0", "fold_1", "final")}
+
+
+def test_a_start_that_was_replaced_makes_the_work_folder_another_trainings(cases: list[Case], tmp_path: Path) -> None:
+    quick = replace(CONFIG, iterations=1, train_folds=(0,), final=False)
+    first = train_tracker(cases, quick, template(tmp_path / "first"), work=tmp_path / "first.work")
+    start = tmp_path / "start.pt"
+    weights = load_checkpoint(first.path_of("tracker.pt"))
+    save_checkpoint(weights, start)
+    tuned = replace(quick, start_from=str(start))
+    train_tracker(cases, tuned, template(tmp_path / "second"), work=tmp_path / "work")
+    save_checkpoint({name: value * 2 for name, value in weights.items()}, start)
+    with pytest.raises(InputError, match="holds another training"):
+        train_tracker(cases, tuned, template(tmp_path / "third"), work=tmp_path / "work")
 
 
 def test_a_loss_that_is_no_number_ends_the_training(

@@ -86,7 +86,7 @@ def prompts_from_mask(
         )
     if scheme != placed.scheme:
         # What is drawn inside of another one counts on its slice: prompts that come later do.
-        prompts.sort(key=lambda prompt: -int(np.count_nonzero(prompt.mask)))
+        prompts.sort(key=lambda prompt: -np.count_nonzero(np.asarray(prompt.mask)))
         unused.append(
             "Segments may overlap: each is followed as it was drawn, but a voxel of the result belongs to one of them."
         )

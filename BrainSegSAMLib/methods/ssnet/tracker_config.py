@@ -66,8 +66,9 @@ class TrackerTrainingConfig:
     Attributes:
         architecture: the network, as `backends.sam2.Sam2Architecture` reads it; or the name of an official one, e.g.
             "sam2.1_tiny".
-        start_from: weights file, or model folder of a tracker, of the same architecture, to begin with; "" begins with
-            random weights.
+        start_from: what to begin with: a weights file; the name or folder of a tracker; or the work folder of a
+            training of the same architecture and folds, of which each fold takes the network that has not seen its
+            left-out cases. "" begins with random weights.
         lower_percentile: of the brain's intensities; what is at or below it becomes 0 (`intensity.window`).
         upper_percentile: as `lower_percentile`; what is at or above it becomes 255.
         folds: parts of the cross-validation; a case is left out once.

@@ -17,14 +17,16 @@ from ...cases import Case
 from ...errors import InputError
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
-from ...models.store import Model, load_model
+from ...models.store import Model
 from ...progress import Progress
 from ...scores import CaseScore, as_table
 from ...training_volumes import ORIENTATION, TrainingVolume, load_volumes, synthetic_id
 from ...trainings import (
+    Starts,
     check_template,
     claim,
     cross_validate,
+    find_starts,
     fit_once,
     rounded,
     score_once,
@@ -34,13 +36,13 @@ from ...trainings import (
     write_trained,
 )
 from .config import TrackingSettings
+from .tracker import TRACKERS
 from .tracker_config import TrackerTrainingConfig
 from .tracker_fitting import Fit, fit
 from .tracker_validation import NOTE, TITLE, score_volumes
 
 WEIGHTS_FILE: Final = "tracker.pt"
 _SYNTHETIC: Final = "synthetic"
-_FINAL: Final = "final"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ class _Training:
     splits: Sequence[Sequence[str]]
     config: TrackerTrainingConfig
     architecture: Sam2Architecture
+    starts: Starts
     template: Model
     work: Path
     device: str
@@ -91,8 +94,9 @@ def train_tracker(
         The model as it lies in its folder, with one row a case of cross-validated Dice in its `results`.
 
     Raises:
-        InputError, GeometryError: where a case or setting cannot be used, or the work folder is of another training.
-        ModelError: where there is a model in the folder already, or the architecture cannot be built.
+        InputError, GeometryError: where a case or setting cannot be used, a network would begin with weights that have
+            seen its left-out cases, or the work folder is of another training.
+        ModelError: where there is a model in the folder already, or weights do not fit the architecture.
         OutputError: where a file cannot be written.
         Cancelled: when the progress was cancelled.
     """
@@ -103,8 +107,12 @@ def train_tracker(
     if config.region_weights and len(config.region_weights) != count:
         raise InputError(f"The setting region_weights has {len(config.region_weights)} numbers for {count} regions.")
     splits = split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
+    starts = find_starts(config.start_from, architecture, splits, config.chosen_folds, kind=TRACKERS)
     by_id = {case.case_id: case for case in cases}
-    claim(work, cases, splits, config.as_dict(), template)
+    names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.final else [])
+    for name in [_SYNTHETIC] if config.synthetic_iterations else names:
+        starts.of(name)
+    claim(work, cases, splits, {**config.as_dict(), "start_sha256": starts.sha256}, template)
     volumes = load_volumes(
         cases,
         template.modalities,
@@ -115,7 +123,7 @@ def train_tracker(
         progress=progress,
         workers=workers,
     )
-    training = _Training(by_id, volumes, splits, config, architecture, template, work, device)
+    training = _Training(by_id, volumes, splits, config, architecture, starts, template, work, device)
     weights, scores = _train_all(training, progress)
     return _write(training, weights, scores, progress)
 
@@ -145,10 +153,11 @@ def _train_all(training: _Training, progress: Progress) -> tuple[Weights, list[C
     config = training.config
     networks = len(config.chosen_folds) + (1 if config.final else 0)
     progress.stage("Training", total=config.synthetic_iterations + networks * config.iterations, until=1.0)
-    start = _start(training, progress)
+    if config.synthetic_iterations:
+        _train_on_synthetic_cases(training, progress)
     return cross_validate(
         config.chosen_folds,
-        lambda fold, iterations: _train(training, fold, iterations, start, progress),
+        lambda fold, iterations: _train(training, fold, iterations, progress),
         lambda fold, weights: _score(training, fold, weights, progress),
         iterations=config.iterations,
         final=config.final,
@@ -156,49 +165,32 @@ def _train_all(training: _Training, progress: Progress) -> tuple[Weights, list[C
     )
 
 
-def _start(training: _Training, progress: Progress) -> Path | None:
-    """The weights that every network begins with: given ones, or learned from synthetic cases."""
+def _train_on_synthetic_cases(training: _Training, progress: Progress) -> None:
+    """The network that all others begin with."""
     config = training.config
-    given = _given_weights(config.start_from, training.architecture)
-    if not config.synthetic_iterations:
-        return given
-    job = _job(training, _SYNTHETIC, [], config.synthetic_iterations, given)
+    job = _job(training, _SYNTHETIC, [], config.synthetic_iterations, training.starts.of(_SYNTHETIC))
     config = replace(config, encoder_learning_rate_factor=config.synthetic_encoder_factor)
     if config.made_up_weight > 0:
         config = config.without_regions(len(training.template.scheme.regions))
     _fit(replace(training, config=config), job, progress)
-    return weights_path(training.work, _SYNTHETIC)
 
 
-def _given_weights(start_from: str, architecture: Sam2Architecture) -> Path | None:
-    if not start_from:
-        return None
-    path = Path(start_from)
-    if not path.is_dir():
-        return path
-    model = load_model(path)
-    described = model.settings.get("architecture")
-    if described is None or Sam2Architecture.from_dict(described) != architecture:
-        raise InputError(
-            f"The model '{path}' has another architecture than this training; set 'architecture' to that of its "
-            "model.json, or start from another model."
-        )
-    return model.path_of(model.weights[0].path)
+def _name(fold: int | None) -> str:
+    return "final" if fold is None else f"fold_{fold}"
 
 
-def _train(
-    training: _Training, fold: int | None, iterations: int, start: Path | None, progress: Progress
-) -> Fitted:
+def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
     """The network of a fold, or of all cases."""
-    if fold is None:
-        return _fit(training, _job(training, _FINAL, list(training.cases), iterations, start), progress)
-    config, left_out = training.config, training.splits[fold]
+    config, name = training.config, _name(fold)
+    left_out = () if fold is None else training.splits[fold]
     learn_from = [case for case_id, case in training.cases.items() if case_id not in left_out]
     aside: list[str] = []
-    if config.patience:
+    if fold is not None and config.patience:
         aside = set_aside(learn_from, share=config.validation_share, seed=config.seed, fold=fold)
     ids = [case.case_id for case in learn_from if case.case_id not in aside]
-    return _fit(training, _job(training, f"fold_{fold}", ids, iterations, start, aside), progress)
+    synthetic = weights_path(training.work, _SYNTHETIC)
+    start = synthetic if config.synthetic_iterations else training.starts.of(name)
+    return _fit(training, _job(training, name, ids, iterations, start, aside), progress)
 
 
 def _job(
@@ -239,7 +231,7 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     def score() -> list[CaseScore]:
         network = build(training.architecture)
         stored = rounded(weights, half=training.config.half_precision_weights)
-        set_weights(network, stored, weights_path(training.work, f"fold_{fold}"), training.architecture)
+        set_weights(network, stored, weights_path(training.work, _name(fold)), training.architecture)
         tracker = Sam2Tracker(network.to(training.device), training.architecture)
         volumes = [training.volumes[case_id] for case_id in training.splits[fold]]
         return score_volumes(tracker, volumes, training.regions, fold=fold, progress=progress)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...backends.devices import resolve_precision
 from ...backends.sam import SamSegmenter
@@ -19,21 +18,18 @@ from ...backends.weights import hash_of_weights, set_weights
 from ...batch import Workers
 from ...cases import Case
 from ...errors import InputError
-from ...files import read_json, sha256_of
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
-from ...models.catalogue import find_model, is_installed
-from ...models.published import read_network
-from ...models.store import Model, load_model
+from ...models.store import Model
 from ...progress import Progress
 from ...scores import CaseScore, as_table
 from ...training_volumes import ORIENTATION, TrainingVolume, load_volumes, synthetic_id
 from ...trainings import (
-    MARKER,
-    as_json,
+    Starts,
     check_template,
     claim,
     cross_validate,
+    find_starts,
     fit_once,
     rounded,
     score_once,
@@ -57,7 +53,7 @@ class _Training:
     splits: Sequence[Sequence[str]]
     config: SamTrainingConfig
     architecture: SamArchitecture
-    starts: _Starts
+    starts: Starts
     template: Model
     work: Path
     device: str
@@ -68,45 +64,6 @@ class _Training:
         names = self.template.scheme.names
         weights = self.config.region_weights or (1.0,) * len(names)
         return {number: name for number, name in enumerate(names) if weights[number] > 0}
-
-
-@dataclass(frozen=True)
-class _Starts:
-    """The weights file that each network begins with.
-
-    Attributes:
-        path: the file, or a work folder with one for each fold; None: random weights.
-    """
-
-    path: Path | None
-
-    @property
-    def differ(self) -> bool:
-        """Whether each network has its own."""
-        return self.path is not None and self.path.is_dir()
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file, or of what the work folder says of itself."""
-        if self.path is None:
-            return None
-        return sha256_of(self.path / MARKER if self.differ else self.path)
-
-    def of(self, name: str) -> Path | None:
-        """That of a network, e.g. of "fold_0".
-
-        Raises:
-            InputError: where the work folder has none.
-        """
-        if self.path is None or not self.differ:
-            return self.path
-        file = weights_path(self.path, name)
-        if not file.is_file():
-            raise InputError(
-                f"The setting start_from names the work folder {self.path}, which has no network '{name}'; finish that "
-                "training first."
-            )
-        return file
 
 
 def train_medsam(
@@ -149,7 +106,7 @@ def train_medsam(
     if config.region_weights and len(config.region_weights) != count:
         raise InputError(f"The setting region_weights has {len(config.region_weights)} numbers for {count} regions.")
     splits = split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
-    starts = _find_starts(config, architecture, splits)
+    starts = find_starts(config.start_from, architecture, splits, config.chosen_folds, kind=SEGMENTERS)
     by_id = {case.case_id: case for case in cases}
     names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.final else [])
     for name in names:
@@ -185,65 +142,14 @@ def architecture_of(config: SamTrainingConfig) -> SamArchitecture:
         InputError: for a name that is not known.
         ModelError: for numbers that make no network.
     """
-    return _architecture(config.architecture)
-
-
-def _architecture(described: Any) -> SamArchitecture:
-    if not isinstance(described, str):
-        return SamArchitecture.from_dict(described)
-    if described not in OFFICIAL:
+    if not isinstance(config.architecture, str):
+        return SamArchitecture.from_dict(config.architecture)
+    if config.architecture not in OFFICIAL:
         raise InputError(
-            f"There is no architecture '{described}'; there are: {', '.join(OFFICIAL)}, or give its numbers."
+            f"There is no architecture '{config.architecture}'; there are: {', '.join(OFFICIAL)}, "
+            "or give its numbers."
         )
-    return OFFICIAL[described]
-
-
-# ---- what networks begin with ---------------------------------------------------------------------------------------
-
-
-def _find_starts(
-    config: SamTrainingConfig, architecture: SamArchitecture, splits: Sequence[Sequence[str]]
-) -> _Starts:
-    if not config.start_from:
-        return _Starts(None)
-    path = Path(config.start_from)
-    if not path.exists() and is_installed(config.start_from):
-        path = find_model(config.start_from)
-    if (path / MARKER).is_file():
-        return _of_work_folder(path, architecture, splits)
-    if not path.is_dir():
-        return _Starts(path)
-    model = load_model(path)
-    described = read_network(model, SEGMENTERS)
-    if described.architecture != architecture:
-        raise InputError(
-            f"The model '{path}' has another architecture than this training; set 'architecture' to that of its "
-            "model.json, or start from another model."
-        )
-    seen = set(model.training.get("cases", ()))
-    for fold in config.chosen_folds:
-        known = sorted(seen & set(splits[fold]))
-        if known:
-            raise InputError(
-                f"The model '{path}' has learned from {', '.join(known)}, which fold {fold} leaves out to be scored. "
-                "Start from the work folder of its training instead, where every fold has a network of its own."
-            )
-    return _Starts(described.weights)
-
-
-def _of_work_folder(path: Path, architecture: SamArchitecture, splits: Sequence[Sequence[str]]) -> _Starts:
-    made_of = read_json(path / MARKER)
-    described = made_of.get("config", {}).get("architecture")
-    if described is None:
-        raise InputError(f"The work folder {path} holds no training of SAM; start from another one.")
-    if _architecture(described) != architecture:
-        raise InputError(f"The networks in the work folder {path} have another architecture than this training.")
-    if made_of["held_out"] != as_json(splits):
-        raise InputError(
-            f"The training in the work folder {path} left out other cases in its folds than this one would; set "
-            "held_out to the same."
-        )
-    return _Starts(path)
+    return OFFICIAL[config.architecture]
 
 
 # ---- training -----------------------------------------------------------------------------------------------------

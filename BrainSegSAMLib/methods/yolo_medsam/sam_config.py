@@ -61,9 +61,9 @@ class SamTrainingConfig:
     Attributes:
         architecture: the network, as `backends.sam_architecture.SamArchitecture` reads it; or the name of an official
             one, e.g. "medsam" or "vit_b".
-        start_from: what to begin with: a weights file; the folder of a model of the method "sam"; or the work folder of
-            a training of the same architecture and folds, of which each fold takes the network that has not seen its
-            left-out cases. "" begins with random weights.
+        start_from: what to begin with: a weights file; the name or folder of a model of the method "sam"; or the work
+            folder of a training of the same architecture and folds, of which each fold takes the network that has not
+            seen its left-out cases. "" begins with random weights.
         trained: "decoder": the mask decoder learns; image and prompt encoder stay as they are. "all": everything does.
         plane: whose slices are used.
         head_only: leave out what is black around the head on all slices (`crops.head_crop`), so that the network sees
