@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 import runpy
@@ -62,6 +63,24 @@ def test_installed_names_suit_cmake(tracked: list[str]) -> None:
     # CTK's macro keeps its lists in strings separated by ';' and '|'.
     installed = [path for paths in update_file_lists.file_lists(tracked).values() for path in paths]
     assert [path for path in installed if not re.fullmatch(r"[\w./-]+", path)] == []
+
+
+def named_but_absent(document: str, text: str, tracked: list[str]) -> list[str]:
+    """Python files that a document names: by their names alone where they lie beside it, else by their paths."""
+    beside = document.rpartition("/")[0]
+    absent = []
+    for name in re.findall(r"`([\w./*-]+\.py)`", text):
+        path = name if "/" in name else f"{beside}/{name}".lstrip("/")
+        if not any(fnmatch.fnmatch(f"/{file}", f"*/{path}") for file in tracked):
+            absent.append(f"{document}: {name}")
+    return absent
+
+
+def test_files_that_documents_name_are_there(tracked: list[str]) -> None:
+    documents = {path: (ROOT / path).read_text(encoding="utf-8") for path in tracked if path.endswith(".md")}
+    assert [fault for path, text in documents.items() for fault in named_but_absent(path, text, tracked)] == []
+    files = ["a/b.py", "a/c_d.py", "e/f.py"]
+    assert named_but_absent("a/README.md", "`b.py` `c_*.py` `e/f.py` `f.py`", files) == ["a/README.md: f.py"]
 
 
 def test_one_script_beside_the_module() -> None:
