@@ -20,6 +20,7 @@ from ..geometry import Geometry
 from ..labelled_images import labelled_cases
 from ..methods import load_predictor
 from ..methods.ssnet.composing import METHOD as SSNET
+from ..methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER
 from ..methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
 from ..metrics import METRICS, POLICY, Metric, highest_mean_dice, measure
 from ..models.catalogue import find_model
@@ -94,6 +95,21 @@ class Line:
     measured: tuple[float, float] | None
 
 
+@dataclass(frozen=True)
+class Result:
+    """What was measured.
+
+    Attributes:
+        scores: of each stage of each case.
+        lines: of the table.
+        seen: part → ids of the cases that it has learned from: the numbers there say nothing.
+    """
+
+    scores: Sequence[Score]
+    lines: Sequence[Line]
+    seen: Mapping[str, Sequence[str]]
+
+
 def mean_scores(scores: Sequence[Score]) -> dict[str, tuple[float, float]]:
     """Stage → mean IoU and mean Dice over cases.
 
@@ -125,7 +141,7 @@ def table(means: Mapping[str, tuple[float, float]], prior: str) -> list[Line]:
     return [Line(name, TABLE_I.get(name), ours.get(name)) for name in names]
 
 
-def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Score], list[Line]]:
+def run(job: ReproduceJob, *, progress: Progress | None = None) -> Result:
     """Segment labelled cases with SSNet, and score each of its stages.
 
     Raises:
@@ -161,9 +177,17 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Sc
                 scores.append(Score(case.case_id, stage, measure(
                     reference, found.label_map > 0, spacing_zyx_mm=image.geometry.spacing_zyx_mm, metrics=MEASURED
                 )))  # fmt: skip
-    lines = table(mean_scores(scores), prior)
-    write_json(_record(job, model, device, scores, lines, records), job.output)
-    return scores, lines
+    measured = Result(scores, table(mean_scores(scores), prior), _seen(model, cases))
+    write_json(_record(job, model, device, measured, records), job.output)
+    return measured
+
+
+def _seen(model: Model, cases: Sequence[Case]) -> dict[str, list[str]]:
+    given = {case.case_id for case in cases}
+    parts = {part: load_model(model.folder / part, verify_hashes=False) for part in (PRIOR_FOLDER, TRACKER_FOLDER)}
+    return {
+        f"{one.name} ({part})": sorted(given & set(one.training.get("cases", ()))) for part, one in parts.items()
+    }
 
 
 def _reference(case: Case, geometry: Geometry, labels: Sequence[int]) -> NDArray[np.bool_]:
@@ -181,8 +205,7 @@ def _record(
     job: ReproduceJob,
     model: Model,
     device: str,
-    scores: Sequence[Score],
-    lines: Sequence[Line],
+    result: Result,
     records: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
@@ -196,9 +219,10 @@ def _record(
         "settings": dict(job.settings),
         "cases": [
             {"case_id": one.case_id, "stage": one.stage, **{key: _rounded(value) for key, value in one.values.items()}}
-            for one in scores
+            for one in result.scores
         ],
-        "table": [{"stage": line.name, "paper": line.paper, "measured": line.measured} for line in lines],
+        "table": [{"stage": line.name, "paper": line.paper, "measured": line.measured} for line in result.lines],
+        "learned_from": {name: list(ids) for name, ids in result.seen.items()},
         "records": dict(records),
     }
 
@@ -227,7 +251,8 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         options.trust,
         dict(parse_setting(text) for text in options.set),
     )
-    scores, lines = run(job, progress=progress)
+    result = run(job, progress=progress)
+    scores = result.scores
     stages = list(dict.fromkeys(score.stage for score in scores))
     cases = list(dict.fromkeys(score.case_id for score in scores))
     by_key = {(score.case_id, score.stage): score.values["dice"] for score in scores}
@@ -238,13 +263,16 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
     yield ""
     yield f"{'':<16}{'paper (10 patients)':>22}{f'measured ({len(cases)} cases)':>22}"
     yield f"{'Mean of':<16}{'IoU':>11}{'Dice':>11}{'IoU':>11}{'Dice':>11}"
-    for line in lines:
+    for line in result.lines:
         cells = [value for pair in (line.paper, line.measured) for value in (pair or (None, None))]
         yield f"{line.name:<16}" + "".join(f"{'–':>11}" if value is None else f"{value:11.3f}" for value in cells)
     yield ""
     yield from _further(scores, stages)
     yield ""
     yield from filter(None, (contradiction(f"Paper, {name}", *row) for name, row in TABLE_I.items()))
+    for name, ids in result.seen.items():
+        if ids:
+            yield f"{name} has learned from {', '.join(ids)}: there its numbers say nothing about other patients."
     yield "The paper's patients are others (stroke, not published), so compare the order of the rows, not the columns."
     yield f"Every number is in {job.output}"
 

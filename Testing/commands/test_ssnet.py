@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods import load_predictor
-from BrainSegSAMLib.models.store import load_model
+from BrainSegSAMLib.models.store import load_model, write_model
 from BrainSegSAMLib.reproduce.consistency import contradiction
 from BrainSegSAMLib.reproduce.ssnet import TABLE_I, Score, mean_scores, table
 
@@ -200,8 +201,6 @@ def test_a_tracker_alone_predicts_nothing(
 
 
 def test_a_changed_part_of_a_composed_model_is_noticed(composed: Path, tmp_path: Path) -> None:
-    import shutil
-
     from BrainSegSAMLib.errors import ModelError
 
     shutil.copytree(composed, tmp_path / "both")
@@ -248,6 +247,35 @@ def test_the_papers_table_stands_beside_what_is_measured(
     (source / "b" / "b_seg.nii.gz").unlink()
     assert cli.main(arguments) == 2
     assert "'b' has no reference" in capsys.readouterr().err
+
+
+def test_cases_that_a_part_has_learned_from_are_named(
+    random_model: Path, random_tracker: Path, tmp_path: Path, write_case: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They say nothing about other patients; it is printed and kept, for each part by itself."""
+    known = load_model(random_tracker)
+    learned = shutil.copytree(random_tracker, tmp_path / "learned")
+    write_model(replace(known, folder=learned, training={"cases": ["b", "z"]}), files=["tracker.pt"])
+    monkeypatch.setenv("BRAINSEGSAM_MODELS", str(tmp_path / "installed"))
+    compose = ["models", "compose", "--prior", str(random_model), "--tracker", str(learned), "--name", "knows-b"]
+    assert cli.main([*compose, "--set", "minimum_lesion_mm3=60", "--set", "region=core"]) == 0
+    source = tmp_path / "cases"
+    for name in ("a", "b"):
+        truth = np.zeros(GRID.shape_zyx, dtype=np.float32)
+        truth[4:8, 6:14, 5:12] = 1
+        write_case(source / name, GRID)
+        write_case(source / name, GRID, modalities=("seg",), arrays={"seg": truth})
+    output = tmp_path / "numbers.json"
+    arguments = ["reproduce", "ssnet", "--model", "knows-b", "--input", str(source), "--output", str(output),
+                 "--device", "cpu", "--set", "mirroring=false"]
+    assert cli.main(arguments) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "has learned from" in line]
+    assert said == [
+        "random-tracker (tracker) has learned from b: there its numbers say nothing about other patients."
+    ]
+    numbers = json.loads(output.read_text())
+    assert numbers["learned_from"] == {"random (prior)": [], "random-tracker (tracker)": ["b"]}
 
 
 def test_reproduce_needs_a_model_of_the_method(
