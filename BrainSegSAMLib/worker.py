@@ -50,7 +50,7 @@ Kept = TypeVar("Kept")
 
 
 class Warm:
-    """What stays in memory between requests: per kind, the most recently used ones.
+    """What stays in memory between requests: per kind, the most recently used ones; closed at its end, where it can be.
 
     Args:
         sizes: kind → how many are kept; 1 for a kind that is not named.
@@ -71,7 +71,7 @@ class Warm:
         kept = self._kept.setdefault(kind, OrderedDict())
         if key not in kept:
             while len(kept) >= self._sizes.get(kind, 1):  # first, so that both need not fit into memory
-                kept.popitem(last=False)
+                _let_go(kept.popitem(last=False)[1])
             kept[key] = make()
         kept.move_to_end(key)
         found: Kept = kept[key]
@@ -81,9 +81,22 @@ class Warm:
         """What is kept under the key, or None."""
         return self._kept.get(kind, OrderedDict()).get(key)
 
+    def rest(self) -> None:
+        """Nothing is asked for now: what has a method `rest` gives up memory that it can do without."""
+        for kept in self._kept.values():
+            for one in kept.values():
+                if hasattr(one, "rest"):
+                    one.rest()
+
     def drop(self, kind: str) -> None:
         """Forget all of a kind."""
-        self._kept.pop(kind, None)
+        for one in self._kept.pop(kind, OrderedDict()).values():
+            _let_go(one)
+
+
+def _let_go(one: Any) -> None:
+    if hasattr(one, "close"):
+        one.close()
 
 
 SIZES: Final = {"predictor": 2, "network": 3, "image": 3, "picture": 4, "slices": 2, "planes": 16, "tracks": 1}
@@ -157,6 +170,7 @@ class Service:
         try:
             return self._requests.get(timeout=IDLE_S)
         except queue.Empty:
+            self._warm.rest()
             give_memory_back()
             return self._requests.get()
 

@@ -102,6 +102,8 @@ def load_image(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]
     upright, order = grid.reoriented("LPS")
     image = Image(upright, {name: order.apply(array) for name, array in channels.items()}, str(arguments["name"]))
     kept = KeptImage(str(arguments["image_id"]), image)
+    if context.warm.find("image", kept.image_id) is None:
+        context.warm.drop("tracks")  # of another image: what was followed there is not corrected any more
     context.warm.get("image", kept.image_id, lambda: kept)
     return {"notes": notes}
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..crops import Crop, bounds_of
-from ..methods.ssnet.config import TrackingSettings, tracking_settings
+from ..methods.ssnet.config import tracking_settings
 from ..methods.ssnet.encoded import EncodedSlices
 from ..methods.ssnet.rules import prompt_extent, reach_of
 from ..methods.ssnet.tracker import METHOD, Tracker, load_tracker
@@ -27,6 +27,14 @@ class _Followed:
     encoded: EncodedSlices
     plane: str = ""
     crop: Crop | None = None
+
+    def rest(self) -> None:
+        """See `worker.Warm.rest`."""
+        self.encoded.rest()
+
+    def close(self) -> None:
+        """Free all features."""
+        self.encoded.close()
 
 
 def track(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -59,8 +67,8 @@ def track(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
     prompt = Prompt(1, str(arguments["plane"]), int(arguments["index"]), mask=np.asarray(arguments["mask"], dtype=bool))
     followed: _Followed = context.warm.get(
         "tracks",
-        (kept.image_id, network.key),
-        lambda: _Followed(EncodedSlices(tracker.network, picture, TrackingSettings(), keep_crops=True)),
+        (kept.image_id, network.key, settings.memory_budget_mib, settings.batch_size),
+        lambda: _Followed(EncodedSlices(tracker.network, picture, settings, keep_crops=True)),
     )
     again = bool(arguments.get("again")) and followed.plane == prompt.plane and _holds(followed.crop, prompt)
     tracked = follow(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from BrainSegSAMLib.backends.slice_features import SliceFeatures
 from BrainSegSAMLib.errors import Cancelled
 from BrainSegSAMLib.interactive import images, track
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
@@ -18,8 +22,11 @@ from BrainSegSAMLib.methods.ssnet.tracking import Target
 from BrainSegSAMLib.methods.ssnet.tracking import track as follow
 from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.prompts import Prompt
+from BrainSegSAMLib.worker import Context
 from Testing.interactive_bench import (
+    GRID,
     Bench,
+    load,
     make_bench,
     tracked,
     upright,
@@ -27,8 +34,10 @@ from Testing.interactive_bench import (
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return make_bench()
+def bench() -> Iterator[Bench]:
+    made = make_bench()
+    yield made
+    made.warm.drop("tracks")
 
 
 @pytest.fixture
@@ -45,6 +54,32 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Sam2Forward, "encode_slices", counted)
     return passes
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[SliceFeatures[Any]]]:
+    """Gives the stores of features that are still there, in the order in which they were made."""
+    made: list[weakref.ref[SliceFeatures[Any]]] = []
+    begin = SliceFeatures.__init__
+
+    def noted(self: SliceFeatures[Any], *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        made.append(weakref.ref(self))
+
+    def there() -> list[SliceFeatures[Any]]:
+        gc.collect()
+        return [store for reference in made if (store := reference()) is not None]
+
+    monkeypatch.setattr(SliceFeatures, "__init__", noted)
+    return there
+
+
+def cancelling(bench: Bench) -> Context:
+    """A context whose work is cancelled once two slices have come."""
+    context = bench.fresh()
+    send = bench.sent.append
+    context._send = lambda message: (send(message), context.progress.cancel() if len(bench.partials) > 1 else None)[0]
+    return context
 
 
 def test_a_track_comes_slice_by_slice(bench: Bench, random_tracker: Path) -> None:
@@ -106,12 +141,81 @@ def test_stops_are_told(bench: Bench, random_tracker: Path) -> None:
     assert (answer["start"], len(answer["mask"])) == (14, 1)
 
 
+def test_memory_budget_and_batch_size_are_the_requests(
+    bench: Bench, random_tracker: Path, followed: list[int], stores: Callable[[], list[SliceFeatures[Any]]]
+) -> None:
+    pytest.importorskip("sam2")
+    track(tracked(random_tracker), bench.fresh())
+    (generous,) = stores()
+    assert generous.bytes_on_disk == 0
+    del generous
+    followed.clear()
+    track(tracked(random_tracker, settings={"memory_budget_mib": 0, "batch_size": 1}), bench.fresh())
+    assert set(followed) == {1}
+    (narrow,) = stores()
+    assert narrow.bytes_in_memory == narrow.bytes_per_slice
+    assert narrow.bytes_on_disk > 0
+
+
+def test_a_cancelled_track_frees_what_it_began_and_leaves_what_was_whole(
+    bench: Bench, random_tracker: Path, stores: Callable[[], list[SliceFeatures[Any]]]
+) -> None:
+    pytest.importorskip("sam2")
+    with pytest.raises(Cancelled):
+        track(tracked(random_tracker), cancelling(bench))
+    assert stores() == []
+    track(tracked(random_tracker), bench.fresh())
+    (whole,) = stores()
+    with pytest.raises(Cancelled):
+        track(tracked(random_tracker, settings={"zoom_pixels": 48, "zoom_minimum_mm": 20.0}), cancelling(bench))
+    assert stores() == [whole]
+    with pytest.raises(Cancelled):
+        track(tracked(random_tracker), cancelling(bench))
+    assert stores() == [whole]
+    assert whole.bytes_in_memory > 0
+
+
+def test_another_volume_frees_all(
+    bench: Bench, random_tracker: Path, stores: Callable[[], list[SliceFeatures[Any]]]
+) -> None:
+    pytest.importorskip("sam2")
+    track(tracked(random_tracker), bench.fresh())
+    assert len(stores()) == 1
+    again = {"flair": np.asarray(bench.warm.find("image", "one").image.channels["flair"])}
+    load(bench, "one", again)
+    assert len(stores()) == 1, "it is the same"
+    load(bench, "two", {"flair": np.ones(GRID.shape_zyx, np.float32)})
+    assert stores() == []
+
+
+def test_while_nothing_is_asked_for_the_memory_is_free_and_yet_nothing_is_encoded_again(
+    bench: Bench, random_tracker: Path, followed: list[int], stores: Callable[[], list[SliceFeatures[Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("sam2")
+    expected = track(tracked(random_tracker), bench.fresh())["mask"]
+    (store,) = stores()
+    bench.warm.rest()
+    assert store.bytes_in_memory == 0
+    assert store.bytes_on_disk > 0
+    followed.clear()
+    np.testing.assert_array_equal(track(tracked(random_tracker), bench.fresh())["mask"], expected)
+    assert followed == []
+    del store
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    track(tracked(random_tracker, settings={"batch_size": 2}), bench.fresh())
+    bench.warm.rest()
+    assert stores() == [], "where there is no room for the file, they go"
+    np.testing.assert_array_equal(track(tracked(random_tracker), bench.fresh())["mask"], expected)
+
+
 def test_a_track_is_cancelled_and_can_be_asked_for_again(bench: Bench, random_tracker: Path) -> None:
     pytest.importorskip("sam2")
-    context = bench.fresh()
-    send = bench.sent.append
-    context._send = lambda message: (send(message), context.progress.cancel() if bench.partials else None)[0]
     with pytest.raises(Cancelled):
-        track(tracked(random_tracker), context)
+        track(tracked(random_tracker), cancelling(bench))
     assert len(bench.partials) < 6
     assert track(tracked(random_tracker), bench.fresh())["mask"].any()

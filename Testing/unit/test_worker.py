@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from BrainSegSAMLib import conversation, processes, wire
+from BrainSegSAMLib import conversation, processes, wire, worker
 from BrainSegSAMLib.errors import Cancelled, DependencyError, InputError, ModelError, WorkerError
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.worker import Warm
@@ -444,3 +445,35 @@ def test_the_most_recent_stay_warm():
 )
 def test_why_a_process_ended(arguments, words):
     assert words in conversation.why_ended(*arguments)
+
+
+def test_what_is_forgotten_is_closed_and_what_stays_rests_while_nothing_is_asked_for(monkeypatch):
+    class Kept:
+        def __init__(self):
+            self.heard = []
+
+        def rest(self):
+            self.heard.append("rest")
+
+        def close(self):
+            self.heard.append("close")
+
+    service = worker.Service(io.BytesIO(), io.BytesIO())
+    one, two = Kept(), Kept()
+    service._warm.get("tracks", 1, lambda: one)
+    monkeypatch.setattr(worker, "IDLE_S", 0.01)
+
+    def send_soon():
+        while not one.heard:
+            time.sleep(0.01)
+        service._requests.put(None)
+
+    threading.Thread(target=send_soon, daemon=True).start()
+    assert service._next() is None
+    assert one.heard == ["rest"]
+    service._warm.get("tracks", 2, lambda: two)
+    assert (one.heard, two.heard) == (["rest", "close"], [])
+    service._warm.get("plain", 3, object)
+    service._warm.rest()
+    service._warm.drop("tracks")
+    assert two.heard == ["rest", "close"]

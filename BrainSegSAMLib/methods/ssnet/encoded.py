@@ -6,7 +6,8 @@ corrected or an object added, pays for no slice twice.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...crops import Crop
+from ...errors import OutputError
 from ...intensity import as_frames
 from ...progress import Progress
 from .config import TrackingSettings
@@ -40,8 +42,7 @@ class EncodedSlices:
         self._settings = settings
         self.keep_crops = keep_crops
         self._relay = _Relay()
-        self._kept: dict[tuple[Any, ...], Any] = {}
-        self._open = ExitStack()
+        self._kept: dict[tuple[Any, ...], tuple[Any, ExitStack]] = {}
 
     def __enter__(self) -> EncodedSlices:
         return self
@@ -49,17 +50,34 @@ class EncodedSlices:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kept.clear()
-        self._open.close()
+        self.close()
 
-    def features(self, plane: str, crop: Crop, progress: Progress, *, keep: bool) -> AbstractContextManager[Any]:
+    def close(self) -> None:
+        """Free all features."""
+        for part in list(self._kept):
+            self._free(part)
+
+    def rest(self) -> None:
+        """Free the memory until something is asked for again: the features wait in their temporary files.
+
+        Where these cannot be written, all features are freed, and made anew when they are asked for.
+        """
+        try:
+            for features, _ in self._kept.values():
+                features.spill()
+        except OutputError:
+            self.close()
+
+    @contextmanager
+    def features(self, plane: str, crop: Crop, progress: Progress, *, keep: bool) -> Iterator[Any]:
         """The features of a part of a plane's slices, in a `with` block.
 
         Args:
             plane: a key of `prompts.PLANES`.
             crop: rows and columns of the slices.
             progress: may cancel while the block lasts.
-            keep: for later calls; else they are freed when the block ends.
+            keep: for later calls; else they are freed when the block ends. They are also freed where it is their first
+                one and fails or is cancelled.
 
         Raises:
             OutputError: the temporary file cannot be written.
@@ -67,22 +85,33 @@ class EncodedSlices:
         rows, columns = crop
         frames = as_frames(self._picture, plane)[:, :, rows, columns]
         if not keep:
-            made = self._encode(frames, progress)
-            self._make_room(made)
-            return made
+            with self._encode(frames, progress) as made:
+                self._make_room(made)
+                yield made
+            return
         self._relay.current = progress
         part = (plane, rows.start, rows.stop, columns.start, columns.stop)
-        if part not in self._kept:
-            self._kept[part] = self._open.enter_context(self._encode(frames, self._relay))
-        self._make_room(self._kept[part])
-        return nullcontext(self._kept[part])
+        known = part in self._kept
+        if not known:
+            opened = ExitStack()
+            self._kept[part] = opened.enter_context(self._encode(frames, self._relay)), opened
+        try:
+            self._make_room(self._kept[part][0])
+            yield self._kept[part][0]
+        except BaseException:
+            if not known:
+                self._free(part)
+            raise
+
+    def _free(self, part: tuple[Any, ...]) -> None:
+        self._kept.pop(part)[1].close()
 
     def _make_room(self, coming: Any) -> None:
         """Keep the budget: features at rest go to their file where they and those that come do not fit together."""
-        at_rest = [kept for kept in self._kept.values() if kept is not coming]
-        if at_rest and coming.bytes_at_most + sum(kept.bytes_in_memory for kept in at_rest) > self._budget:
-            for kept in at_rest:
-                kept.spill()
+        at_rest = [features for features, _ in self._kept.values() if features is not coming]
+        if at_rest and coming.bytes_at_most + sum(one.bytes_in_memory for one in at_rest) > self._budget:
+            for one in at_rest:
+                one.spill()
 
     @property
     def _budget(self) -> int:
