@@ -279,10 +279,24 @@ def test_a_z_flip_flips_the_key_slice_of_a_lesion_of_two_equal_ones(prior: type[
     assert keys == [10, 23 - 10]
 
 
-def test_thick_slices_are_said() -> None:
-    thick = Image(Geometry.axis_aligned(GRID.shape_zyx, (6.0, 1.0, 1.0)), THREE.channels, "thick")
-    notes = predictor(margin_mm=30.0).predict(thick).record["notes"]
-    assert any("6 mm apart" in note for note in notes)
+@pytest.mark.parametrize(
+    ("apart", "settings", "reach"),
+    [
+        (4.5, {}, "9 mm (2 slices)"),
+        (6.0, {}, "6 mm (1 slice)"),
+        (12.0, {}, "0 mm (0 slices)"),
+        (6.0, {"margin_mm": 30.0}, "12 mm (2 slices)"),
+        (6.0, {"thick_slice_mm": None}, None),
+        (4.0, {}, None),
+    ],
+)
+def test_thick_slices_limit_the_reach_and_it_is_said(apart: float, settings: Any, reach: str | None) -> None:
+    thick = Image(Geometry.axis_aligned(GRID.shape_zyx, (apart, 1.0, 1.0)), THREE.channels, "thick")
+    notes = [note for note in predictor(**settings).predict(thick).record["notes"] if "apart" in note]
+    assert len(notes) == (reach is not None)
+    if reach is not None:
+        assert f"{apart:g} mm apart" in notes[0]
+        assert f"at most {reach} beyond" in notes[0]
 
 
 @pytest.mark.parametrize(

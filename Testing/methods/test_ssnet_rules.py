@@ -135,7 +135,10 @@ def test_a_prior_gives_a_margin_in_every_direction() -> None:
     thick = Geometry.axis_aligned((40, 50, 60), (6.0, 1.0, 1.0))
     for limit, reached in ((4.0, (8, 17)), (None, (0, 40))):
         settings = TrackingSettings(margin_mm=300.0, thick_slice_mm=limit)
-        assert reach_of(((10, 15), (2, 20), (30, 40)), thick, "axial", settings, from_prior=True).box[0] == reached
+        reach = reach_of(((10, 15), (2, 20), (30, 40)), thick, "axial", settings, from_prior=True)
+        assert (reach.box[0], reach.thick) == (reached, limit is not None)
+    short = reach_of(((10, 15), (2, 20), (30, 40)), thick, "axial", TrackingSettings(), from_prior=True)
+    assert (short.box[0], short.beyond_mm, short.thick) == ((9, 16), 6.0, True), "whatever limits it, it is said"
 
 
 @pytest.mark.parametrize(

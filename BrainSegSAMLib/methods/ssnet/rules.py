@@ -217,7 +217,7 @@ class Reach:
     Attributes:
         box: on the grid's axes.
         beyond_mm: how far this is beyond its known extent across the slices, for records.
-        thick: whether thick slices made it shorter than was asked for.
+        thick: whether the slices are thick, so that it is few of them.
     """
 
     box: Box
@@ -243,9 +243,9 @@ def reach_of(
     # Half a part in 10⁶: 10 mm are ten slices of 1 mm in spite of rounding.
     across = geometry.shape_zyx[axis] if asked is None else int(asked / spacing * (1 + 5e-7))
     thickest = settings.thick_slice_mm
-    thick = thickest is not None and spacing > thickest and across > settings.thick_slice_reach
+    thick = thickest is not None and spacing > thickest
     if thick:
-        across = settings.thick_slice_reach
+        across = min(across, settings.thick_slice_reach)
     sides: list[tuple[int, int]] = []
     for each, ((start, stop), size) in enumerate(zip(extent, geometry.shape_zyx, strict=True)):
         margin_mm = settings.margin_mm

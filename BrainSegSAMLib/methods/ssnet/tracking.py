@@ -338,10 +338,11 @@ def _notes_on_thick_slices(targets: Sequence[Target], geometry: Geometry) -> lis
     for plane in PLANES:
         short = [target.reach for target in targets if target.reach.thick and target.prompt.plane == plane]
         if short:
-            apart = slice_spacing_mm(geometry, plane)[0]
+            apart, furthest = slice_spacing_mm(geometry, plane)[0], max(reach.beyond_mm for reach in short)
+            count = round(furthest / apart)
             notes.append(
                 f"The {plane} slices are {apart:g} mm apart. Too much changes between slices so thick, so objects are "
-                f"followed at most {short[0].beyond_mm:g} mm ({round(short[0].beyond_mm / apart)} slices) beyond what "
-                "is known of them; the settings thick_slice_mm and thick_slice_reach change that."
+                f"followed at most {furthest:g} mm ({count} slice{'' if count == 1 else 's'}) beyond what is known of "
+                "them; thick_slice_mm and thick_slice_reach decide it, or margin_mm or range_mm where they allow less."
             )
     return notes
