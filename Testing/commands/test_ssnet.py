@@ -20,9 +20,11 @@ from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods import load_predictor
+from BrainSegSAMLib.methods.ssnet.config import SSNetSettings
 from BrainSegSAMLib.models.store import load_model, write_model
 from BrainSegSAMLib.reproduce.consistency import contradiction
 from BrainSegSAMLib.reproduce.ssnet import TABLE_I, Score, mean_scores, table
+from BrainSegSAMLib.resources import resource_path
 
 GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
 STAGES = ["nnunet", "flair", "t1ce", "ensemble", "agreement"]
@@ -300,6 +302,19 @@ def test_means_keep_the_inequality_and_a_breach_is_noticed() -> None:
 
 def test_the_papers_rows_keep_the_inequality_too() -> None:
     assert all(dice <= 2 * iou / (1 + iou) for iou, dice in TABLE_I.values())
+
+
+def test_the_default_answer_is_what_the_papers_table_finds_best() -> None:
+    """nnU-Net alone: in the settings, in the bundled recipe, and said in both READMEs."""
+    assert max(TABLE_I, key=lambda row: TABLE_I[row][1]) == "nnU-Net v2"
+    assert SSNetSettings().answer == "prior"
+    recipe = json.loads(resource_path("Models", "recipes", "glioma-ssnet.json").read_text())
+    assert recipe["model"].get("settings", {}).get("answer", "prior") == "prior"
+    library = Path(cli.__file__).parent
+    said = " ".join((library.parent / "README.md").read_text(encoding="utf-8").split())
+    assert "The answer is nnU-Net's own mask unless you ask for the ensemble" in said
+    said = " ".join((library / "methods" / "ssnet" / "README.md").read_text(encoding="utf-8").split())
+    assert "The prior's, unless you ask for the ensemble" in said
 
 
 def test_published_numbers_that_cannot_be_are_named() -> None:

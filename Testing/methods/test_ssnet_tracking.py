@@ -5,14 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from BrainSegSAMLib.backends import sam2_session
 from BrainSegSAMLib.backends.sam2_session import Seed
 from BrainSegSAMLib.crops import head_crop
 from BrainSegSAMLib.errors import Cancelled, GeometryError
@@ -20,43 +18,22 @@ from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.methods.ssnet.config import TrackingSettings
 from BrainSegSAMLib.methods.ssnet.encoded import EncodedSlices
 from BrainSegSAMLib.methods.ssnet.rules import prompt_extent, reach_of
-from BrainSegSAMLib.methods.ssnet.tracker import Tracker, load_tracker
 from BrainSegSAMLib.methods.ssnet.tracking import ABSENT, Target, Tracked, track
 from BrainSegSAMLib.methods.ssnet.zoom import crop_for
-from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress
 from BrainSegSAMLib.prompts import Prompt, check_prompt
 from Testing.similarity_tracker import Features, Session, SimilarityTracker
-
-Volume = NDArray[np.uint8]
-SHAPE = (40, 48, 56)
-OBJECT, BACKGROUND = 200, 90
-
-
-def disc(row: float, column: float, radius: float, shape: tuple[int, int] = SHAPE[1:]) -> NDArray[np.bool_]:
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    inside: NDArray[np.bool_] = (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
-    return inside
-
-
-def pictured(truth: NDArray[Any], *, seed: int = 0, level: int = OBJECT) -> Volume:
-    """A noisy volume with a bright object, three channels."""
-    noise = np.random.default_rng(seed).normal(0, 5, truth.shape)
-    grey = np.where(truth > 0, level, BACKGROUND) + noise
-    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[None], 3, axis=0)
-
-
-def moving_branching_ending() -> NDArray[np.bool_]:
-    """Slices 6 to 30: a disc that wanders, splits at 18 into two that part; one ends at 25, the other at 30."""
-    truth = np.zeros(SHAPE, dtype=bool)
-    for z in range(6, 19):
-        truth[z] = disc(16 + 0.8 * z, 18 + 0.7 * z, 6 - 0.15 * abs(z - 14))
-    for z in range(19, 31):
-        apart = 1.3 * (z - 18)
-        truth[z] = disc(30.4, 30.6 + apart, 4)
-        if z <= 25:
-            truth[z] |= disc(30.4, 30.6 - apart, 4)
-    return truth
+from Testing.synthetic_lesions import (
+    OBJECT,
+    SHAPE,
+    Volume,
+    dice,
+    disc,
+    moving_branching_ending,
+    on,
+    pictured,
+    slices_of,
+)
 
 
 def run(
@@ -81,18 +58,6 @@ def run(
         tracker or SimilarityTracker(), picture, grid, targets, image_size=64, settings=chosen,
         probability=probability, encoded=encoded, progress=progress,
     )
-
-
-def on(truth: NDArray[Any], index: int, *, number: int = 1) -> Prompt:
-    return Prompt(number, "axial", index, mask=truth[index] == (True if truth.dtype == bool else number))
-
-
-def slices_of(mask: NDArray[np.bool_]) -> list[int]:
-    return [int(z) for z in np.flatnonzero(mask.any(axis=(1, 2)))]
-
-
-def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
 @pytest.mark.parametrize("key", [8, 15, 22])
@@ -414,72 +379,3 @@ def test_absent_is_below_any_logit() -> None:
     tracked = run(pictured(truth), [on(truth, 15)])
     assert np.all(tracked.logits[34:] == ABSENT)
     assert np.all((tracked.logits > 0) == (tracked.owner > 0))
-
-
-# ---- the same through a SAM 2 network -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sam2(random_tracker: Path) -> Tracker:
-    return load_tracker(load_model(random_tracker), device="cpu", trust=False)
-
-
-def followed(sam2: Tracker, picture: Volume, prompt: Prompt, **settings: Any) -> Tracked:
-    grid = Geometry.axis_aligned(picture.shape[1:])  # type: ignore[arg-type]
-    chosen = TrackingSettings(**{"stop_rules": False, "range_mm": 6.0, **settings})
-    target = Target(prompt, reach_of(prompt_extent(prompt, grid), grid, "axial", chosen, from_prior=False))
-    return track(sam2.network, picture, grid, [target], image_size=sam2.image_size, settings=chosen)
-
-
-def test_a_networks_directions_are_independent_and_flip_with_the_volume(sam2: Tracker) -> None:
-    truth = moving_branching_ending()
-    picture = pictured(truth)
-    both = followed(sam2, picture, on(truth, 15))
-    tracked = np.flatnonzero((both.logits != ABSENT).any(axis=(1, 2)))
-    assert list(tracked) == list(range(9, 22))
-    for direction, slices in (("forward", slice(16, 22)), ("backward", slice(9, 15))):
-        alone = followed(sam2, picture, on(truth, 15), direction=direction)
-        np.testing.assert_allclose(alone.logits[slices], both.logits[slices], atol=1e-3)
-    flipped = followed(sam2, np.ascontiguousarray(picture[:, ::-1]), on(truth[::-1], 39 - 15))
-    np.testing.assert_allclose(flipped.logits[::-1], both.logits, atol=1e-3)
-
-
-def test_a_prompt_is_computed_once_for_both_directions(sam2: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed: list[Seed] = []
-    original = sam2_session.Session._prompt
-
-    def counting(self: sam2_session.Session, seed: Seed) -> Any:
-        computed.append(seed)
-        return original(self, seed)
-
-    monkeypatch.setattr(sam2_session.Session, "_prompt", counting)
-    truth = moving_branching_ending()
-    followed(sam2, pictured(truth), on(truth, 15), range_mm=1.0)
-    assert len(computed) == 1
-
-
-def test_the_memory_budget_holds_for_all_planes_together(sam2: Tracker) -> None:
-    picture = pictured(moving_branching_ending())
-    progress, part = Progress(), (slice(0, 20), slice(0, 20))
-    with EncodedSlices(sam2.network, picture, TrackingSettings(memory_budget_mib=0)) as encoded:
-        with encoded.features("axial", part, progress, keep=True) as axial:
-            before = [level.clone() for level in axial.gather([3, 4])]
-        assert axial.bytes_in_memory > 0
-        with encoded.features("coronal", part, progress, keep=True):
-            assert axial.bytes_in_memory == 0
-        with encoded.features("axial", part, progress, keep=True) as again:
-            assert again is axial
-            for one, other in zip(before, again.gather([3, 4]), strict=True):
-                np.testing.assert_array_equal(one, other)
-        with encoded.features("axial", (slice(0, 9), slice(0, 9)), progress, keep=False):
-            assert axial.bytes_in_memory == 0
-
-
-def test_a_network_sees_a_small_object_enlarged(sam2: Tracker) -> None:
-    truth = np.zeros(SHAPE, dtype=bool)
-    truth[10:14, 20:23, 30:33] = True
-    found = followed(sam2, pictured(truth), on(truth, 11), zoom_minimum_mm=12.0)
-    assert found.zoomed == (1,)
-    np.testing.assert_array_equal(found.owner[11] == 1, truth[11])
-    rows, columns = np.nonzero(found.logits[12] != ABSENT)
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (12, 12)

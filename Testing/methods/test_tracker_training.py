@@ -8,71 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("sam2")
 
-from BrainSegSAMLib import fitting, training_volumes
 from BrainSegSAMLib import train as command
+from BrainSegSAMLib import training_volumes
 from BrainSegSAMLib.backends.checkpoints import load_checkpoint, save_checkpoint
 from BrainSegSAMLib.backends.sam2_training import follow
 from BrainSegSAMLib.cases import Case, find_cases
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, ModelError
-from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.itk import image_of, simpleitk
-from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods.ssnet import tracker_fitting, tracker_training
 from BrainSegSAMLib.methods.ssnet.tracker import load_tracker
 from BrainSegSAMLib.methods.ssnet.tracker_config import TrackerTrainingConfig
-from BrainSegSAMLib.methods.ssnet.tracker_training import architecture_of, train_tracker
+from BrainSegSAMLib.methods.ssnet.tracker_training import train_tracker
 from BrainSegSAMLib.methods.ssnet.tracker_validation import TITLE, score_volumes
-from BrainSegSAMLib.models.store import Model, load_model
+from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from BrainSegSAMLib.resources import resource_path
 from BrainSegSAMLib.scores import CaseScore, as_table, mean_dice
-
-SHAPE = (12, 32, 32)
-ARCHITECTURE = {
-    "image_size": 64,
-    "embed_dim": 8,
-    "stages": [1, 1, 1, 1],
-    "global_att_blocks": [],
-    "window_spec": [4, 4, 4, 2],
-    "d_model": 16,
-    "mem_dim": 8,
-    "memory_attention_layers": 1,
-    "dim_feedforward": 16,
-}
-SETTINGS: dict[str, Any] = {
-    "architecture": ARCHITECTURE,
-    "folds": 2,
-    "iterations": 2,
-    "clip_length": 3,
-    "clips_per_iteration": 1,
-    "objects_per_clip": 2,
-    "minimum_object_mm3": 20,
-    "planes": {"axial": 1.0},
-    "learning_rate": 1e-3,
-    "weight_average_decay": 0.5,
-    "patience": 0,
-    "loss_stride": 2,
-    "half_precision_weights": True,
-}
-CONFIG = TrackerTrainingConfig.from_dict(SETTINGS)
-
-
-def write_cases(root: Path, names: tuple[str, ...]) -> Path:
-    grid = Geometry.axis_aligned(SHAPE, (2.0, 2.0, 2.0))
-    for number, name in enumerate(names):
-        rng = np.random.default_rng(number)
-        labels = np.zeros(SHAPE, dtype=np.uint8)
-        labels[3:9, 8 + number : 18 + number, 10:20] = 1
-        volume = (100 + 20 * rng.standard_normal(SHAPE) + 150 * labels).astype(np.float32)
-        (root / name).mkdir(parents=True)
-        for kind, array in (("flair", volume), ("seg", labels)):
-            simpleitk().WriteImage(image_of(array, grid), str(root / name / f"{name}_{kind}.nii.gz"))
-    return root
+from Testing.tracker_cases import ARCHITECTURE, CONFIG, SETTINGS, template, write_cases
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +38,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cases(source: Path) -> list[Case]:
     return find_cases(source, modalities=["flair"])
-
-
-def template(folder: Path) -> Model:
-    return Model(
-        folder=folder,
-        name="tiny-tracker",
-        title="Tiny tracker",
-        method="sam2_tracker",
-        modalities=("flair",),
-        scheme=LabelScheme.plain({"lesion": 1}),
-        licence="CC0-1.0",
-    )
 
 
 def test_from_a_recipe_to_a_model_folder_that_tracks(source: Path, tmp_path: Path) -> None:
@@ -314,21 +257,6 @@ def test_a_loss_that_is_no_number_ends_the_training(
 def _no_numbers(network: Any, images: Any, tracks: Any) -> list[Any]:
     answers = follow(network, images, tracks)
     return [replace(answer, logits=answer.logits * float("nan")) for answer in answers]
-
-
-def test_a_frozen_encoder_does_not_change(cases: list[Case], tmp_path: Path) -> None:
-    quick = replace(CONFIG, iterations=2, encoder_learning_rate_factor=0.0)
-    volumes = training_volumes.load_volumes(
-        cases, ["flair"], template(tmp_path).scheme, quick.volumes,
-        label_values={}, synthetic_seeds=(), progress=Progress(),
-    )  # fmt: skip
-    job = tracker_fitting.Fit("x", list(volumes.values()), [1.0] * 4, {0: "lesion"}, 2, tmp_path / "x")
-    task = tracker_fitting.task_of(job, quick, architecture_of(quick))
-    before = {name: value.clone() for name, value in task.module.named_parameters()}
-    fitting.fit(task, quick.schedule(2), folder=job.folder, progress=Progress())
-    changed = {name for name, value in task.module.named_parameters() if not value.equal(before[name])}
-    assert changed
-    assert not any(name.startswith("image_encoder.") for name in changed)
 
 
 @pytest.mark.parametrize(
