@@ -67,6 +67,9 @@ class FollowsBright:
             bytes_at_most = bytes_in_memory = 0
             count = len(frames)
 
+            def spill(self) -> None:
+                """There is nothing to free."""
+
             def __missing__(self, index: int) -> np.ndarray:
                 time.sleep(ENCODE_S)
                 self[index] = frames[index, 0] > 128
