@@ -187,9 +187,7 @@ def find_starts(
     return Starts(described.weights)
 
 
-def _of_work_folder(
-    path: Path, architecture: Architecture, splits: Sequence[Sequence[str]], kind: Published
-) -> Starts:
+def _of_work_folder(path: Path, architecture: Architecture, splits: Sequence[Sequence[str]], kind: Published) -> Starts:
     made_of = read_json(path / MARKER)
     described = made_of.get("config", {}).get("architecture")
     if described is None:

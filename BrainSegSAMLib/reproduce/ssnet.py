@@ -185,9 +185,7 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> Result:
 def _seen(model: Model, cases: Sequence[Case]) -> dict[str, list[str]]:
     given = {case.case_id for case in cases}
     parts = {part: load_model(model.folder / part, verify_hashes=False) for part in (PRIOR_FOLDER, TRACKER_FOLDER)}
-    return {
-        f"{one.name} ({part})": sorted(given & set(one.training.get("cases", ()))) for part, one in parts.items()
-    }
+    return {f"{one.name} ({part})": sorted(given & set(one.training.get("cases", ()))) for part, one in parts.items()}
 
 
 def _reference(case: Case, geometry: Geometry, labels: Sequence[int]) -> NDArray[np.bool_]:

@@ -50,9 +50,7 @@ def follow(
     for prompt in prompts:
         extent = prompt_extent(prompt, geometry)
         targets.append(Target(prompt, reach_of(extent, geometry, prompt.plane, settings, from_prior=False)))
-    return track(
-        tracker().network, picture, geometry, targets, image_size=tracker().image_size, settings=settings
-    )
+    return track(tracker().network, picture, geometry, targets, image_size=tracker().image_size, settings=settings)
 
 
 def followed(index: int, mask: BoolArray, settings: TrackingSettings) -> Tracked:

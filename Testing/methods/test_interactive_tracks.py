@@ -189,7 +189,10 @@ def test_another_volume_frees_all(
 
 
 def test_while_nothing_is_asked_for_the_memory_is_free_and_yet_nothing_is_encoded_again(
-    bench: Bench, random_tracker: Path, followed: list[int], stores: Callable[[], list[SliceFeatures[Any]]],
+    bench: Bench,
+    random_tracker: Path,
+    followed: list[int],
+    stores: Callable[[], list[SliceFeatures[Any]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("sam2")

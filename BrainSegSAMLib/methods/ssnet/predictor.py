@@ -200,7 +200,8 @@ class SSNetPredictor:
         notes += [
             f"Lesion {lesion.number} fills its whole {self._settings.plane} slice {lesion.key_index}, so it cannot be "
             "told from anything and was not tracked."
-            for lesion in lesions if lesion.large and lesion.fills_slice
+            for lesion in lesions
+            if lesion.large and lesion.fills_slice
         ]
         if flagged:
             notes.append(f"Stages disagree on lesion {', '.join(flagged)}; look at it before using any of them.")
