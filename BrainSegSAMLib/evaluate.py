@@ -65,7 +65,7 @@ class EvaluateJob:
         images: cases to show the results on, as `cases.find_cases` takes them; what lies beside the references, or what
             was predicted from, where None.
         tolerance_mm: of the surface Dice.
-        resample: bring predictions on other grids onto the reference's.
+        resample: bring predictions whose voxels lie between the reference's onto those.
         pictures: draw the cases.
         resume: keep the cases that an earlier run finished with the same inputs and settings.
         workers: how many processes; by the machine's cores and memory and the number of cases where None.
@@ -365,7 +365,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
         help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",
     )
-    parser.add_argument("--resample", action="store_true", help="bring predictions onto the references' grids")
+    parser.add_argument("--resample", action="store_true", help="bring predictions on other grids onto the references'")
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures of the cases out")
     parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
 

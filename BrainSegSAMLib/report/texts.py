@@ -121,7 +121,9 @@ every case, −1 where the second is.</p>
 <h3>Settings</h3>
 <ul>{sources}<li>Label values: <ul>{labels}</ul></li>
 {f"<li>Label values of the references read otherwise: {escape(read_as)}</li>" if read_as else ""}
-<li>Predictions on other grids: {"resampled (nearest neighbour)" if settings["resample"] else "refused"}</li>
+<li>Predictions whose voxels lie between the reference's:
+{"resampled (nearest neighbour)" if settings["resample"] else "refused"}. The grid of a case holds reference and all
+predictions; beyond its own grid, each is empty.</li>
 <li>Versions: {versions}</li></ul>
 """
 

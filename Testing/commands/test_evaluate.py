@@ -24,26 +24,9 @@ from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme, Region
 from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
+from Testing.evaluation_cases import GRID, LABELS, SCHEME, lesion, record_of, run, write
 
 ROOT = Path(__file__).resolve().parents[2]
-GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
-SCHEME = LabelScheme((Region("whole", (1, 2), (240, 228, 66)), Region("core", (2,), (213, 94, 0))))
-LABELS = ("--labels", "whole=1,2", "core=2")
-
-
-def lesion(shift: int = 0, *, core: bool = True, grid: Geometry = GRID) -> Segmentation:
-    """A box of 6×8×8 voxels with a core of 2×4×4, moved along x."""
-    labels = np.zeros(grid.shape_zyx, dtype=np.uint8)
-    labels[3:9, 6:14, 5 + shift : 13 + shift] = 1
-    if core:
-        labels[5:7, 8:12, 7 + shift : 11 + shift] = 2
-    return Segmentation(grid, SCHEME, labels)
-
-
-def write(folder: Path, **cases: Segmentation) -> Path:
-    for case_id, segmentation in cases.items():
-        write_label_map(segmentation, folder / f"{case_id}.nii.gz")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -60,19 +43,6 @@ def references(tmp_path: Path) -> Path:
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     return write(tmp_path / "good", p1=lesion(), p2=lesion(2), p3=lesion(2, core=False))
-
-
-def run(references: Path, output: Path, *predictions: Path, more: tuple[str, ...] = LABELS) -> int:
-    fast = () if "--metrics" in more else ("--metrics", "dice", "hd95")
-    return cli.main(
-        ["evaluate", "--predictions", *map(str, predictions), "--reference", str(references), "--output", str(output),
-         *([] if "--workers" in more else ["--workers", "1"]), *fast, *more]
-    )
-
-
-def record_of(output: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    return content
 
 
 def test_numbers_table_record_and_report(
@@ -129,25 +99,6 @@ def test_what_is_missing_extra_double_or_broken_is_named(
     assert "4 of 7 cases are not evaluated by every method: p4, p5, p6, p7." in said
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "has no prediction for case &#x27;p4&#x27;" in page
-
-
-def test_other_grids_are_refused_unless_resampling_is_asked_for(
-    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flipped, order = GRID.reoriented("RAS")
-    write_label_map(Segmentation(flipped, SCHEME, np.ascontiguousarray(order.apply(lesion(1).label_map))),
-                    good / "p2.nii.gz")  # fmt: skip
-    output = tmp_path / "out"
-    assert run(references, output, good) == 1
-    assert "another grid than the reference of case 'p2'" in capsys.readouterr().err
-    assert run(references, output, good, more=(*LABELS, "--resample")) == 0
-    method = record_of(output)["cases"][1]["methods"]["good"]
-    assert method["regions"]["whole"]["metrics"]["dice"] == 1.0, "the same voxels, stored otherwise"
-    assert "Resampled" in method["notes"][0]
-    far = Geometry(GRID.size_ijk, GRID.spacing_ijk_mm, (500.0, 4.0, 8.0), np.eye(3))
-    write(good, p3=lesion(grid=far))
-    assert run(references, output, good, more=(*LABELS, "--resample")) == 1
-    assert "does not overlap" in capsys.readouterr().err
 
 
 def test_labels_must_be_known(
