@@ -62,7 +62,7 @@ class Comparison:
         count: cases.
         better_first: cases in which the first method is better.
         better_second: cases in which the second is; the methods tie in all others.
-        median_difference: of first − second, over the cases in which both are defined; None where there is none.
+        median_difference: see `difference`; over the cases in which both are defined, None where there is none.
         p_value: of the two-sided Wilcoxon signed-rank test; None where no case differs.
         effect_size: matched-pairs rank-biserial correlation, −1 to 1, positive where the first method is better; None
             where no case differs.
@@ -149,7 +149,7 @@ def compare(first: Mapping[str, float | None], second: Mapping[str, float | None
     pairs = [(first[case], second[case]) for case in sorted(first)]
     gains = np.array([_gain(one, other, better) for one, other in pairs], dtype=np.float64)
     differing = gains[gains != 0]
-    both = [one - other for one, other in pairs if one is not None and other is not None]
+    both = [apart for one, other in pairs if (apart := difference(one, other, better)) is not None]
     p_value, effect_size = _signed_ranks(differing) if len(differing) else (None, None)
     return Comparison(
         len(pairs),
@@ -159,6 +159,13 @@ def compare(first: Mapping[str, float | None], second: Mapping[str, float | None
         p_value,
         effect_size,
     )
+
+
+def difference(first: float | None, second: float | None, better: Better) -> float | None:
+    """First − second value, of their distances from zero where those are what counts; None where one is not defined."""
+    if first is None or second is None:
+        return None
+    return abs(first) - abs(second) if better == "zero" else first - second
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

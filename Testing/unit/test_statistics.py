@@ -129,6 +129,13 @@ def test_what_is_not_defined_ranks_worst() -> None:
     assert worst_first(first, better="lower") == ["case002", "case003", "case001", "case000"]
 
 
+def test_where_zero_is_best_the_median_is_of_distances_from_zero() -> None:
+    """As the ranks are: −1 against −5 is 4 better, and not 4 more."""
+    found = compare(named([-1.0, 2.0, 1.0]), named([-5.0, 5.0, -2.0]), better="zero")
+    assert (found.better_first, found.effect_size) == (3, 1.0)
+    assert found.median_difference == pytest.approx(-3.0)
+
+
 def test_unequal_sets_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="only the first has a; only the second has c"):
         compare({"a": 1.0, "b": 1.0}, {"b": 1.0, "c": 1.0}, better="higher")
