@@ -217,14 +217,15 @@
   }
 
   function letters([left, right, up, down], width, height) {
-    const size = 7;
+    const size = Math.min(7, 0.07 * Math.min(width, height));
     const place = (text, x, y, anchor) => {
       const element = draw("text", { class: "letters", x, y, "text-anchor": anchor, "font-size": size });
       element.textContent = text;
       return element;
     };
-    return [place(left, 2, height / 2, "start"), place(right, width - 2, height / 2, "end"),
-      place(up, width / 2, size + 5, "middle"), place(down, width / 2, height - 3, "middle")];
+    const gap = 0.3 * size;
+    return [place(left, gap, height / 2, "start"), place(right, width - gap, height / 2, "end"),
+      place(up, width / 2, size + gap, "middle"), place(down, width / 2, height - 1.4 * gap, "middle")];
   }
 
   function enlarge(frame) {

@@ -302,6 +302,18 @@ def test_everything_can_be_done_with_keys(page: Any) -> None:
     assert page.execute_script(links), "hundreds of points are not on the Tab key's way"
 
 
+def test_letters_leave_room_for_what_they_stand_on(page: Any) -> None:
+    page.execute_script("document.getElementById('cases').scrollIntoView()")
+    until(page, "document.querySelector('.plane .letters')")
+    sizes = page.execute_script(
+        "return [...document.querySelectorAll('.plane svg')].map((svg) => [svg.viewBox.baseVal.width,"
+        "svg.viewBox.baseVal.height, Number(svg.querySelector('.letters').getAttribute('font-size'))])"
+    )
+    assert {tuple(size) for size in sizes} >= {(100, 120, 7)}
+    for width, height, letters in sizes:
+        assert letters == pytest.approx(min(7, 0.07 * min(width, height)))
+
+
 def test_layers_are_switched_for_all_pictures(page: Any) -> None:
     page.execute_script("document.getElementById('cases').scrollIntoView()")
     until(page, "document.querySelector('.plane .fill')")

@@ -14,7 +14,9 @@ from BrainSegSAMLib.report import charts
 FIRST, SECOND = "var(--m0)", "var(--m1)"
 
 
-def cases(metric: str, *values: tuple[float | None, ...], methods: tuple[str, ...] = ("A", "B")) -> list[dict[str, Any]]:
+def cases(
+    metric: str, *values: tuple[float | None, ...], methods: tuple[str, ...] = ("A", "B")
+) -> list[dict[str, Any]]:
     """A case for each tuple of values, one for each method."""
     return [
         {
