@@ -25,7 +25,7 @@ from .metrics import METRICS
 from .runs import versions
 from .statistics import compare, holm, summarise, worst_first
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 SCHEMA: Final = Path(__file__).with_name("report") / "metrics.schema.json"
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 10_000
@@ -59,7 +59,7 @@ def content(
     kept = ("case_id", "patient", "notes", "reference_ml", "methods")
     names, keys = settings.regions, settings.metrics
     patients = {str(case["case_id"]): str(case["patient"]) for case in ordered}
-    comparisons, refusals = _comparisons(ordered, list(methods), names, keys)
+    comparisons, refusals = _comparisons(ordered, list(methods), names, keys, patients=patients)
     return {
         "format_version": FORMAT_VERSION,
         "command": "evaluate",
@@ -175,7 +175,12 @@ def _assert_possible(dice: float | None, iou: float | None, where: str) -> None:
 
 
 def _comparisons(
-    cases: Sequence[Mapping[str, Any]], methods: Sequence[str], regions: Sequence[str], metrics: Sequence[str]
+    cases: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    regions: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    patients: Mapping[str, str],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Every two methods on every metric and region; and a sentence for two that were not measured on the same cases.
 
@@ -189,7 +194,7 @@ def _comparisons(
             for region in regions:
                 values = [values_of(cases, method, region, key) for method in (first, second)]
                 try:
-                    result = compare(values[0], values[1], better=METRICS[key].better)
+                    result = compare(*values, better=METRICS[key].better, patients=patients)
                 except InputError as error:
                     refusals.append(f"'{first}' and '{second}' are not compared: {error}")
                     break
@@ -227,7 +232,7 @@ def _few(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> lis
     count = len({patients[str(case["case_id"])] for case in _evaluated(cases)})
     if not 1 < count < _FEW_PATIENTS:
         return []
-    test = ", and no paired test can reach p < 0.05" if count < _TOO_FEW_FOR_A_TEST else ""
+    test = ", and no paired test reaches p < 0.05" if count < _TOO_FEW_FOR_A_TEST else ""
     return [f"With {count} patients, bootstrap intervals are narrower than they should be{test}."]
 
 

@@ -67,7 +67,7 @@
   function showComparisons(described) {
     const rows = data.comparisons.filter((row) => row.metric === described.key);
     if (!rows.length) return $("compared").replaceChildren();
-    const heads = ["Compared", "Region", "Cases", "First better", "Second better", "Median difference", "p (Wilcoxon)", "p (Holm)", "Effect size"];
+    const heads = ["Compared", "Region", "Patients", "First better", "Second better", "Median difference", "p (Wilcoxon)", "p (Holm)", "Effect size"];
     const body = make("tbody");
     rows.forEach((row) => body.append(make("tr", {},
       make("th", { scope: "row" }, dot(methods.indexOf(row.first)), `${row.first} − `, dot(methods.indexOf(row.second)), row.second),

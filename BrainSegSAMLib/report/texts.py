@@ -115,9 +115,10 @@ def about(data: Mapping[str, Any]) -> str:
 <h3>Statistics</h3>
 <p>Intervals are {share} bootstrap intervals of the mean, of {statistics["resamples"]} resamples (seed
 {statistics["seed"]}) in which patients, not cases, are drawn. Two methods are compared on the same cases only, by the
-two-sided Wilcoxon signed-rank test; p-values of one metric (all regions and pairs of methods) are corrected together by
-Holm's method. The effect size is the matched-pairs rank-biserial correlation: 1 where the first method is better in
-every case, −1 where the second is.</p>
+two-sided Wilcoxon signed-rank test, in which a patient with several cases counts once, by the mean difference; p-values
+of one metric (all regions and pairs of methods) are corrected together by Holm's method. The effect size is the
+matched-pairs rank-biserial correlation: 1 where the first method is better of every patient, −1 where the second is.
+Where nearer to zero is better, differences are those of the distances from zero.</p>
 <h3>Settings</h3>
 <ul>{sources}<li>Label values: <ul>{labels}</ul></li>
 {f"<li>Label values of the references read otherwise: {escape(read_as)}</li>" if read_as else ""}

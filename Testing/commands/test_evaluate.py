@@ -152,6 +152,18 @@ def test_an_empty_reference_one_patient_and_uneven_sets_are_said(
     assert all(row["ci_low"] is None for row in record_of(output)["summary"])
 
 
+def test_sessions_of_one_patient_are_no_further_evidence(tmp_path: Path) -> None:
+    names = [f"sub-{patient}_ses-{session}" for patient in range(2) for session in range(3)]
+    references = write(tmp_path / "references", **{name: lesion() for name in names})
+    good, worse = (write(tmp_path / str(by), **{name: lesion(by) for name in names}) for by in (1, 3))
+    assert run(references, tmp_path / "out", good, worse) == 0
+    record = record_of(tmp_path / "out")
+    row = next(row for row in record["comparisons"] if (row["metric"], row["region"]) == ("dice", "whole"))
+    assert (row["count"], row["better_first"], row["p_value"]) == (2, 2, 0.5)
+    assert next(row["count"] for row in record["summary"]) == len(names)
+    assert "2 patients" in record["warnings"][0]
+
+
 def test_a_file_against_a_file(references: Path, good: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert run(references / "p1.nii.gz", output, good / "p2.nii.gz") == 3, "it is one patient"
