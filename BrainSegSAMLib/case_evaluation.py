@@ -22,11 +22,11 @@ from .files import read_json, sha256_of, write_json
 from .image import Segmentation
 from .metrics import METRICS, measure_case
 from .overlays import overlay
-from .pairs import READY, Pair
+from .pairs import FAILED, READY, Pair
 from .progress import Progress
 
 CASE_VERSION: Final = 1
-EVALUATED, FAILED = "evaluated", "failed"
+EVALUATED: Final = "evaluated"
 
 
 @dataclass(frozen=True)

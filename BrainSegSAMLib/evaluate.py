@@ -19,7 +19,6 @@ from typing import Any, Final, TypeVar
 
 from .batch import Row, Workers, run_batch
 from .case_evaluation import (
-    FAILED,
     CaseEvaluator,
     case_file,
     failed_case,
@@ -36,7 +35,7 @@ from .label_sources import own_scheme, parse_label_values, read_scheme
 from .labels import LabelScheme
 from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
 from .modalities import OTHER, REFERENCE, ModalityTable
-from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
+from .pairs import FAILED, FoundSegmentation, Pair, find_segmentations, pair_cases
 from .parcels import Parcel, ParcelEvaluator, Parcels
 from .progress import Progress
 from .remote import Remote, location
@@ -312,7 +311,7 @@ def _said(schemes: Iterable[LabelScheme | None]) -> LabelScheme | None:
 def _required(scheme: LabelScheme | None) -> LabelScheme:
     if scheme is None:
         raise InputError(
-            "Neither the predictions nor the references say what their label values mean; say it, e.g. "
+            "No prediction and no reference that can be read says what its label values mean; say it, e.g. "
             '--labels "Whole tumour=1,2,3" "Tumour core=1,3", or name a model or nnU-Net\'s dataset.json there.'
         )
     return scheme
