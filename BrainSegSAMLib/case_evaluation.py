@@ -102,6 +102,21 @@ def case_file(folder: Path, case_id: str) -> Path:
     return folder / f"{case_id}.json"
 
 
+def read_case(pair: Pair, settings: EvaluationSettings, folder: Path) -> dict[str, Any]:
+    """A case's file, in the order of the settings; the file has the order of the alphabet.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    found: dict[str, Any] = read_json(case_file(folder, pair.case_id))
+    found["methods"] = {name: found["methods"][name] for name in pair.candidates}
+    for method in found["methods"].values():
+        method["regions"] = {name: method["regions"][name] for name in settings.regions if name in method["regions"]}
+        for region in method["regions"].values():
+            region["metrics"] = {key: region["metrics"][key] for key in settings.metrics}
+    return found
+
+
 def failed_case(pair: Pair, problem: str) -> dict[str, Any]:
     """What stands in the tables for a case whose file could not be made."""
     methods = {

@@ -24,6 +24,7 @@ from .case_evaluation import (
     failed_case,
     fingerprint,
     is_finished,
+    read_case,
     summary_line,
 )
 from .case_layouts import find_groups
@@ -218,13 +219,13 @@ def run(
     todo = []
     for pair in plan.pairs:
         if job.resume and is_finished(pair, settings, folder):
-            on_case(pair, summary_line(read_json(case_file(folder, pair.case_id))), True)
+            on_case(pair, summary_line(read_case(pair, settings, folder)), True)
         else:
             _remove([case_file(folder, pair.case_id)])
             todo.append(pair)
     crashed = _evaluate_all(plan, todo, folder, progress.part("Evaluating", until=0.9), on_case, tell)
     progress.stage("Summing up", until=0.95)
-    cases = [_without_picture(pair, folder, crashed) for pair in plan.pairs]
+    cases = [_without_picture(pair, settings, folder, crashed) for pair in plan.pairs]
     data = content(cases, settings, methods=job.predictions, reference=job.reference)
     write_csv(data, paths["table"])
     write_record(data, paths["record"])
@@ -288,10 +289,12 @@ def _remove(paths: Iterable[Path]) -> None:
             raise OutputError(f"{path} of an earlier run cannot be replaced: {error.strerror}.") from error
 
 
-def _without_picture(pair: Pair, folder: Path, crashed: Mapping[str, str]) -> dict[str, Any]:
+def _without_picture(
+    pair: Pair, settings: EvaluationSettings, folder: Path, crashed: Mapping[str, str]
+) -> dict[str, Any]:
     if pair.case_id in crashed:
         return failed_case(pair, crashed[pair.case_id])
-    found: dict[str, Any] = read_json(case_file(folder, pair.case_id))
+    found = read_case(pair, settings, folder)
     return {key: value for key, value in found.items() if key != "picture"}
 
 

@@ -218,6 +218,25 @@ def test_resume_keeps_what_is_true_and_redoes_the_rest(
     assert {row["status"] for row in record_of(output)["problems"]} == {"failed"}
 
 
+def test_methods_regions_and_metrics_keep_the_order_asked_for(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that of the alphabet; and a kept case says the same as a new one."""
+    zeta = write(tmp_path / "zeta", p1=lesion(1), p2=lesion(), p3=lesion())
+    alpha = write(tmp_path / "alpha", p1=lesion(3), p2=lesion())
+    said = []
+    for more in ((), ("--resume",)):
+        arguments = (*LABELS, "--metrics", "nsd", "cl_dice", *more)
+        assert run(references, tmp_path / "out", zeta, alpha, more=arguments) == 1
+        said.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("p")])
+    assert said[0][0].startswith("p1: zeta Surface Dice 0.")
+    assert said[1][:2] == [f"{line} (kept)" for line in said[0][:2]]
+    rows = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
+    assert [(row["case_id"], row["method"], row["region"]) for row in rows][:4] == [
+        ("p1", "zeta", "whole"), ("p1", "zeta", "core"), ("p1", "alpha", "whole"), ("p1", "alpha", "core"),
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("workers", ["1", "2"])
