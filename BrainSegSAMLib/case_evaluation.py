@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -100,6 +100,20 @@ class CaseEvaluator:
 def case_file(folder: Path, case_id: str) -> Path:
     """Where the numbers and the picture of a case lie."""
     return folder / f"{case_id}.json"
+
+
+def dropped_cases(pairs: Sequence[Pair], folder: Path) -> list[Path]:
+    """The files in a folder of cases that an earlier evaluation wrote of cases that are no longer there."""
+    kept = {case_file(folder, pair.case_id) for pair in pairs}
+    return [path for path in sorted(folder.glob("*.json")) if path not in kept and _is_ours(path)]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except InputError:
+        return False
+    return isinstance(found, dict) and {"case_version", "fingerprint"} <= set(found)
 
 
 def read_case(pair: Pair, settings: EvaluationSettings, folder: Path) -> dict[str, Any]:

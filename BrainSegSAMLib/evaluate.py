@@ -21,6 +21,7 @@ from .batch import Row, Workers, run_batch
 from .case_evaluation import (
     CaseEvaluator,
     case_file,
+    dropped_cases,
     failed_case,
     fingerprint,
     is_finished,
@@ -148,6 +149,7 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
             return
         output = here / "output"
         job.output.check_writable()
+        finished: list[str] = []
         if job.resume:
             finished = [path for path in job.output.listing(may_be_missing=True) if path.startswith(f"{CASES_FOLDER}/")]
             job.output.fetch({path: output / path for path in finished})
@@ -156,6 +158,7 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
         finally:
             made = sorted(path for path in output.rglob("*") if path.is_file())
             job.output.put({path.relative_to(output).as_posix(): path for path in made})
+            job.output.remove(path for path in finished if not (output / path).exists())
 
 
 def _find(
@@ -214,7 +217,7 @@ def run(
     files = {"table": "metrics.csv", "record": "metrics.json", "report": "report.html"}
     paths = {kind: plan.output / name for kind, name in files.items()}
     check_writable(folder)
-    _remove(paths.values())
+    _remove([*paths.values(), *dropped_cases(plan.pairs, folder)])
     on_case = on_case or (lambda _pair, _text, _kept: None)
     todo = []
     for pair in plan.pairs:

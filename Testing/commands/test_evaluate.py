@@ -288,6 +288,10 @@ def test_sources_and_output_may_be_urls(references: Path, good: Path, tmp_path: 
     assert [row["mean"] for row in record["summary"]] == [pytest.approx(23 / 24), pytest.approx(7 / 12)]
     assert memory.exists("/evaluate/out/report.html")
     assert memory.exists("/evaluate/out/cases/p3.json")
+    memory.rm("/evaluate/references/p3.nii.gz")
+    memory.rm("/evaluate/good/p3.nii.gz")
+    assert cli.main(["evaluate", *arguments, *LABELS, "--metrics", "dice", "--workers", "1", "--resume"]) == 0
+    assert not memory.exists("/evaluate/out/cases/p3.json")
     memory.rm("/evaluate", recursive=True)
 
 

@@ -105,3 +105,18 @@ def test_where_every_case_fails_each_is_named(
     assert statuses(tmp_path / "out", "found") == ["failed"] * 3
     said = capsys.readouterr().err
     assert "3 of 3 cases are not evaluated by every method: p1, p2, p3." in said
+
+
+def test_a_case_that_is_no_longer_there_leaves_no_file(references: Path, tmp_path: Path) -> None:
+    found = write(tmp_path / "found", p1=lesion(), p2=lesion(), p3=lesion())
+    output = tmp_path / "out"
+    assert run(references, output, found) == 0
+    (output / "cases" / "notes.json").write_text('{"mine": 1}')
+    (output / "cases" / "half.json").write_text("{")
+    for folder in (references, found):
+        (folder / "p2.nii.gz").unlink()
+    assert run(references, output, found, more=(*LABELS, "--resume")) == 0
+    assert sorted(path.name for path in (output / "cases").iterdir()) == [
+        "half.json", "notes.json", "p1.json", "p3.json",
+    ]  # fmt: skip
+    assert [case["case_id"] for case in record_of(output)["cases"]] == ["p1", "p3"]
