@@ -27,6 +27,7 @@ from .volumes import read_volume
 
 _PREFERRED: Final = ("flair", "t1ce", "dwi", "t2", "t1")
 _BACKGROUND_OVERLAP: Final = 0.5
+_HIGHEST_VALUE: Final = 65535  # `segmentation_files.read_segmentation` takes no more
 _LARGEST_FIELD_MM: Final = 500.0  # of one examination of a head; what is farther apart is of two
 
 
@@ -42,6 +43,9 @@ class EvaluationSettings:
         tolerance_mm: of the surface Dice.
         resample: bring predictions whose voxels lie between the reference's onto those instead of refusing them.
         pictures: draw each case.
+
+    Raises:
+        InputError: where a label value cannot be in a file, or means one that the scheme does not have.
     """
 
     scheme: LabelScheme
@@ -51,6 +55,21 @@ class EvaluationSettings:
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
     resample: bool = False
     pictures: bool = True
+
+    def __post_init__(self) -> None:
+        for value, meant in self.label_values.items():
+            if value > _HIGHEST_VALUE:
+                raise InputError(f"--label-values {value}={meant}: label maps hold values up to {_HIGHEST_VALUE}.")
+            if meant and meant not in self.known_values:
+                raise InputError(
+                    f"--label-values {value}={meant}: the label scheme has no value {meant}; it knows "
+                    f"{', '.join(map(str, self.known_values))}, and 0 for background."
+                )
+
+    @property
+    def known_values(self) -> list[int]:
+        """The label values of the scheme."""
+        return sorted({value for region in self.scheme.regions for value in region.labels})
 
     def as_dict(self) -> dict[str, Any]:
         """For records."""
@@ -125,13 +144,13 @@ def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
     for value, meant in settings.label_values.items():
         lookup[value] = meant
     label_map = lookup[raw.label_map]
-    known = {value for region in settings.scheme.regions for value in region.labels}
+    known = settings.known_values
     present = np.flatnonzero(np.bincount(label_map.ravel()))
     unknown = [int(value) for value in present if value and int(value) not in known]
     if unknown:
         raise InputError(
             f"{path} has the label values {', '.join(map(str, unknown))}, which the label scheme does not know; it "
-            f"knows {', '.join(map(str, sorted(known)))}. Where a value means one of these, say so, e.g. "
+            f"knows {', '.join(map(str, known))}. Where a value means one of these, say so, e.g. "
             f"--label-values {unknown[-1]}={max(known)}."
         )
     return Segmentation(raw.geometry, settings.scheme, label_map, path.name)

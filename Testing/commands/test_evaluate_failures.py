@@ -120,3 +120,16 @@ def test_a_case_that_is_no_longer_there_leaves_no_file(references: Path, tmp_pat
         "half.json", "notes.json", "p1.json", "p3.json",
     ]  # fmt: skip
     assert [case["case_id"] for case in record_of(output)["cases"]] == ["p1", "p3"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("1=99999999999", "has no value 99999999999; it knows 1, 2"), ("1=3", "has no value 3; it knows 1, 2"),
+     ("99999999999=1", "hold values up to 65535")],
+)  # fmt: skip
+def test_label_values_that_cannot_be_are_wrong_use(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, said: str
+) -> None:
+    assert run(references, tmp_path / "out", references, more=(*LABELS, "--label-values", word)) == 2
+    assert said in capsys.readouterr().err
+    assert run(references, tmp_path / "out", references, more=(*LABELS, "--label-values", "2=0")) == 0
