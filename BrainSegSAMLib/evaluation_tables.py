@@ -20,7 +20,7 @@ from typing import Any, Final
 from .case_evaluation import EVALUATED
 from .errors import DependencyError, InputError
 from .evaluation_inputs import EvaluationSettings
-from .files import write_json, write_text
+from .files import cell_text, write_json, write_text
 from .metrics import METRICS
 from .runs import versions
 from .statistics import compare, holm, summarise, worst_first
@@ -117,6 +117,8 @@ def check_record(data: Mapping[str, Any]) -> None:
 def write_csv(data: Mapping[str, Any], path: Path) -> None:
     """Write `metrics.csv`: a line for each case, method and region, and one for a case that is not evaluated.
 
+    Text is as `files.cell_text` gives it; programs that pair cases by their ids had better read `metrics.json`.
+
     Raises:
         OutputError: where it cannot be written.
     """
@@ -128,13 +130,14 @@ def write_csv(data: Mapping[str, Any], path: Path) -> None:
     )
     for case in data["cases"]:
         for name, method in case["methods"].items():
-            start = [case["case_id"], case["patient"], name, method["status"]]
+            start = [cell_text(text) for text in (case["case_id"], case["patient"], name, method["status"])]
+            problem = cell_text(method["problem"])
             if not method["regions"]:
-                table.writerow([*start, "", "", "", *("" for _ in keys), method["problem"]])
+                table.writerow([*start, "", "", "", *("" for _ in keys), problem])
             for region, found in method["regions"].items():
                 volumes = [_cell(case["reference_ml"][region]), _cell(found["volume_ml"])]
                 numbers = [_cell(found["metrics"][key]) for key in keys]
-                table.writerow([*start, region, *volumes, *numbers, method["problem"]])
+                table.writerow([*start, cell_text(region), *volumes, *numbers, problem])
     write_text(text.getvalue(), path)
 
 

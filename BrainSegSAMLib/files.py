@@ -82,6 +82,17 @@ def write_text(text: str, path: Path) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def cell_text(text: str) -> str:
+    """Text for a CSV table that people open: an apostrophe stands before what a spreadsheet would take for a formula.
+
+    A carriage return becomes a space, because Python's writer puts no quotation marks around it.
+
+    Source: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection.
+    """
+    shown = text.replace("\r", " ")
+    return f"'{shown}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
+
+
 def write_json(data: Any, path: Path) -> None:
     """Write a JSON file whole or not at all: UTF-8, sorted keys, two spaces; NaN and infinity are refused.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -133,3 +134,17 @@ def test_label_values_that_cannot_be_are_wrong_use(
     assert run(references, tmp_path / "out", references, more=(*LABELS, "--label-values", word)) == 2
     assert said in capsys.readouterr().err
     assert run(references, tmp_path / "out", references, more=(*LABELS, "--label-values", "2=0")) == 0
+
+
+def test_names_in_the_table_are_no_formulas(tmp_path: Path) -> None:
+    """Of cases, patients, methods, regions and problems; numbers stay numbers, below zero as well."""
+    references = write(tmp_path / "references", **{"=1+1": lesion(), "p2": lesion(), "p3": lesion()})
+    found = write(tmp_path / "@found", **{"=1+1": lesion(core=False), "p2": lesion()})
+    labels = ("--labels", "whole=1,2", "+core=2", "--metrics", "volume_difference")
+    assert run(references, tmp_path / "out", found, more=labels) == 1
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    first = rows[1]
+    assert [first[key] for key in ("case_id", "patient", "method", "region")] == ["'=1+1", "'=1+1", "'@found", "'+core"]
+    assert float(first["volume_difference"]) < 0
+    assert rows[-1]["problem"].startswith("'@found' has no prediction"), "a quotation mark of its own"
