@@ -90,11 +90,12 @@ class CaseEvaluator:
         return summary_line(computed)
 
     def _measure(self, reference: Segmentation, prediction: Segmentation) -> dict[str, Any]:
-        regions, metrics = self.settings.regions, self.settings.metrics
+        chosen = self.settings
         measured = measure_case(
-            reference, prediction, regions=regions, tolerance_mm=self.settings.tolerance_mm, metrics=metrics
-        )
-        return {name: {"volume_ml": prediction.volume_ml(name), "metrics": measured[name]} for name in regions}
+            reference, prediction, regions=chosen.regions, tolerance_mm=chosen.tolerance_mm, lesions=chosen.lesions,
+            metrics=chosen.metrics,
+        )  # fmt: skip
+        return {name: {"volume_ml": prediction.volume_ml(name), "metrics": measured[name]} for name in chosen.regions}
 
 
 def case_file(folder: Path, case_id: str) -> Path:

@@ -35,7 +35,7 @@ from .evaluation_tables import content, write_csv, write_record
 from .files import check_writable, read_json, write_json
 from .label_sources import own_scheme, parse_label_values, read_scheme
 from .labels import LabelScheme
-from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
+from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, METRICS, LesionRules, chosen
 from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FAILED, FoundSegmentation, Pair, find_segmentations, pair_cases
 from .parcels import Parcel, ParcelEvaluator, Parcels
@@ -66,6 +66,7 @@ class EvaluateJob:
         images: cases to show the results on, as `cases.find_cases` takes them; what lies beside the references, or what
             was predicted from, where None.
         tolerance_mm: of the surface Dice.
+        lesions: what counts as one lesion.
         resample: bring predictions whose voxels lie between the reference's onto those.
         pictures: draw the cases.
         resume: keep the cases that an earlier run finished with the same inputs and settings.
@@ -81,7 +82,8 @@ class EvaluateJob:
     metrics: tuple[str, ...] = ()
     label_values: Mapping[int, int] = field(default_factory=dict)
     images: Path | None = None
-    tolerance_mm: float = 1.0
+    tolerance_mm: float = DEFAULT_TOLERANCE_MM
+    lesions: LesionRules = BRATS_GLIOMA
     resample: bool = False
     pictures: bool = True
     resume: bool = False
@@ -184,6 +186,7 @@ def _find(
         metrics,
         job.label_values,
         job.tolerance_mm,
+        job.lesions,
         job.resample,
         job.pictures,
     )
@@ -370,6 +373,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
         help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",
     )
+    parser.add_argument(
+        "--lesion-dilation", type=int, default=BRATS_GLIOMA.dilation_voxels, metavar="VOXELS",
+        help="steps of dilation that join pieces of the reference to one lesion (default: "
+        f"{BRATS_GLIOMA.dilation_voxels}, as for glioma in BraTS 2023)",
+    )
+    parser.add_argument(
+        "--lesion-ignored-mm3", type=float, default=BRATS_GLIOMA.ignored_mm3, metavar="MM3",
+        help=f"volume up to which lesions of the reference do not count (default: {BRATS_GLIOMA.ignored_mm3:g}, as there)",
+    )
     parser.add_argument("--resample", action="store_true", help="bring predictions on other grids onto the references'")
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures of the cases out")
     parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
@@ -391,6 +403,7 @@ def job_from_options(options: argparse.Namespace) -> EvaluateJob:
         label_values=parse_label_values(options.label_values),
         images=options.images,
         tolerance_mm=options.tolerance_mm,
+        lesions=LesionRules(options.lesion_dilation, options.lesion_ignored_mm3),
         resample=options.resample,
         pictures=not options.no_pictures,
         resume=options.resume,

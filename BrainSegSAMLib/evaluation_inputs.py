@@ -7,7 +7,7 @@ Slicer and DICOM SEG do it, is empty beyond, and what is predicted there is fals
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from .errors import GeometryError, InputError
 from .geometry import Geometry
 from .image import Segmentation, members
 from .labels import LabelScheme
-from .metrics import DEFAULT_TOLERANCE_MM, METRICS
+from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, METRICS, LesionRules
 from .pairs import READY, Pair
 from .resample import resample_channel, resample_segmentation
 from .segmentation_files import names_its_segments, read_segmentation
@@ -41,6 +41,7 @@ class EvaluationSettings:
         metrics: keys of those that are measured, in the order of `metrics.METRICS`.
         label_values: value in a reference's label map → value in the scheme, for those that differ.
         tolerance_mm: of the surface Dice.
+        lesions: what counts as one lesion.
         resample: bring predictions whose voxels lie between the reference's onto those instead of refusing them.
         pictures: draw each case.
 
@@ -53,6 +54,7 @@ class EvaluationSettings:
     metrics: tuple[str, ...] = tuple(METRICS)
     label_values: Mapping[int, int] = field(default_factory=dict)
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
+    lesions: LesionRules = BRATS_GLIOMA
     resample: bool = False
     pictures: bool = True
 
@@ -79,6 +81,7 @@ class EvaluationSettings:
             "metrics": list(self.metrics),
             "label_values": {str(value): meant for value, meant in self.label_values.items()},
             "tolerance_mm": self.tolerance_mm,
+            "lesions": asdict(self.lesions),
             "resample": self.resample,
             "pictures": self.pictures,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from ..metrics.empty import POLICY
+from ..metrics import POLICY, LesionRules
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -111,7 +111,8 @@ def about(data: Mapping[str, Any]) -> str:
 <div class="scroll" tabindex="0" role="region" aria-label="Metrics"><table class="words"><thead><tr>
 <th scope="col">Metric</th><th scope="col">What a value says</th><th scope="col">Both empty</th>
 <th scope="col">One empty</th><th scope="col">Source</th></tr></thead><tbody>{rows}</tbody></table></div>
-<p>{escape(POLICY)} The surface Dice's tolerance is {settings["tolerance_mm"]:g} mm.</p>
+<p>{escape(POLICY)} {escape(LesionRules(**settings["lesions"]).said)} The surface Dice's tolerance is
+{settings["tolerance_mm"]:g} mm.</p>
 <h3>Statistics</h3>
 <p>Intervals are {share} bootstrap intervals of the mean, of {statistics["resamples"]} resamples (seed
 {statistics["seed"]}) in which patients, not cases, are drawn. Two methods are compared on the same cases only, by the

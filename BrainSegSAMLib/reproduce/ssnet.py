@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from ..labelled_images import labelled_cases
 from ..methods import load_predictor
 from ..methods.ssnet.composing import METHOD as SSNET
 from ..methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
-from ..metrics import METRICS, POLICY, Metric, highest_mean_dice, measure
+from ..metrics import ISLES_STROKE, METRICS, POLICY, Metric, highest_mean_dice, measure
 from ..models.catalogue import find_model
 from ..models.store import Model, load_model
 from ..progress import Progress
@@ -42,6 +42,9 @@ TABLE_I: Final[dict[str, tuple[float, float]]] = {
 
 MEASURED: Final = ("dice", "iou", "precision", "recall", "volume_difference", "hd95", "assd", "nsd", "lesion_f1")
 """Metrics of each stage; the paper gives the first two."""
+
+LESIONS: Final = ISLES_STROKE
+"""The paper's patients have strokes; it separates lesions, and gives no rule for counting them."""
 
 _SAME_MODALITY: Final = {"dwi": "b1000"}
 """How the table of modalities calls what the paper calls otherwise."""
@@ -159,7 +162,8 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> tuple[list[Sc
         for stage, found in result.stages.items():
             if stage != AGREEMENT_STAGE:
                 scores.append(Score(case.case_id, stage, measure(
-                    reference, found.label_map > 0, spacing_zyx_mm=image.geometry.spacing_zyx_mm, metrics=MEASURED
+                    reference, found.label_map > 0, spacing_zyx_mm=image.geometry.spacing_zyx_mm, lesions=LESIONS,
+                    metrics=MEASURED,
                 )))  # fmt: skip
     lines = table(mean_scores(scores), prior)
     write_json(_record(job, model, device, scores, lines, records), job.output)
@@ -193,6 +197,7 @@ def _record(
         "device": device,
         "source": str(job.source),
         "labels": list(job.labels),
+        "lesions": asdict(LESIONS),
         "settings": dict(job.settings),
         "cases": [
             {"case_id": one.case_id, "stage": one.stage, **{key: _rounded(value) for key, value in one.values.items()}}
@@ -260,7 +265,7 @@ def _further(scores: Sequence[Score], stages: Sequence[str]) -> Iterator[str]:
             text = "–" if found.mean is None else f"{found.mean:.3f}"
             row += f"{f'{text} ({found.count} cases)' if found.undefined else text:>24}"
         yield row
-    yield POLICY
+    yield f"{POLICY} {LESIONS.said}"
 
 
 def _heading(metric: Metric) -> str:

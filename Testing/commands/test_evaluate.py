@@ -22,6 +22,7 @@ from BrainSegSAMLib.evaluation_tables import check_record
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.metrics import LesionRules
 from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
 from Testing.evaluation_cases import GRID, LABELS, SCHEME, lesion, record_of, run, write
@@ -216,6 +217,37 @@ def test_resume_keeps_what_is_true_and_redoes_the_rest(
     monkeypatch.setattr(CaseEvaluator, "save", fail)
     assert run(references, output, good) == 1
     assert {row["status"] for row in record_of(output)["problems"]} == {"failed"}
+
+
+def test_the_rules_of_lesions_can_be_set_and_are_said(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two small lesions (38 mm³), two voxels apart and both missed: by the rule of gliomas none of them counts."""
+    spots = np.zeros(GRID.shape_zyx, dtype=np.uint8)
+    for start in (2, 6):
+        spots[4:6, 4:6, start : start + 2] = 1
+    write(references, p1=Segmentation(GRID, SCHEME, spots))
+    nothing = Segmentation(GRID, SCHEME, np.zeros_like(spots))
+    found = write(tmp_path / "found", p1=nothing, p2=lesion(), p3=lesion())
+    output, measured = tmp_path / "out", (*LABELS, "--metrics", "lesion_false_negatives")
+    said = []
+    for dilation, ignored, missed in (("3", "50", 0), ("3", "10", 1), ("0", "0", 2)):
+        rules = ("--lesion-dilation", dilation, "--lesion-ignored-mm3", ignored)
+        assert run(references, output, found, more=(*measured, *rules, "--resume")) == 0
+        assert "(kept)" not in capsys.readouterr().out, "another rule, another number"
+        record = record_of(output)
+        assert record["settings"]["lesions"] == {"dilation_voxels": int(dilation), "ignored_mm3": float(ignored)}
+        values = record["cases"][0]["methods"]["found"]["regions"]["whole"]["metrics"]
+        assert values["lesion_false_negatives"] == missed
+        page = (output / "report.html").read_text(encoding="utf-8")
+        said.append(LesionRules(int(dilation), float(ignored)).said)
+        assert said[-1] in page
+    assert "3 steps" in said[0]
+    assert "50 mm³" in said[0]
+    assert run(references, output, found, more=measured) == 0
+    assert record_of(output)["settings"]["lesions"] == {"dilation_voxels": 3, "ignored_mm3": 50.0}
+    for wrong in (("--lesion-dilation", "-1"), ("--lesion-ignored-mm3", "nan"), ("--lesion-ignored-mm3", "inf")):
+        assert run(references, output, found, more=(*measured, *wrong)) == 2
 
 
 def test_methods_regions_and_metrics_keep_the_order_asked_for(
