@@ -93,6 +93,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/errors.py
   BrainSegSAMLib/evaluate.py
   BrainSegSAMLib/evaluation_inputs.py
+  BrainSegSAMLib/evaluation_plan.py
   BrainSegSAMLib/evaluation_tables.py
   BrainSegSAMLib/files.py
   BrainSegSAMLib/fitting.py

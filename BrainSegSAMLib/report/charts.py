@@ -111,7 +111,8 @@ def differences(
         colours: numbers of the two methods.
     """
     better = METRICS[metric].better
-    apart = (difference(*(_value(case, name, region, metric) for name in (first, second)), better) for case in cases)
+    pairs = [(_value(case, first, region, metric), _value(case, second, region, metric)) for case in cases]
+    apart = [difference(one, other, better) for one, other in pairs]
     found = np.sort([one for one in apart if one is not None])
     if not len(found):
         return ""
