@@ -224,8 +224,9 @@ def _doubts(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> 
     found = []
     empty = [str(c["case_id"]) for c in evaluated if c["reference_ml"] and not any(c["reference_ml"].values())]
     if empty:
-        verb = "is" if len(empty) == 1 else "are"
-        found.append(f"The reference of {listed(empty)} {verb} empty: the policy for empty masks decides their values.")
+        verb, whose = ("is", "its") if len(empty) == 1 else ("are", "their")
+        said = f"The reference of {listed(empty)} {verb} empty"
+        found.append(f"{said}: the policy for empty masks decides {whose} values.")
     if len({patients[str(case["case_id"])] for case in evaluated}) == 1:
         found.append("All that is evaluated is of one patient, so there is no confidence interval.")
     return found

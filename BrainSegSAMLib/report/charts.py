@@ -21,9 +21,10 @@ from ..statistics import difference
 
 CASE_LINK: Final = "#case-"
 _SIZE_INCHES: Final = (3.5, 2.4)
-_PLACE: Final = (0.165, 0.155, 0.82, 0.82)
+_PLACE: Final = (0.19, 0.155, 0.795, 0.82)
 _INK, _LINE = "#010101", "#020202"
 _MOST_POINTS: Final = 60
+_HIGH_SHARE: Final = 0.95  # specificity hardly goes below
 _FEWEST_FOR_BOX: Final = 4
 _FEWEST_FOR_VIOLIN: Final = 8
 _SETTINGS: Final = {
@@ -128,7 +129,7 @@ def differences(
         axes.xaxis.set_major_locator(matplotlib_module("ticker").MaxNLocator(integer=True, nbins=5))
         axes.grid(axis="y")
         axes.set_xlabel("cases, sorted")
-        axes.set_ylabel(f"difference of {'absolute ' if better == 'zero' else ''}{_with_unit(metric)}")
+        axes.set_ylabel(f"difference [{METRICS[metric].unit}]" if METRICS[metric].unit else "difference")
 
     about = f"{METRICS[metric].title} of {region}: {first} minus {second}, case by case"
     return _svg(draw, f"differences-{metric}-{region}-{first}-{second}", about)
@@ -219,13 +220,21 @@ def _values(cases: Cases, method: str, region: str, metric: str) -> Any:
 
 
 def _limit(axes: Any, metric: str) -> None:
-    """Shares end at 1, and begin at 0 unless all are high; lengths and counts begin at 0."""
+    """Shares end at 1, and begin at 0 unless all are high; where they are very high, just below the least.
+
+    Lengths and counts begin at 0.
+    """
     described = METRICS[metric]
     if described.lowest != 0:
         return
     low, _ = axes.get_ylim()
     if described.highest != 1:
         axes.set_ylim(bottom=0)
+        return
+    if low >= _HIGH_SHARE:
+        axes.set_ylim(low, 1 + 0.03 * (1 - low))
+        axes.yaxis.set_major_locator(matplotlib_module("ticker").MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.ticklabel_format(axis="y", useOffset=False)
         return
     start = 0.0 if low < 0.6 else float(np.floor(low * 10) / 10)
     step = 0.2 if start == 0 else 0.1 if start < 0.8 else 0.05

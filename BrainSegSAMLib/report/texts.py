@@ -118,14 +118,14 @@ def about(data: Mapping[str, Any]) -> str:
 {statistics["seed"]}) in which patients, not cases, are drawn. Two methods are compared on the same cases only, by the
 two-sided Wilcoxon signed-rank test, in which a patient with several cases counts once, by the mean difference; p-values
 of one metric (all regions and pairs of methods) are corrected together by Holm's method. The effect size is the
-matched-pairs rank-biserial correlation: 1 where the first method is better of every patient, −1 where the second is.
+matched-pairs rank-biserial correlation: 1 where the first method is better for every patient, −1 where the second is.
 Where nearer to zero is better, differences are those of the distances from zero.</p>
 <h3>Settings</h3>
 <ul>{sources}<li>Label values: <ul>{labels}</ul></li>
 {f"<li>Label values of the references read otherwise: {escape(read_as)}</li>" if read_as else ""}
-<li>Predictions whose voxels lie between the reference's:
-{"resampled (nearest neighbour)" if settings["resample"] else "refused"}. The grid of a case holds reference and all
-predictions; beyond its own grid, each is empty.</li>
+<li>Predictions whose voxels lie in other places than the reference's:
+{"resampled (nearest neighbour)" if settings["resample"] else "refused"}. A case is measured on all voxels of reference
+and predictions; beyond its own grid, each is empty.</li>
 <li>Versions: {versions}</li></ul>
 """
 

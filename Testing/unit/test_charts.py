@@ -74,6 +74,18 @@ def test_numbers_on_an_axis_are_where_they_say(largest: float) -> None:
     np.testing.assert_allclose(slope * values + offset, places, atol=0.05)
 
 
+def test_shares_near_one_are_told_apart() -> None:
+    """As those of specificity always are."""
+    rows = [(0.9991,), (0.9994,), (0.9998,), (1.0,)]
+    svg = charts.distribution(cases("specificity", *rows, methods=("A",)), ["A"], "whole", "specificity")
+    values, places = tick_values(svg, 1)
+    assert values.min() > 0.99
+    assert values.max() == 1.0
+    assert len(set(values)) == len(values) >= 3
+    slope, offset = np.polyfit(values, places, 1)
+    np.testing.assert_allclose(slope * values + offset, places, atol=0.1)
+
+
 def test_names_stay_as_they_are() -> None:
     name = "v1.23456"
     svg = charts.distribution(cases("dice", (0.5,), (0.75,), methods=(name,)), [name], "whole", "dice")
