@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +22,11 @@ from .files import read_json, sha256_of, write_json
 from .image import Segmentation
 from .metrics import METRICS, measure_case
 from .overlays import overlay
-from .pairs import READY, Pair
+from .pairs import FAILED, READY, Pair
 from .progress import Progress
 
 CASE_VERSION: Final = 1
-EVALUATED, FAILED = "evaluated", "failed"
+EVALUATED: Final = "evaluated"
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,46 @@ class CaseEvaluator:
         return summary_line(computed)
 
     def _measure(self, reference: Segmentation, prediction: Segmentation) -> dict[str, Any]:
-        regions, metrics = self.settings.regions, self.settings.metrics
+        chosen = self.settings
         measured = measure_case(
-            reference, prediction, regions=regions, tolerance_mm=self.settings.tolerance_mm, metrics=metrics
-        )
-        return {name: {"volume_ml": prediction.volume_ml(name), "metrics": measured[name]} for name in regions}
+            reference, prediction, regions=chosen.regions, tolerance_mm=chosen.tolerance_mm, lesions=chosen.lesions,
+            metrics=chosen.metrics,
+        )  # fmt: skip
+        return {name: {"volume_ml": prediction.volume_ml(name), "metrics": measured[name]} for name in chosen.regions}
 
 
 def case_file(folder: Path, case_id: str) -> Path:
     """Where the numbers and the picture of a case lie."""
     return folder / f"{case_id}.json"
+
+
+def dropped_cases(pairs: Sequence[Pair], folder: Path) -> list[Path]:
+    """The files in a folder of cases that an earlier evaluation wrote of cases that are no longer there."""
+    kept = {case_file(folder, pair.case_id) for pair in pairs}
+    return [path for path in sorted(folder.glob("*.json")) if path not in kept and _is_ours(path)]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except InputError:
+        return False
+    return isinstance(found, dict) and {"case_version", "fingerprint"} <= set(found)
+
+
+def read_case(pair: Pair, settings: EvaluationSettings, folder: Path) -> dict[str, Any]:
+    """A case's file, in the order of the settings; the file has the order of the alphabet.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    found: dict[str, Any] = read_json(case_file(folder, pair.case_id))
+    found["methods"] = {name: found["methods"][name] for name in pair.candidates}
+    for method in found["methods"].values():
+        method["regions"] = {name: method["regions"][name] for name in settings.regions if name in method["regions"]}
+        for region in method["regions"].values():
+            region["metrics"] = {key: region["metrics"][key] for key in settings.metrics}
+    return found
 
 
 def failed_case(pair: Pair, problem: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The command line `brainsegsam`: a door to the commands, which do the work.
 
-Exit codes: 0 all done; 1 some cases failed, each named; 2 wrong use, or nothing could be done; 3 all done, but what was
-given is doubtful, as is said (an evaluation against an empty reference, or of one patient); 130 cancelled.
+Exit codes: 0 all done; 1 cases failed, some or all, each named; 2 wrong use, or what all cases need (model, output
+folder, scheduler) cannot be used; 3 all done, but what was given is doubtful, as is said (an evaluation against an
+empty reference, or of one patient); 130 cancelled.
 """
 
 from __future__ import annotations

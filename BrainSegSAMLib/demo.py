@@ -18,7 +18,7 @@ import numpy as np
 from .cases import Case, load_image
 from .components import RegionStatistics, statistics
 from .errors import InputError, OutputError
-from .files import atomic_path, write_text
+from .files import atomic_path, cell_text, write_text
 from .geometry import Geometry
 from .headers import check_nifti
 from .image import Image, Segmentation
@@ -269,7 +269,7 @@ def _csv(rows: tuple[DemoRow, ...]) -> str:
         agreement = "" if row.dice is None else f"{row.dice:.4f}"
         measures = row.measures
         volume, diameter = f"{measures.volume_ml:.3f}", f"{measures.largest_diameter_mm:.1f}"
-        table.writerow([row.region, volume, measures.components, diameter, agreement])
+        table.writerow([cell_text(row.region), volume, measures.components, diameter, agreement])
     return text.getvalue()
 
 

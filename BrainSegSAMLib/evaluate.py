@@ -8,101 +8,40 @@ which `--resume` knows what is finished).
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
 from .batch import Row, Workers, run_batch
 from .case_evaluation import (
-    FAILED,
     CaseEvaluator,
     case_file,
+    dropped_cases,
     failed_case,
     fingerprint,
     is_finished,
+    read_case,
     summary_line,
 )
-from .case_layouts import find_groups
 from .errors import InputError, OutputError
 from .evaluation_inputs import EvaluationSettings
+from .evaluation_plan import CASES_FOLDER, EvaluateJob, Plan, planned
 from .evaluation_tables import content, write_csv, write_record
 from .files import check_writable, read_json, write_json
-from .label_sources import own_scheme, parse_label_values, read_scheme
-from .labels import LabelScheme
-from .metrics import DEFAULT_TOLERANCE_MM, METRICS, chosen
-from .modalities import OTHER, REFERENCE, ModalityTable
-from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
+from .label_sources import parse_label_values
+from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, METRICS, LesionRules
+from .pairs import FAILED, Pair
 from .parcels import Parcel, ParcelEvaluator, Parcels
 from .progress import Progress
 from .remote import Remote, location
-from .remote_cases import fetch_segmentations
 from .report import write_report
 
-CASES_FOLDER: Final = "cases"
-ANY_MODALITY: Final = "image"
+__all__ = ["EvaluateJob", "Evaluation", "Plan", "add_arguments", "describe", "job_from_options", "planned", "run"]
+
 _MEMORY_GB: Final = 2.0
-_NO_IMAGE: Final = (REFERENCE, OTHER)
 Evaluator = TypeVar("Evaluator")
-
-
-@dataclass(frozen=True)
-class EvaluateJob:
-    """What to evaluate, against what, and where to write it.
-
-    Attributes:
-        predictions: name of a method → what `pairs.find_segmentations` takes, or a folder behind a URL.
-        reference: the same, of the references.
-        output: folder for the results; made where missing.
-        labels: what `label_sources.read_scheme` takes; what the first predictions say themselves where empty.
-        regions: names of those that are evaluated; all where empty.
-        metrics: keys of those that are measured; all where empty.
-        label_values: value in a reference's label map → value in the scheme.
-        images: cases to show the results on, as `cases.find_cases` takes them; what lies beside the references, or what
-            was predicted from, where None.
-        tolerance_mm: of the surface Dice.
-        resample: bring predictions on other grids onto the reference's.
-        pictures: draw the cases.
-        resume: keep the cases that an earlier run finished with the same inputs and settings.
-        workers: how many processes; by the machine's cores and memory and the number of cases where None.
-        scheduler: address of a Dask cluster that runs already.
-    """
-
-    predictions: Mapping[str, Path | Remote]
-    reference: Path | Remote
-    output: Path | Remote
-    labels: tuple[str, ...] = ()
-    regions: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    label_values: Mapping[int, int] = field(default_factory=dict)
-    images: Path | None = None
-    tolerance_mm: float = 1.0
-    resample: bool = False
-    pictures: bool = True
-    resume: bool = False
-    workers: int | None = 1
-    scheduler: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A job with everything that can be known before any work.
-
-    Attributes:
-        job: what was asked for.
-        output: folder on this machine for the results.
-        settings: what decides the numbers.
-        pairs: every case of either side.
-    """
-
-    job: EvaluateJob
-    output: Path
-    settings: EvaluationSettings
-    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -116,75 +55,6 @@ class Evaluation:
 
     content: Mapping[str, Any]
     files: Mapping[str, str]
-
-
-@contextlib.contextmanager
-def planned(job: EvaluateJob) -> Iterator[Plan]:
-    """Find the cases and what their labels mean; writes no results.
-
-    What lies behind URLs is copied to this machine for as long as the block lasts (segmentations, no images), and what
-    `run` wrote is copied to an output behind a URL when it ends, however it ends.
-
-    Raises:
-        InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
-            a setting cannot be; where a URL cannot be read.
-        OutputError: where a URL cannot be written.
-        ModelError: where the labels are those of a model that cannot be used.
-    """
-    if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
-        raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
-    with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
-        here = Path(name)
-
-        def local(source: Path | Remote, place: str) -> Path:
-            if isinstance(source, Path):
-                return source
-            return fetch_segmentations(source, here / place, table=ModalityTable.default())
-
-        sources = {method: local(source, str(index)) for index, (method, source) in enumerate(job.predictions.items())}
-        settings, pairs = _find(job, sources, local(job.reference, "reference"))
-        if isinstance(job.output, Path):
-            yield Plan(job, job.output, settings, pairs)
-            return
-        output = here / "output"
-        job.output.check_writable()
-        if job.resume:
-            finished = [path for path in job.output.listing(may_be_missing=True) if path.startswith(f"{CASES_FOLDER}/")]
-            job.output.fetch({path: output / path for path in finished})
-        try:
-            yield Plan(job, output, settings, pairs)
-        finally:
-            made = sorted(path for path in output.rglob("*") if path.is_file())
-            job.output.put({path.relative_to(output).as_posix(): path for path in made})
-
-
-def _find(
-    job: EvaluateJob, sources: Mapping[str, Path], reference: Path
-) -> tuple[EvaluationSettings, tuple[Pair, ...]]:
-    """What decides the numbers, and the cases, of sources on this machine."""
-    metrics = tuple(metric.key for metric in chosen(job.metrics or None))
-    references = find_segmentations(reference)
-    predictions = {name: find_segmentations(source) for name, source in sources.items()}
-    if reference.is_file() and all(len(found) == 1 for found in (references, *predictions.values())):
-        # One file against one file: whoever names them has paired them.
-        case_id, patient = references[0].case_id, references[0].patient
-        predictions = {n: [replace(f[0], case_id=case_id, patient=patient)] for n, f in predictions.items()}
-    if job.labels:
-        scheme = read_scheme(job.labels)
-    else:
-        own = {name: own_scheme(sources[name], found) for name, found in predictions.items()}
-        scheme = _said(own.values()) or _required(own_scheme(reference, references))
-        predictions = {n: found if own[n] in (None, scheme) else _by_names(found) for n, found in predictions.items()}
-    settings = EvaluationSettings(
-        scheme,
-        tuple(scheme[name].name for name in job.regions or scheme.names),
-        metrics,
-        job.label_values,
-        job.tolerance_mm,
-        job.resample,
-        job.pictures,
-    )
-    return settings, tuple(pair_cases(references, predictions, images=_images(job.images)))
 
 
 def run(
@@ -214,18 +84,18 @@ def run(
     files = {"table": "metrics.csv", "record": "metrics.json", "report": "report.html"}
     paths = {kind: plan.output / name for kind, name in files.items()}
     check_writable(folder)
-    _remove(paths.values())
+    _remove([*paths.values(), *dropped_cases(plan.pairs, folder)])
     on_case = on_case or (lambda _pair, _text, _kept: None)
     todo = []
     for pair in plan.pairs:
         if job.resume and is_finished(pair, settings, folder):
-            on_case(pair, summary_line(read_json(case_file(folder, pair.case_id))), True)
+            on_case(pair, summary_line(read_case(pair, settings, folder)), True)
         else:
             _remove([case_file(folder, pair.case_id)])
             todo.append(pair)
     crashed = _evaluate_all(plan, todo, folder, progress.part("Evaluating", until=0.9), on_case, tell)
     progress.stage("Summing up", until=0.95)
-    cases = [_without_picture(pair, folder, crashed) for pair in plan.pairs]
+    cases = [_without_picture(pair, settings, folder, crashed) for pair in plan.pairs]
     data = content(cases, settings, methods=job.predictions, reference=job.reference)
     write_csv(data, paths["table"])
     write_record(data, paths["record"])
@@ -289,10 +159,12 @@ def _remove(paths: Iterable[Path]) -> None:
             raise OutputError(f"{path} of an earlier run cannot be replaced: {error.strerror}.") from error
 
 
-def _without_picture(pair: Pair, folder: Path, crashed: Mapping[str, str]) -> dict[str, Any]:
+def _without_picture(
+    pair: Pair, settings: EvaluationSettings, folder: Path, crashed: Mapping[str, str]
+) -> dict[str, Any]:
     if pair.case_id in crashed:
         return failed_case(pair, crashed[pair.case_id])
-    found: dict[str, Any] = read_json(case_file(folder, pair.case_id))
+    found = read_case(pair, settings, folder)
     return {key: value for key, value in found.items() if key != "picture"}
 
 
@@ -300,37 +172,6 @@ def _picture(folder: Path, wanted: bool, case_id: str) -> dict[str, Any] | None:
     path = case_file(folder, case_id)
     found: dict[str, Any] | None = read_json(path).get("picture") if wanted and path.exists() else None
     return found
-
-
-# ---- what the labels mean, and which cases ---------------------------------------------------------------------------
-
-
-def _said(schemes: Iterable[LabelScheme | None]) -> LabelScheme | None:
-    return next((scheme for scheme in schemes if scheme is not None), None)
-
-
-def _required(scheme: LabelScheme | None) -> LabelScheme:
-    if scheme is None:
-        raise InputError(
-            "Neither the predictions nor the references say what their label values mean; say it, e.g. "
-            '--labels "Whole tumour=1,2,3" "Tumour core=1,3", or name a model or nnU-Net\'s dataset.json there.'
-        )
-    return scheme
-
-
-def _by_names(found: Sequence[FoundSegmentation]) -> list[FoundSegmentation]:
-    """The same by their .seg.nrrd files, for methods whose label values mean something else than the first one's."""
-    return [replace(one, path=one.segments) if one.segments else one for one in found]
-
-
-def _images(source: Path | None) -> dict[str, Mapping[str, Path]]:
-    if source is None:
-        return {}
-    groups = find_groups(source, (ANY_MODALITY,), ModalityTable.default())
-    return {
-        group.case_id: {file.role or ANY_MODALITY: file.path for file in group.files if file.role not in _NO_IMAGE}
-        for group in groups
-    }
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------
@@ -365,7 +206,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance-mm", type=float, default=DEFAULT_TOLERANCE_MM, metavar="MM",
         help=f"of the surface Dice (default: {DEFAULT_TOLERANCE_MM:g})",
     )
-    parser.add_argument("--resample", action="store_true", help="bring predictions onto the references' grids")
+    parser.add_argument(
+        "--lesion-dilation", type=int, default=BRATS_GLIOMA.dilation_voxels, metavar="VOXELS",
+        help="steps of dilation that join pieces of the reference to one lesion (default: "
+        f"{BRATS_GLIOMA.dilation_voxels}, as for glioma in BraTS 2023)",
+    )
+    parser.add_argument(
+        "--lesion-ignored-mm3", type=float, default=BRATS_GLIOMA.ignored_mm3, metavar="MM3",
+        help="volume up to which lesions of the reference do not count (default: "
+        f"{BRATS_GLIOMA.ignored_mm3:g}, as there)",
+    )
+    parser.add_argument("--resample", action="store_true", help="bring predictions on other grids onto the references'")
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures of the cases out")
     parser.add_argument("--resume", action="store_true", help="keep the cases that an earlier run finished")
 
@@ -386,6 +237,7 @@ def job_from_options(options: argparse.Namespace) -> EvaluateJob:
         label_values=parse_label_values(options.label_values),
         images=options.images,
         tolerance_mm=options.tolerance_mm,
+        lesions=LesionRules(options.lesion_dilation, options.lesion_ignored_mm3),
         resample=options.resample,
         pictures=not options.no_pictures,
         resume=options.resume,

@@ -1,20 +1,25 @@
-"""A case in memory: its reference, every method's prediction on the reference's grid, and an image to show them on."""
+"""A case in memory: its reference and every method's prediction on one grid, and an image to show them on.
+
+That grid is the reference's, grown until it holds every prediction: a reference that was cut to what is labelled, as
+Slicer and DICOM SEG do it, is empty beyond, and what is predicted there is false.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .components import bounding_box
 from .errors import GeometryError, InputError
 from .geometry import Geometry
-from .image import Segmentation
+from .image import Segmentation, members
 from .labels import LabelScheme
-from .metrics import DEFAULT_TOLERANCE_MM, METRICS
+from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, METRICS, LesionRules
 from .pairs import READY, Pair
 from .resample import resample_channel, resample_segmentation
 from .segmentation_files import names_its_segments, read_segmentation
@@ -22,6 +27,8 @@ from .volumes import read_volume
 
 _PREFERRED: Final = ("flair", "t1ce", "dwi", "t2", "t1")
 _BACKGROUND_OVERLAP: Final = 0.5
+_HIGHEST_VALUE: Final = 65535  # `segmentation_files.read_segmentation` takes no more
+_LARGEST_FIELD_MM: Final = 500.0  # of one examination of a head; what is farther apart is of two
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,12 @@ class EvaluationSettings:
         metrics: keys of those that are measured, in the order of `metrics.METRICS`.
         label_values: value in a reference's label map → value in the scheme, for those that differ.
         tolerance_mm: of the surface Dice.
-        resample: bring predictions on other grids onto the reference's instead of refusing them.
+        lesions: what counts as one lesion.
+        resample: bring predictions whose voxels lie between the reference's onto those instead of refusing them.
         pictures: draw each case.
+
+    Raises:
+        InputError: where a label value cannot be in a file, or means one that the scheme does not have.
     """
 
     scheme: LabelScheme
@@ -43,8 +54,24 @@ class EvaluationSettings:
     metrics: tuple[str, ...] = tuple(METRICS)
     label_values: Mapping[int, int] = field(default_factory=dict)
     tolerance_mm: float = DEFAULT_TOLERANCE_MM
+    lesions: LesionRules = BRATS_GLIOMA
     resample: bool = False
     pictures: bool = True
+
+    def __post_init__(self) -> None:
+        for value, meant in self.label_values.items():
+            if value > _HIGHEST_VALUE:
+                raise InputError(f"--label-values {value}={meant}: label maps hold values up to {_HIGHEST_VALUE}.")
+            if meant and meant not in self.known_values:
+                raise InputError(
+                    f"--label-values {value}={meant}: the label scheme has no value {meant}; it knows "
+                    f"{', '.join(map(str, self.known_values))}, and 0 for background."
+                )
+
+    @property
+    def known_values(self) -> list[int]:
+        """The label values of the scheme."""
+        return sorted({value for region in self.scheme.regions for value in region.labels})
 
     def as_dict(self) -> dict[str, Any]:
         """For records."""
@@ -54,6 +81,7 @@ class EvaluationSettings:
             "metrics": list(self.metrics),
             "label_values": {str(value): meant for value, meant in self.label_values.items()},
             "tolerance_mm": self.tolerance_mm,
+            "lesions": asdict(self.lesions),
             "resample": self.resample,
             "pictures": self.pictures,
         }
@@ -65,8 +93,8 @@ class LoadedPair:
 
     Attributes:
         pair: what was read.
-        reference: None where it cannot be used.
-        predictions: method → its segmentation on the reference's grid.
+        reference: None where it cannot be used; on a grid that holds all predictions.
+        predictions: method → its segmentation on the same grid.
         problems: method → why it cannot be evaluated.
         notes: method → what was done to its prediction, a sentence each; those of "" are of the case.
         background: intensities (z, y, x) on the reference's grid to show it on.
@@ -97,6 +125,7 @@ def load_pair(pair: Pair, settings: EvaluationSettings) -> LoadedPair:
             predictions[name], notes[name] = _prediction(pair, name, reference, settings)
         except InputError as error:
             problems[name] = str(error)
+    reference, predictions = _on_one_grid(reference, predictions, notes, settings)
     background = None
     if predictions and settings.pictures:
         background, notes[""] = _background(pair.images, reference.geometry)
@@ -118,13 +147,13 @@ def read_reference(path: Path, settings: EvaluationSettings) -> Segmentation:
     for value, meant in settings.label_values.items():
         lookup[value] = meant
     label_map = lookup[raw.label_map]
-    known = {value for region in settings.scheme.regions for value in region.labels}
+    known = settings.known_values
     present = np.flatnonzero(np.bincount(label_map.ravel()))
     unknown = [int(value) for value in present if value and int(value) not in known]
     if unknown:
         raise InputError(
             f"{path} has the label values {', '.join(map(str, unknown))}, which the label scheme does not know; it "
-            f"knows {', '.join(map(str, sorted(known)))}. Where a value means one of these, say so, e.g. "
+            f"knows {', '.join(map(str, known))}. Where a value means one of these, say so, e.g. "
             f"--label-values {unknown[-1]}={max(known)}."
         )
     return Segmentation(raw.geometry, settings.scheme, label_map, path.name)
@@ -141,20 +170,6 @@ def _read(path: Path, settings: EvaluationSettings) -> tuple[Segmentation, list[
         raise InputError(f"{path} lacks the segment {', '.join(missing)}; it has {', '.join(names)}.")
     more = [name for name in names if name not in settings.scheme.names]
     return found, [f"{path.name} has further segments, which are not compared: {', '.join(more)}."] if more else []
-
-
-def _onto(
-    segmentation: Segmentation, geometry: Geometry, difference: str, regions: Sequence[str]
-) -> tuple[Segmentation, str]:
-    moved = resample_segmentation(segmentation, geometry)
-    before, after = (sum(one.volume_ml(name) for name in regions) for one in (segmentation, moved))
-    if before and not after:
-        raise GeometryError(
-            f"{segmentation.name} does not overlap the reference's grid ({difference}); it is of another examination, "
-            "or its position is lost."
-        )
-    note = f"Resampled onto the reference's grid ({difference}); the volume of its regions went from {before:.2f} to "
-    return moved, note + f"{after:.2f} mL."
 
 
 def _background(images: Mapping[str, Path], geometry: Geometry) -> tuple[NDArray[np.float32] | None, list[str]]:
@@ -174,17 +189,74 @@ def _background(images: Mapping[str, Path], geometry: Geometry) -> tuple[NDArray
 def _prediction(
     pair: Pair, name: str, reference: Segmentation, settings: EvaluationSettings
 ) -> tuple[Segmentation, list[str]]:
+    """A prediction on its own grid, which can be brought onto the reference's, and what to know of it."""
     found = pair.candidates[name].found
     assert found is not None
+    assert pair.reference is not None
     segmentation, notes = _read(found.path, settings)
-    geometry = reference.geometry
-    difference = geometry.difference(segmentation.geometry)
-    if difference and not settings.resample:
+    own, geometry = segmentation.geometry, reference.geometry
+    difference = geometry.difference(own)
+    may_be_cut = names_its_segments(found.path) or names_its_segments(pair.reference)
+    if difference and _lies_elsewhere(own, geometry, may_be_cut=may_be_cut):
+        raise GeometryError(
+            f"{found.path} lies elsewhere than the reference of case '{pair.case_id}' ({difference}); it is of another "
+            "examination, or its position is lost."
+        )
+    if difference and not settings.resample and not geometry.shares_lattice(own):
         raise GeometryError(
             f"{found.path} lies on another grid than the reference of case '{pair.case_id}' ({difference}). "
             "Resample it, or ask for it with --resample."
         )
-    if difference:
-        segmentation, note = _onto(segmentation, geometry, difference, settings.regions)
-        notes.append(note)
     return segmentation, notes
+
+
+def _lies_elsewhere(one: Geometry, other: Geometry, *, may_be_cut: bool) -> bool:
+    """Whether two grids cannot be of one examination; those that are cut to what is labelled need not meet."""
+    if one.overlap_fraction(other) or other.overlap_fraction(one):
+        return False
+    both = one.grown_to_hold(other)
+    return not may_be_cut or max(np.multiply(both.size_ijk, both.spacing_ijk_mm)) > _LARGEST_FIELD_MM
+
+
+def _on_one_grid(
+    reference: Segmentation,
+    predictions: Mapping[str, Segmentation],
+    notes: Mapping[str, list[str]],
+    settings: EvaluationSettings,
+) -> tuple[Segmentation, dict[str, Segmentation]]:
+    """All on the reference's grid, grown until it holds every prediction; `notes` gets what was done to which."""
+    own = target = reference.geometry
+    for one in predictions.values():
+        if own.shares_lattice(one.geometry):
+            target = target.grown_to_hold(one.geometry)
+        elif one.label_map.any():
+            target = target.grown_to_hold(_labelled_part(one))
+    start = np.rint(target.to_ijk(own.origin_lps_mm)).astype(int)
+    inside = tuple(slice(a, a + size) for a, size in zip(start[::-1], own.shape_zyx, strict=True))
+    moved: dict[str, Segmentation] = {}
+    for name, one in predictions.items():
+        moved[name] = resample_segmentation(one, target)
+        difference = own.difference(one.geometry)
+        if not difference:
+            continue
+        if own.shares_lattice(one.geometry):
+            said = f"Its grid has other voxels than the reference's ({difference}); both are compared on all of them."
+        else:
+            before, after = (sum(s.volume_ml(region) for region in settings.regions) for s in (one, moved[name]))
+            said = (
+                f"Resampled onto the reference's grid ({difference}); the volume of its regions went from "
+                f"{before:.2f} to {after:.2f} mL."
+            )
+        marked = members(moved[name].label_map, [v for region in settings.regions for v in one.scheme[region].labels])
+        beyond = (np.count_nonzero(marked) - np.count_nonzero(marked[inside])) * target.voxel_volume_mm3 / 1000
+        if beyond:
+            said += f" {beyond:.2f} mL lie beyond the reference's grid, where the reference counts as empty."
+        notes[name].append(said)
+    return resample_segmentation(reference, target), moved
+
+
+def _labelled_part(segmentation: Segmentation) -> Geometry:
+    z, y, x = bounding_box(segmentation.label_map)
+    return segmentation.geometry.window(
+        (x.start, y.start, z.start), (x.stop - x.start, y.stop - y.start, z.stop - z.start)
+    )

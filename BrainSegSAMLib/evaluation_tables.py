@@ -20,12 +20,12 @@ from typing import Any, Final
 from .case_evaluation import EVALUATED
 from .errors import DependencyError, InputError
 from .evaluation_inputs import EvaluationSettings
-from .files import write_json, write_text
+from .files import cell_text, write_json, write_text
 from .metrics import METRICS
 from .runs import versions
 from .statistics import compare, holm, summarise, worst_first
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 SCHEMA: Final = Path(__file__).with_name("report") / "metrics.schema.json"
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 10_000
@@ -59,7 +59,7 @@ def content(
     kept = ("case_id", "patient", "notes", "reference_ml", "methods")
     names, keys = settings.regions, settings.metrics
     patients = {str(case["case_id"]): str(case["patient"]) for case in ordered}
-    comparisons, refusals = _comparisons(ordered, list(methods), names, keys)
+    comparisons, refusals = _comparisons(ordered, list(methods), names, keys, patients=patients)
     return {
         "format_version": FORMAT_VERSION,
         "command": "evaluate",
@@ -117,6 +117,8 @@ def check_record(data: Mapping[str, Any]) -> None:
 def write_csv(data: Mapping[str, Any], path: Path) -> None:
     """Write `metrics.csv`: a line for each case, method and region, and one for a case that is not evaluated.
 
+    Text is as `files.cell_text` gives it; programs that pair cases by their ids had better read `metrics.json`.
+
     Raises:
         OutputError: where it cannot be written.
     """
@@ -128,13 +130,14 @@ def write_csv(data: Mapping[str, Any], path: Path) -> None:
     )
     for case in data["cases"]:
         for name, method in case["methods"].items():
-            start = [case["case_id"], case["patient"], name, method["status"]]
+            start = [cell_text(text) for text in (case["case_id"], case["patient"], name, method["status"])]
+            problem = cell_text(method["problem"])
             if not method["regions"]:
-                table.writerow([*start, "", "", "", *("" for _ in keys), method["problem"]])
+                table.writerow([*start, "", "", "", *("" for _ in keys), problem])
             for region, found in method["regions"].items():
                 volumes = [_cell(case["reference_ml"][region]), _cell(found["volume_ml"])]
                 numbers = [_cell(found["metrics"][key]) for key in keys]
-                table.writerow([*start, region, *volumes, *numbers, method["problem"]])
+                table.writerow([*start, cell_text(region), *volumes, *numbers, problem])
     write_text(text.getvalue(), path)
 
 
@@ -175,7 +178,12 @@ def _assert_possible(dice: float | None, iou: float | None, where: str) -> None:
 
 
 def _comparisons(
-    cases: Sequence[Mapping[str, Any]], methods: Sequence[str], regions: Sequence[str], metrics: Sequence[str]
+    cases: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    regions: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    patients: Mapping[str, str],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Every two methods on every metric and region; and a sentence for two that were not measured on the same cases.
 
@@ -189,7 +197,7 @@ def _comparisons(
             for region in regions:
                 values = [values_of(cases, method, region, key) for method in (first, second)]
                 try:
-                    result = compare(values[0], values[1], better=METRICS[key].better)
+                    result = compare(*values, better=METRICS[key].better, patients=patients)
                 except InputError as error:
                     refusals.append(f"'{first}' and '{second}' are not compared: {error}")
                     break
@@ -216,8 +224,9 @@ def _doubts(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> 
     found = []
     empty = [str(c["case_id"]) for c in evaluated if c["reference_ml"] and not any(c["reference_ml"].values())]
     if empty:
-        verb = "is" if len(empty) == 1 else "are"
-        found.append(f"The reference of {listed(empty)} {verb} empty: the policy for empty masks decides their values.")
+        verb, whose = ("is", "its") if len(empty) == 1 else ("are", "their")
+        said = f"The reference of {listed(empty)} {verb} empty"
+        found.append(f"{said}: the policy for empty masks decides {whose} values.")
     if len({patients[str(case["case_id"])] for case in evaluated}) == 1:
         found.append("All that is evaluated is of one patient, so there is no confidence interval.")
     return found
@@ -227,7 +236,7 @@ def _few(cases: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> lis
     count = len({patients[str(case["case_id"])] for case in _evaluated(cases)})
     if not 1 < count < _FEW_PATIENTS:
         return []
-    test = ", and no paired test can reach p < 0.05" if count < _TOO_FEW_FOR_A_TEST else ""
+    test = ", and no paired test reaches p < 0.05" if count < _TOO_FEW_FOR_A_TEST else ""
     return [f"With {count} patients, bootstrap intervals are narrower than they should be{test}."]
 
 

@@ -91,6 +91,17 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def cell_text(text: str) -> str:
+    """Text for a CSV table that people open: an apostrophe stands before what a spreadsheet would take for a formula.
+
+    A carriage return becomes a space, because Python's writer puts no quotation marks around it.
+
+    Source: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection.
+    """
+    shown = text.replace("\r", " ")
+    return f"'{shown}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else shown
+
+
 def write_json(data: Any, path: Path) -> None:
     """Write a JSON file whole or not at all, in UTF-8; see `json_text`.
 

@@ -195,7 +195,26 @@ class Geometry:
         upper = np.asarray(other.size_ijk) - 0.5
         return float(np.mean(np.all((inside >= -0.5) & (inside <= upper), axis=1)))
 
+    def shares_lattice(self, other: Geometry) -> bool:
+        """Whether one regular pattern of voxels holds both grids, in whatever order of axes they are stored."""
+        moved, _ = other.reoriented(self.orientation)
+        start = np.rint(self.to_ijk(moved.origin_lps_mm))
+        return self.window(_three_int(start), moved.size_ijk).is_same_grid(moved)
+
     # ---- other grids from this one --------------------------------------------------------------------------------
+
+    def window(self, start_ijk: tuple[int, int, int], size_ijk: tuple[int, int, int]) -> Geometry:
+        """The grid of so many voxels from a voxel of this one on; it may reach beyond this one's sides."""
+        return Geometry(size_ijk, self.spacing_ijk_mm, _three(self.to_lps(start_ijk)), self.direction_lps)
+
+    def grown_to_hold(self, other: Geometry) -> Geometry:
+        """This grid with voxels added at its sides until it holds all of another; itself where it does already."""
+        corners = self.to_ijk(other.corners_lps_mm())
+        slack = POSITION_TOLERANCE_MM / np.asarray(self.spacing_ijk_mm)
+        low = np.minimum(np.floor(corners.min(axis=0) + 0.5 + slack), 0)
+        high = np.maximum(np.ceil(corners.max(axis=0) + 0.5 - slack), self.size_ijk)
+        size = _three_int(high - low)
+        return self if size == self.size_ijk else self.window(_three_int(low), size)
 
     def moved_lps(self, matrix: ArrayLike) -> Geometry:
         """The grid after a linear transform of physical space (4x4, LPS → LPS): rotation, translation, scaling.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,18 +49,22 @@ def read_scheme(words: Sequence[str]) -> LabelScheme:
 
 
 def own_scheme(source: Path, found: Sequence[FoundSegmentation]) -> LabelScheme | None:
-    """What a set of segmentations says itself, by the segments of its first case or nnU-Net's dataset.json beside it.
+    """What a set of segmentations says itself, by the segments of a case or nnU-Net's dataset.json beside it.
+
+    Damaged files are passed over: they are the problem of their cases.
 
     Args:
         source: where they were found.
         found: all of them.
 
     Raises:
-        InputError, ModelError: where it says so in a way that cannot be understood.
+        InputError, ModelError: where dataset.json cannot be understood.
     """
-    for one in found[:1]:
+    for one in found:
         described = one.segments or one.path
-        if names_its_segments(described):
+        if not names_its_segments(described):
+            break
+        with contextlib.suppress(InputError):
             return read_segmentation(described).scheme
     folder = source if source.is_dir() else source.parent
     path = next((place / _DATASET for place in (folder, folder.parent) if (place / _DATASET).is_file()), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .files import atomic_path
+from .files import atomic_path, cell_text
 
 MEASUREMENTS_FILE: Final = "measurements.csv"
 
@@ -22,7 +22,7 @@ def write_measurements(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
         rows: what `components.as_rows` gives for each case, with its `case_id`: volume in mL, number of voxels and of
             26-connected pieces, and the largest diameter in mm. A region without a voxel has a row of zeros; a case
             that failed has none.
-        path: where to; UTF-8, with a line of the columns' names at its top.
+        path: where to; UTF-8, with a line of the columns' names at its top; text as by `files.cell_text`.
 
     Raises:
         OutputError: where it cannot be written.
@@ -35,4 +35,4 @@ def write_measurements(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def _shown(value: Any, decimals: int | None) -> str:
-    return str(value) if decimals is None else f"{value:.{decimals}f}"
+    return cell_text(str(value)) if decimals is None else f"{value:.{decimals}f}"

@@ -7,7 +7,7 @@ so, because a mean over the cases that happened to be there is not the mean that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .modalities import OTHER, REFERENCE, ModalityTable
 from .segmentation_files import LABEL_MAP_SUFFIXES, SEGMENTATION_SUFFIX, names_its_segments
 from .volumes import volume_stem, volume_suffix
 
-MISSING, EXTRA, DUPLICATE, READY = "missing", "extra", "duplicate", "ready"
+MISSING, EXTRA, DUPLICATE, FAILED, READY = "missing", "extra", "duplicate", "failed", "ready"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class FoundSegmentation:
         patient: who the case is of.
         images: modality → image of the same case that lies beside it, or that it was predicted from.
         segments: the .seg.nrrd of the same result, where `path` is a label map that `predict` wrote.
+        problem: why it cannot be used, as a sentence; "" where nothing is known against it.
     """
 
     case_id: str
@@ -39,6 +40,7 @@ class FoundSegmentation:
     patient: str
     images: Mapping[str, Path] = field(default_factory=dict)
     segments: Path | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Candidate:
     """What one method has for a case.
 
     Attributes:
-        status: READY, MISSING (it has none), EXTRA (there is no reference) or DUPLICATE (there are several).
-        found: the prediction; None where it is missing or not the only one.
+        status: READY, MISSING (it has none), EXTRA (there is no reference), DUPLICATE (there are several) or FAILED
+            (it, or the reference, cannot be used).
+        found: the prediction; None where it is missing, cannot be used, or is not the only one.
         problem: why it cannot be evaluated, as a sentence; "" where it can.
     """
 
@@ -74,11 +77,6 @@ class Pair:
     candidates: Mapping[str, Candidate]
     images: Mapping[str, Path] = field(default_factory=dict)
 
-    @property
-    def ready(self) -> bool:
-        """Whether any method can be evaluated."""
-        return any(candidate.status == READY for candidate in self.candidates.values())
-
 
 def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> list[FoundSegmentation]:
     """Find the segmentations of a source, whoever made them.
@@ -91,7 +89,7 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
         table: names of modalities; the default one where None.
 
     Returns:
-        All of them by case id; a case id that comes twice is there twice.
+        All of them by case id; one that comes twice is there twice, and one whose record is damaged has a problem.
 
     Raises:
         InputError: where the source does not exist, holds no segmentation, or has a case id that cannot name a file.
@@ -100,7 +98,7 @@ def find_segmentations(source: Path, *, table: ModalityTable | None = None) -> l
     if source.is_file() and _is_label_map(source):
         found = [_found(_stem(source), source)]
     elif source.is_dir() and any(_is_label_map(path) for path in _files_in(source)):
-        found = _from_run(source) or _flat(source, table)
+        found = _side_by_side(source, table)
     else:
         found = [one for group in find_groups(source, (), table) for one in _of_group(group)]
     if not found:
@@ -144,9 +142,9 @@ def pair_cases(
         for found in everywhere:
             beside = beside or dict(found.images)
         patient = next((found.patient for found in everywhere), patient_of(case_id))
-        reference = of_case[0].path if len(of_case) == 1 else None
+        reference = of_case[0].path if len(of_case) == 1 and not of_case[0].problem else None
         pairs.append(Pair(case_id, patient, reference, candidates, (images or {}).get(case_id) or beside))
-    if not any(pair.ready for pair in pairs):
+    if not any(one.status in (READY, FAILED) for pair in pairs for one in pair.candidates.values()):
         shown = {"the reference": list(known), **{f"'{name}'": list(found) for name, found in by_side.items()}}
         has = "; ".join(f"{name} has {_some(case_ids)}" for name, case_ids in shown.items())
         raise InputError(f"No case can be evaluated, because no case id is there on both sides exactly once: {has}.")
@@ -170,35 +168,64 @@ def _candidate(
     if not references:
         text = f"'{name}' has a prediction for case '{case_id}', which has no reference."
         return Candidate(EXTRA, of_case[0], text)
-    return Candidate(READY, of_case[0])
+    problem = references[0].problem or of_case[0].problem
+    return Candidate(FAILED, None, problem) if problem else Candidate(READY, of_case[0])
 
 
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
-def _from_run(folder: Path) -> list[FoundSegmentation]:
-    """The cases of a folder that `predict` wrote, by their records; [] for any other folder.
+def _side_by_side(folder: Path, table: ModalityTable) -> list[FoundSegmentation]:
+    """The cases of a folder of files: those that `predict` wrote by their records, any other by its label maps.
 
-    Files without a record are those of methods' stages, or what a killed run left, and are no results.
+    In a folder with records, files without one are those of methods' stages, or what a killed run left, and are no
+    results.
     """
+    recorded = _recorded(folder)
+    damaged = {one.case_id for one in recorded if one.problem}
+    if len(damaged) < len(recorded):
+        return recorded
+    return [*recorded, *(one for one in _flat(folder, table) if one.case_id not in damaged)]
+
+
+def _recorded(folder: Path) -> list[FoundSegmentation]:
+    """The cases of a folder that have a record beside their segmentation, damaged ones with a problem."""
     found = []
     for path in _files_in(folder):
-        if path.suffix == ".json" and path.with_suffix(SEGMENTATION_SUFFIX).is_file():
-            record = read_json(path)
-            outputs = record.get("outputs") if isinstance(record, dict) else None
-            if isinstance(outputs, dict) and {"label_map", "segmentation"} <= set(outputs):
-                case_id = str(record.get("case_id", path.stem))
-                label_map, segments = (folder / outputs[kind]["file"] for kind in ("label_map", "segmentation"))
-                found.append(_found(case_id, label_map, images=_inputs(record), segments=segments))
+        segments = path.with_suffix(SEGMENTATION_SUFFIX)
+        if path.suffix == ".json" and segments.is_file():
+            try:
+                one = _of_record(path)
+            except InputError as error:
+                text = f"The record of case '{path.stem}' cannot be used: {error} Predict the case again."
+                one = replace(_found(path.stem, segments), problem=text)
+            found += [one] if one is not None else []
     return found
+
+
+def _of_record(path: Path) -> FoundSegmentation | None:
+    """The case that a record of `predict` is of; None for any other JSON file.
+
+    Raises:
+        InputError: where it is no JSON, or a record that does not name its files.
+    """
+    record = read_json(path)
+    outputs = record.get("outputs") if isinstance(record, dict) else None
+    if not isinstance(outputs, dict) or not {"label_map", "segmentation"} <= set(outputs):
+        return None
+    try:
+        label_map, segments = (path.parent / outputs[kind]["file"] for kind in ("label_map", "segmentation"))
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path} does not say which files the results are in.") from error
+    return _found(str(record.get("case_id", path.stem)), label_map, images=_inputs(record), segments=segments)
 
 
 def _inputs(record: Mapping[str, Any]) -> dict[str, Path]:
     """What the record says the case was predicted from, where it is still there."""
     inputs = record.get("inputs")
-    if not isinstance(inputs, dict):
-        return {}
-    paths = {name: Path(entry["path"]) for name, entry in inputs.items() if isinstance(entry, dict) and "path" in entry}
+    named = inputs.items() if isinstance(inputs, dict) else ()
+    places = {name: entry.get("path") for name, entry in named if isinstance(entry, dict)}
+    paths = {name: Path(place) for name, place in places.items() if isinstance(place, str)}
     return {name: path for name, path in paths.items() if path.exists()}
 
 

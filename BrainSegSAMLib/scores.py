@@ -16,7 +16,8 @@ class CaseScore:
     Attributes:
         case_id: the case.
         fold: whose network, which has not seen the case, segmented it.
-        dice: region → Dice of the volume; None where the case has no object of the region.
+        dice: region → Dice of the volume; None where the case has no object of the region: then there was nothing to
+            prompt, and 1, which the policy for empty masks (`metrics.empty`) has for two of them, would be a gift.
     """
 
     case_id: str

@@ -16,7 +16,7 @@ from .metrics.table import Better
 FloatArray = NDArray[np.float64]
 
 _EXACT_UP_TO: Final = 100
-"""Differing cases up to which the signed-rank test counts every assignment of signs; beyond, the normal law."""
+"""Differing patients up to which the signed-rank test counts every assignment of signs; beyond, the normal law."""
 _RANKED_DIGITS: Final = 12
 """Differences that agree to so many digits are ties: the last ones are noise of rounding, and would order them."""
 
@@ -54,18 +54,19 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one region, by two methods on the same cases.
+    """One metric of one region, by two methods on the same patients.
 
     A value that is not defined ranks worse than any other, and like another such value.
 
     Attributes:
-        count: cases.
-        better_first: cases in which the first method is better.
-        better_second: cases in which the second is; the methods tie in all others.
-        median_difference: of first − second, over the cases in which both are defined; None where there is none.
-        p_value: of the two-sided Wilcoxon signed-rank test; None where no case differs.
+        count: patients.
+        better_first: patients of whom the first method is better.
+        better_second: patients of whom the second is; the methods tie on all others.
+        median_difference: of the patients' means of `difference`, over the cases in which both are defined; None where
+            there is none.
+        p_value: of the two-sided Wilcoxon signed-rank test; None where no patient differs.
         effect_size: matched-pairs rank-biserial correlation, −1 to 1, positive where the first method is better; None
-            where no case differs.
+            where no patient differs.
     """
 
     count: int
@@ -123,20 +124,28 @@ def summarise(
     )  # fmt: skip
 
 
-def compare(first: Mapping[str, float | None], second: Mapping[str, float | None], *, better: Better) -> Comparison:
+def compare(
+    first: Mapping[str, float | None],
+    second: Mapping[str, float | None],
+    *,
+    better: Better,
+    patients: Mapping[str, str] | None = None,
+) -> Comparison:
     """Paired comparison of two methods, case by case.
 
-    The p-value counts every assignment of signs to the ranks, so it is exact for few cases and with ties too; cases in
-    which the methods tie are left out (Wilcoxon's rule).
+    The test ranks patients and not cases, because cases of one patient are alike: of each, the mean over its cases of
+    how much the first method is better. The p-value counts every assignment of signs to the ranks, so it is exact for
+    few patients and with ties too; patients on whom the methods tie are left out (Wilcoxon's rule).
 
     Args:
         first: case → value of one method.
         second: the same cases → value of the other.
         better: which values are better.
+        patients: case → patient, where a patient has several cases; each case is its own where None.
 
     Raises:
-        InputError: where they were not measured on the same cases (the message names those that only one has), or for
-            a value that is not a finite number.
+        InputError: where they were not measured on the same cases (the message names those that only one has), for a
+            value that is not a finite number, or a case without a patient.
 
     Source: Wilcoxon 1945, https://doi.org/10.2307/3001968; Kerby 2014, https://doi.org/10.2466/11.IT.3.1.
     """
@@ -146,19 +155,32 @@ def compare(first: Mapping[str, float | None], second: Mapping[str, float | None
     if any(odd.values()):
         told = "; ".join(f"only the {which} has {', '.join(cases)}" for which, cases in odd.items() if cases)
         raise InputError(f"Methods are compared on the same cases alone, but {told}. Measure both on the same cases.")
-    pairs = [(first[case], second[case]) for case in sorted(first)]
-    gains = np.array([_gain(one, other, better) for one, other in pairs], dtype=np.float64)
+    gains_of: dict[str, list[float]] = {}
+    apart_of: dict[str, list[float]] = {}
+    for case in sorted(first):
+        patient, values = _patient(case, patients), (first[case], second[case])
+        gains_of.setdefault(patient, []).append(_gain(*values, better))
+        apart = difference(*values, better)
+        if apart is not None:
+            apart_of.setdefault(patient, []).append(apart)
+    gains = np.array([_mean_gain(group) for group in gains_of.values()], dtype=np.float64)
     differing = gains[gains != 0]
-    both = [one - other for one, other in pairs if one is not None and other is not None]
     p_value, effect_size = _signed_ranks(differing) if len(differing) else (None, None)
     return Comparison(
-        len(pairs),
+        len(gains),
         int(np.count_nonzero(gains > 0)),
         int(np.count_nonzero(gains < 0)),
-        float(np.median(both)) if both else None,
+        float(np.median([np.mean(group) for group in apart_of.values()])) if apart_of else None,
         p_value,
         effect_size,
     )
+
+
+def difference(first: float | None, second: float | None, better: Better) -> float | None:
+    """First − second value, of their distances from zero where those are what counts; None where one is not defined."""
+    if first is None or second is None:
+        return None
+    return abs(first) - abs(second) if better == "zero" else first - second
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -214,6 +236,19 @@ def _gain(first: float | None, second: float | None, better: Better) -> float:
     if first is None and second is None:
         return 0.0
     return _goodness(first, better) - _goodness(second, better)
+
+
+def _mean_gain(gains: Sequence[float]) -> float:
+    """Mean of the gains of one patient; where values are not defined, the method that has fewer of them is ahead."""
+    infinite = [gain for gain in gains if math.isinf(gain)]
+    lead = sum(math.copysign(1, gain) for gain in infinite)
+    if lead:
+        return math.copysign(math.inf, lead)
+    finite = [gain for gain in gains if math.isfinite(gain)]
+    total = math.fsum(finite)
+    # What is left of gains and losses that are equal but for rounding is no difference.
+    settled = abs(total) <= 10.0**-_RANKED_DIGITS * math.fsum(map(abs, finite))
+    return 0.0 if settled else total / len(finite)
 
 
 def _interval(groups: Sequence[Sequence[float]], confidence: float, resamples: int, seed: int) -> tuple[float, float]:

@@ -40,7 +40,7 @@ Pairs = Iterable[tuple[Sequence[SliceBox], Sequence[SliceBox]]]
 
 @dataclass(frozen=True)
 class DetectionScore:
-    """The numbers of the paper's Table 1; 0 where nothing is known.
+    """The numbers of the paper's Table 1; where nothing is known, 1 if nothing is found and 0 else (see `empty`).
 
     Attributes:
         precision: share of the found boxes that are right.
@@ -68,7 +68,8 @@ def score_boxes(cases: Pairs) -> DetectionScore:
     right, confidences, kinds = right[order], confidences[order], kinds[order]
     present, counts = np.unique(known_kinds, return_counts=True)
     if not len(present):
-        return DetectionScore(0.0, 0.0, 0.0, 0.0, 0.0)
+        agreed = 0.0 if len(kinds) else 1.0
+        return DetectionScore(agreed, agreed, agreed, agreed, 0.0)
     averages = np.zeros((len(present), len(THRESHOLDS)))
     precisions, recalls = np.zeros((2, len(present), len(_CONFIDENCES)))
     for row, (kind, count) in enumerate(zip(present, counts, strict=True)):
@@ -92,7 +93,10 @@ def score_boxes(cases: Pairs) -> DetectionScore:
 
 
 def share_found(cases: Pairs, *, minimum_iou: float = THRESHOLDS[0]) -> float:
-    """Share of the known boxes that have a found box of their kind with that IoU, at any confidence; 1 where none is.
+    """Share of the known boxes that have a found box of their kind with that IoU, at any confidence.
+
+    It is 1 where none is known, whatever is found: boxes of hardly any confidence are found nearly everywhere, so they
+    are held against nobody here.
 
     Args:
         cases: what was found and is known in each.

@@ -5,6 +5,9 @@
   distances are not defined (`None`); summaries count such cases beside the mean, and rankings put them last.
 * Counts and volumes are what they are.
 
+Masks drawn from the reference's own prompts (`scores.CaseScore`) are the exception: where it is empty there is no
+prompt, so nothing was asked, and the case is left out of the mean instead of counting as right for every network.
+
 Why distances get no penalty: any number of millimetres would be an invention that decides the mean (the 374 mm of
 BraTS is the diagonal of its own grid), and leaving such a case out silently would reward a method that finds nothing.
 """

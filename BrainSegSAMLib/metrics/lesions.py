@@ -5,12 +5,15 @@ satellites of a tumour are no lesions of their own. A piece of the prediction be
 dilation. The Dice of a lesion is that of its own voxels and of all pieces that belong to it; a piece that belongs to
 none is a false lesion.
 
+What counts as one lesion differs between diseases (`LesionRules`), so a number says nothing without its rules.
+
 Source: Moawad et al. 2023, https://arxiv.org/abs/2306.00838, and its code, BraTS-2023-Metrics@43c9052:metrics.py.
 There a reference lesion of at most 50 mm³ is left out whether found or not; so it is here.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +35,7 @@ class LesionRules:
         ignored_mm3: lesions of the reference up to this volume do not count, found or not.
 
     Raises:
-        InputError: for a negative value.
+        InputError: for a value that is negative or has no end.
     """
 
     dilation_voxels: int = 3
@@ -40,11 +43,22 @@ class LesionRules:
 
     def __post_init__(self) -> None:
         require(self.dilation_voxels >= 0, "dilation_voxels", self.dilation_voxels, "0 or more")
-        require(self.ignored_mm3 >= 0, "ignored_mm3", self.ignored_mm3, "0 or more")
+        require(0 <= self.ignored_mm3 < math.inf, "ignored_mm3", self.ignored_mm3, "0 or more, with an end")
+
+    @property
+    def said(self) -> str:
+        """The rules for users, one sentence."""
+        joined = f"that meet after {self.dilation_voxels} step{'s' * (self.dilation_voxels > 1)} of dilation"
+        pieces = joined if self.dilation_voxels else "that hang together (26 neighbours)"
+        counted = f"those of up to {self.ignored_mm3:g} mm³ do not count" if self.ignored_mm3 else "all of them count"
+        return f"Voxels of the reference {pieces} are one lesion, and {counted}."
 
 
 BRATS_GLIOMA: Final = LesionRules()
 """Of adult glioma, Sub-Saharan Africa and paediatrics in BraTS 2023; metastases have 1 voxel and 2 mm³."""
+
+ISLES_STROKE: Final = LesionRules(dilation_voxels=0, ignored_mm3=0.0)
+"""Of stroke in ISLES 2022, whose emboli are small and many (github.com/ezequieldlrosa/isles22, utils/eval_utils.py)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +131,7 @@ def match_lesions(
 def _dilated(mask: BoolArray, steps: int) -> BoolArray:
     """A mask after steps of dilation by the 18 neighbours that share a face or an edge; a new array."""
     grown: BoolArray = mask.copy()
-    for _ in range(steps):
+    for _ in range(min(steps, max(mask.shape))):  # beyond, nothing is left to grow into
         # The 19 voxels are three squares of nine, each a row dilated along another axis.
         along_x, along_y = _dilated_along(grown, 2), _dilated_along(grown, 1)
         result = _dilated_along(along_x, 1)

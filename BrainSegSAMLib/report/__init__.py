@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -122,14 +121,15 @@ def _charts(data: Mapping[str, Any]) -> Iterator[str]:
         for index, name in enumerate(methods):
             svg = charts.volumes(cases, name, region, colour=index)
             yield plot("volumes", "", region, name if len(methods) > 1 else "", svg)
-    for metric in data["metrics"]:
+    for metric in (metric["key"] for metric in data["metrics"]):
         for region in regions:
-            yield plot("distribution", metric["key"], region, "", charts.distribution(
-                cases, methods, region, metric["key"]
-            ))
-            for (one, first), (two, second) in combinations(enumerate(methods), 2):
-                svg = charts.differences(cases, first, second, region, metric["key"], colours=(one, two))
-                yield plot("differences", metric["key"], region, f"{first} − {second}", svg)
+            yield plot("distribution", metric, region, "", charts.distribution(cases, methods, region, metric))
+            for row in data["comparisons"]:  # what was not measured on the same cases is not drawn either
+                if (row["metric"], row["region"]) == (metric, region):
+                    first, second = row["first"], row["second"]
+                    colours = methods.index(first), methods.index(second)
+                    svg = charts.differences(cases, first, second, region, metric, colours=colours)
+                    yield plot("differences", metric, region, f"{first} − {second}", svg)
 
 
 def _pictures(data: Mapping[str, Any], picture: Picture) -> Iterator[str]:

@@ -17,12 +17,14 @@ import numpy as np
 
 from ..metrics import METRICS
 from ..pictures import matplotlib_module
+from ..statistics import difference
 
 CASE_LINK: Final = "#case-"
 _SIZE_INCHES: Final = (3.5, 2.4)
-_PLACE: Final = (0.165, 0.155, 0.82, 0.82)
+_PLACE: Final = (0.19, 0.155, 0.795, 0.82)
 _INK, _LINE = "#010101", "#020202"
 _MOST_POINTS: Final = 60
+_HIGH_SHARE: Final = 0.95  # specificity hardly goes below
 _FEWEST_FOR_BOX: Final = 4
 _FEWEST_FOR_VIOLIN: Final = 8
 _SETTINGS: Final = {
@@ -45,6 +47,7 @@ _SETTINGS: Final = {
 _USELESS: Final = re.compile(
     r"<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id=\"[^\"]*\"|font-family: [^;\"]*;? ?", re.DOTALL
 )
+_PLACES: Final = re.compile(r'(?<=\s)(?:d|x|y|x1|y1|x2|y2|points|transform|width|height)="[^"]*"')
 _DECIMALS: Final = re.compile(r"(\.\d\d)\d+")
 _ANCHOR: Final = re.compile(r'<a xlink:href="#case-(\d+)"(?: target="[^"]*")?>')
 
@@ -98,6 +101,8 @@ def differences(
 ) -> str:
     """The difference first − second of every case, sorted: how often and by how much either is ahead; "" without any.
 
+    It is `statistics.difference`, so that the bars and the paired comparison tell the same.
+
     Args:
         cases: as in `metrics.json`.
         first: a method.
@@ -106,12 +111,13 @@ def differences(
         metric: key.
         colours: numbers of the two methods.
     """
+    better = METRICS[metric].better
     pairs = [(_value(case, first, region, metric), _value(case, second, region, metric)) for case in cases]
-    found = np.sort([one - other for one, other in pairs if one is not None and other is not None])
+    apart = [difference(one, other, better) for one, other in pairs]
+    found = np.sort([one for one in apart if one is not None])
     if not len(found):
         return ""
-    lower = METRICS[metric].better != "higher"
-    ahead_above, ahead_below = (colours[1], colours[0]) if lower else colours
+    ahead_above, ahead_below = colours if better == "higher" else colours[::-1]
 
     def draw(axes: Any) -> None:
         edges = np.arange(len(found) + 1)
@@ -123,7 +129,7 @@ def differences(
         axes.xaxis.set_major_locator(matplotlib_module("ticker").MaxNLocator(integer=True, nbins=5))
         axes.grid(axis="y")
         axes.set_xlabel("cases, sorted")
-        axes.set_ylabel(f"difference of {_with_unit(metric)}")
+        axes.set_ylabel(f"difference [{METRICS[metric].unit}]" if METRICS[metric].unit else "difference")
 
     about = f"{METRICS[metric].title} of {region}: {first} minus {second}, case by case"
     return _svg(draw, f"differences-{metric}-{region}-{first}-{second}", about)
@@ -189,7 +195,7 @@ def _svg(draw: Callable[[Any], None], salt: str, about: str) -> str:
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', _opening(about), _USELESS.sub("", text), count=1)
-    text = _DECIMALS.sub(r"\1", text)
+    text = _PLACES.sub(lambda match: _DECIMALS.sub(r"\1", match[0]), text)
     text = text.replace(_INK, "currentColor").replace(_LINE, "var(--line)")
     text = re.sub(r"#0300([0-9a-f]{2})", lambda match: f"var(--m{int(match[1], 16)})", text)
     return re.sub(r"\n\s*", "\n", text)
@@ -214,13 +220,21 @@ def _values(cases: Cases, method: str, region: str, metric: str) -> Any:
 
 
 def _limit(axes: Any, metric: str) -> None:
-    """Shares end at 1, and begin at 0 unless all are high; lengths and counts begin at 0."""
+    """Shares end at 1, and begin at 0 unless all are high; where they are very high, just below the least.
+
+    Lengths and counts begin at 0.
+    """
     described = METRICS[metric]
     if described.lowest != 0:
         return
     low, _ = axes.get_ylim()
     if described.highest != 1:
         axes.set_ylim(bottom=0)
+        return
+    if low >= _HIGH_SHARE:
+        axes.set_ylim(low, 1 + 0.03 * (1 - low))
+        axes.yaxis.set_major_locator(matplotlib_module("ticker").MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.ticklabel_format(axis="y", useOffset=False)
         return
     start = 0.0 if low < 0.6 else float(np.floor(low * 10) / 10)
     step = 0.2 if start == 0 else 0.1 if start < 0.8 else 0.05

@@ -25,6 +25,11 @@
   }
   const p = (value) => (value === null ? "–" : value < 0.001 ? "< 0.001" : value.toFixed(3));
   const dot = (index) => make("span", { className: "dot", style: `background:var(--m${index % 8})` });
+  /** A method's dot and name, which may be broken where its parts end, so that a narrow table need not be wide. */
+  function named(index) {
+    const [first, ...others] = methods[index].match(/[^_-]*[_-]?/g).filter(Boolean);
+    return [make("span", { className: "start" }, dot(index), first), ...others.flatMap((part) => [make("wbr"), part])];
+  }
   const swatch = (region) => make("span", { className: "swatch", style: `background:${region.colour}` });
   const valueOf = (one, method, region) => {
     const values = one.methods[method].values[region];
@@ -51,7 +56,7 @@
       const worst = cases.findIndex((one) => one.id === row.worst[0]);
       const link = worst < 0 ? "–" : make("a", { href: `#case-${worst}` }, cases[worst].id);
       const count = row.undefined ? `${row.count} (+ ${row.undefined} not defined)` : `${row.count}`;
-      body.append(make("tr", {}, make("th", { scope: "row" }, dot(index), row.method), words(row.region), cell(count),
+      body.append(make("tr", {}, make("th", { scope: "row" }, ...named(index)), words(row.region), cell(count),
         cell(number(row.mean)), cell(ends(row.ci_low, row.ci_high)), cell(number(row.sd)), cell(number(row.median)),
         cell(ends(row.quartile_1, row.quartile_3)), cell(ends(row.minimum, row.maximum)), cell(link)));
     });
@@ -67,10 +72,10 @@
   function showComparisons(described) {
     const rows = data.comparisons.filter((row) => row.metric === described.key);
     if (!rows.length) return $("compared").replaceChildren();
-    const heads = ["Compared", "Region", "Cases", "First better", "Second better", "Median difference", "p (Wilcoxon)", "p (Holm)", "Effect size"];
+    const heads = ["Compared", "Region", "Patients", "First better", "Second better", "Median difference", "p (Wilcoxon)", "p (Holm)", "Effect size"];
     const body = make("tbody");
     rows.forEach((row) => body.append(make("tr", {},
-      make("th", { scope: "row" }, dot(methods.indexOf(row.first)), `${row.first} − `, dot(methods.indexOf(row.second)), row.second),
+      make("th", { scope: "row" }, ...named(methods.indexOf(row.first)), " − ", ...named(methods.indexOf(row.second))),
       words(row.region), cell(`${row.count}`), cell(`${row.better_first}`), cell(`${row.better_second}`),
       cell(number(row.median_difference)), cell(p(row.p_value)), cell(p(row.p_holm)),
       cell(row.effect_size === null ? "–" : row.effect_size.toFixed(2).replace("-", "−")))));
@@ -217,14 +222,15 @@
   }
 
   function letters([left, right, up, down], width, height) {
-    const size = 7;
+    const size = Math.min(7, 0.07 * Math.min(width, height));
     const place = (text, x, y, anchor) => {
       const element = draw("text", { class: "letters", x, y, "text-anchor": anchor, "font-size": size });
       element.textContent = text;
       return element;
     };
-    return [place(left, 2, height / 2, "start"), place(right, width - 2, height / 2, "end"),
-      place(up, width / 2, size + 5, "middle"), place(down, width / 2, height - 3, "middle")];
+    const gap = 0.3 * size;
+    return [place(left, gap, height / 2, "start"), place(right, width - gap, height / 2, "end"),
+      place(up, width / 2, size + gap, "middle"), place(down, width / 2, height - 1.4 * gap, "middle")];
   }
 
   function enlarge(frame) {
@@ -265,8 +271,8 @@
   function showHead() {
     const groups = make("tr", {}, make("th", { scope: "col", rowSpan: methods.length > 1 ? 2 : 1, "aria-sort": "none" }, sorter("Case", "id", -1)));
     const names = methods.length > 1 ? make("tr") : groups;
-    methods.forEach((name, m) => {
-      if (methods.length > 1) groups.append(make("th", { scope: "colgroup", colSpan: regions.length }, dot(m), name));
+    methods.forEach((_name, m) => {
+      if (methods.length > 1) groups.append(make("th", { scope: "colgroup", colSpan: regions.length }, ...named(m)));
       regions.forEach((region, r) => names.append(make("th", { scope: "col", "aria-sort": "none" }, sorter(region.name, m, r))));
     });
     groups.append(make("td", { className: "filler", rowSpan: methods.length > 1 ? 2 : 1 }));

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from ..metrics.empty import POLICY
+from ..metrics import POLICY, LesionRules
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -111,17 +111,21 @@ def about(data: Mapping[str, Any]) -> str:
 <div class="scroll" tabindex="0" role="region" aria-label="Metrics"><table class="words"><thead><tr>
 <th scope="col">Metric</th><th scope="col">What a value says</th><th scope="col">Both empty</th>
 <th scope="col">One empty</th><th scope="col">Source</th></tr></thead><tbody>{rows}</tbody></table></div>
-<p>{escape(POLICY)} The surface Dice's tolerance is {settings["tolerance_mm"]:g} mm.</p>
+<p>{escape(POLICY)} {escape(LesionRules(**settings["lesions"]).said)} The surface Dice's tolerance is
+{settings["tolerance_mm"]:g} mm.</p>
 <h3>Statistics</h3>
 <p>Intervals are {share} bootstrap intervals of the mean, of {statistics["resamples"]} resamples (seed
 {statistics["seed"]}) in which patients, not cases, are drawn. Two methods are compared on the same cases only, by the
-two-sided Wilcoxon signed-rank test; p-values of one metric (all regions and pairs of methods) are corrected together by
-Holm's method. The effect size is the matched-pairs rank-biserial correlation: 1 where the first method is better in
-every case, −1 where the second is.</p>
+two-sided Wilcoxon signed-rank test, in which a patient with several cases counts once, by the mean difference; p-values
+of one metric (all regions and pairs of methods) are corrected together by Holm's method. The effect size is the
+matched-pairs rank-biserial correlation: 1 where the first method is better for every patient, −1 where the second is.
+Where nearer to zero is better, differences are those of the distances from zero.</p>
 <h3>Settings</h3>
 <ul>{sources}<li>Label values: <ul>{labels}</ul></li>
 {f"<li>Label values of the references read otherwise: {escape(read_as)}</li>" if read_as else ""}
-<li>Predictions on other grids: {"resampled (nearest neighbour)" if settings["resample"] else "refused"}</li>
+<li>Predictions whose voxels lie in other places than the reference's:
+{"resampled (nearest neighbour)" if settings["resample"] else "refused"}. A case is measured on all voxels of reference
+and predictions; beyond its own grid, each is empty.</li>
 <li>Versions: {versions}</li></ul>
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from ..methods import load_predictor
 from ..methods.ssnet.composing import METHOD as SSNET
 from ..methods.ssnet.composing import PRIOR_FOLDER, TRACKER_FOLDER
 from ..methods.ssnet.predictor import AGREEMENT_STAGE, ENSEMBLE_STAGE
-from ..metrics import METRICS, POLICY, Metric, highest_mean_dice, measure
+from ..metrics import ISLES_STROKE, METRICS, POLICY, Metric, highest_mean_dice, measure
 from ..models.catalogue import find_model
 from ..models.store import Model, load_model
 from ..progress import Progress
@@ -43,6 +43,9 @@ TABLE_I: Final[dict[str, tuple[float, float]]] = {
 
 MEASURED: Final = ("dice", "iou", "precision", "recall", "volume_difference", "hd95", "assd", "nsd", "lesion_f1")
 """Metrics of each stage; the paper gives the first two."""
+
+LESIONS: Final = ISLES_STROKE
+"""The paper's patients have strokes; it separates lesions, and gives no rule for counting them."""
 
 _SAME_MODALITY: Final = {"dwi": "b1000"}
 """How the table of modalities calls what the paper calls otherwise."""
@@ -175,7 +178,8 @@ def run(job: ReproduceJob, *, progress: Progress | None = None) -> Result:
         for stage, found in result.stages.items():
             if stage != AGREEMENT_STAGE:
                 scores.append(Score(case.case_id, stage, measure(
-                    reference, found.label_map > 0, spacing_zyx_mm=image.geometry.spacing_zyx_mm, metrics=MEASURED
+                    reference, found.label_map > 0, spacing_zyx_mm=image.geometry.spacing_zyx_mm, lesions=LESIONS,
+                    metrics=MEASURED,
                 )))  # fmt: skip
     measured = Result(scores, table(mean_scores(scores), prior), _seen(model, cases))
     write_json(_record(job, model, device, measured, records), job.output)
@@ -214,6 +218,7 @@ def _record(
         "device": device,
         "source": str(job.source),
         "labels": list(job.labels),
+        "lesions": asdict(LESIONS),
         "settings": dict(job.settings),
         "cases": [
             {"case_id": one.case_id, "stage": one.stage, **{key: _rounded(value) for key, value in one.values.items()}}
@@ -286,7 +291,7 @@ def _further(scores: Sequence[Score], stages: Sequence[str]) -> Iterator[str]:
             text = "–" if found.mean is None else f"{found.mean:.3f}"
             row += f"{f'{text} ({found.count} cases)' if found.undefined else text:>24}"
         yield row
-    yield POLICY
+    yield f"{POLICY} {LESIONS.said}"
 
 
 def _heading(metric: Metric) -> str:

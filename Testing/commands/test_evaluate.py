@@ -22,28 +22,12 @@ from BrainSegSAMLib.evaluation_tables import check_record
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme, Region
+from BrainSegSAMLib.metrics import LesionRules
 from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
+from Testing.evaluation_cases import GRID, LABELS, SCHEME, lesion, record_of, run, write
 
 ROOT = Path(__file__).resolve().parents[2]
-GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
-SCHEME = LabelScheme((Region("whole", (1, 2), (240, 228, 66)), Region("core", (2,), (213, 94, 0))))
-LABELS = ("--labels", "whole=1,2", "core=2")
-
-
-def lesion(shift: int = 0, *, core: bool = True, grid: Geometry = GRID) -> Segmentation:
-    """A box of 6×8×8 voxels with a core of 2×4×4, moved along x."""
-    labels = np.zeros(grid.shape_zyx, dtype=np.uint8)
-    labels[3:9, 6:14, 5 + shift : 13 + shift] = 1
-    if core:
-        labels[5:7, 8:12, 7 + shift : 11 + shift] = 2
-    return Segmentation(grid, SCHEME, labels)
-
-
-def write(folder: Path, **cases: Segmentation) -> Path:
-    for case_id, segmentation in cases.items():
-        write_label_map(segmentation, folder / f"{case_id}.nii.gz")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -60,19 +44,6 @@ def references(tmp_path: Path) -> Path:
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     return write(tmp_path / "good", p1=lesion(), p2=lesion(2), p3=lesion(2, core=False))
-
-
-def run(references: Path, output: Path, *predictions: Path, more: tuple[str, ...] = LABELS) -> int:
-    fast = () if "--metrics" in more else ("--metrics", "dice", "hd95")
-    return cli.main(
-        ["evaluate", "--predictions", *map(str, predictions), "--reference", str(references), "--output", str(output),
-         *([] if "--workers" in more else ["--workers", "1"]), *fast, *more]
-    )
-
-
-def record_of(output: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    return content
 
 
 def test_numbers_table_record_and_report(
@@ -131,25 +102,6 @@ def test_what_is_missing_extra_double_or_broken_is_named(
     assert "has no prediction for case &#x27;p4&#x27;" in page
 
 
-def test_other_grids_are_refused_unless_resampling_is_asked_for(
-    references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flipped, order = GRID.reoriented("RAS")
-    write_label_map(Segmentation(flipped, SCHEME, np.ascontiguousarray(order.apply(lesion(1).label_map))),
-                    good / "p2.nii.gz")  # fmt: skip
-    output = tmp_path / "out"
-    assert run(references, output, good) == 1
-    assert "another grid than the reference of case 'p2'" in capsys.readouterr().err
-    assert run(references, output, good, more=(*LABELS, "--resample")) == 0
-    method = record_of(output)["cases"][1]["methods"]["good"]
-    assert method["regions"]["whole"]["metrics"]["dice"] == 1.0, "the same voxels, stored otherwise"
-    assert "Resampled" in method["notes"][0]
-    far = Geometry(GRID.size_ijk, GRID.spacing_ijk_mm, (500.0, 4.0, 8.0), np.eye(3))
-    write(good, p3=lesion(grid=far))
-    assert run(references, output, good, more=(*LABELS, "--resample")) == 1
-    assert "does not overlap" in capsys.readouterr().err
-
-
 def test_labels_must_be_known(
     references: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +151,18 @@ def test_an_empty_reference_one_patient_and_uneven_sets_are_said(
     assert run(one, output, few) == 3
     assert "one patient" in capsys.readouterr().err
     assert all(row["ci_low"] is None for row in record_of(output)["summary"])
+
+
+def test_sessions_of_one_patient_are_no_further_evidence(tmp_path: Path) -> None:
+    names = [f"sub-{patient}_ses-{session}" for patient in range(2) for session in range(3)]
+    references = write(tmp_path / "references", **{name: lesion() for name in names})
+    good, worse = (write(tmp_path / str(by), **{name: lesion(by) for name in names}) for by in (1, 3))
+    assert run(references, tmp_path / "out", good, worse) == 0
+    record = record_of(tmp_path / "out")
+    row = next(row for row in record["comparisons"] if (row["metric"], row["region"]) == ("dice", "whole"))
+    assert (row["count"], row["better_first"], row["p_value"]) == (2, 2, 0.5)
+    assert next(row["count"] for row in record["summary"]) == len(names)
+    assert "2 patients" in record["warnings"][0]
 
 
 def test_a_file_against_a_file(references: Path, good: Path, tmp_path: Path) -> None:
@@ -255,6 +219,56 @@ def test_resume_keeps_what_is_true_and_redoes_the_rest(
     assert {row["status"] for row in record_of(output)["problems"]} == {"failed"}
 
 
+def test_the_rules_of_lesions_can_be_set_and_are_said(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two small lesions (38 mm³), two voxels apart and both missed: by the rule of gliomas none of them counts."""
+    spots = np.zeros(GRID.shape_zyx, dtype=np.uint8)
+    for start in (2, 6):
+        spots[4:6, 4:6, start : start + 2] = 1
+    write(references, p1=Segmentation(GRID, SCHEME, spots))
+    nothing = Segmentation(GRID, SCHEME, np.zeros_like(spots))
+    found = write(tmp_path / "found", p1=nothing, p2=lesion(), p3=lesion())
+    output, measured = tmp_path / "out", (*LABELS, "--metrics", "lesion_false_negatives")
+    said = []
+    for dilation, ignored, missed in (("3", "50", 0), ("3", "10", 1), ("0", "0", 2)):
+        rules = ("--lesion-dilation", dilation, "--lesion-ignored-mm3", ignored)
+        assert run(references, output, found, more=(*measured, *rules, "--resume")) == 0
+        assert "(kept)" not in capsys.readouterr().out, "another rule, another number"
+        record = record_of(output)
+        assert record["settings"]["lesions"] == {"dilation_voxels": int(dilation), "ignored_mm3": float(ignored)}
+        values = record["cases"][0]["methods"]["found"]["regions"]["whole"]["metrics"]
+        assert values["lesion_false_negatives"] == missed
+        page = (output / "report.html").read_text(encoding="utf-8")
+        said.append(LesionRules(int(dilation), float(ignored)).said)
+        assert said[-1] in page
+    assert "3 steps" in said[0]
+    assert "50 mm³" in said[0]
+    assert run(references, output, found, more=measured) == 0
+    assert record_of(output)["settings"]["lesions"] == {"dilation_voxels": 3, "ignored_mm3": 50.0}
+    for wrong in (("--lesion-dilation", "-1"), ("--lesion-ignored-mm3", "nan"), ("--lesion-ignored-mm3", "inf")):
+        assert run(references, output, found, more=(*measured, *wrong)) == 2
+
+
+def test_methods_regions_and_metrics_keep_the_order_asked_for(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that of the alphabet; and a kept case says the same as a new one."""
+    zeta = write(tmp_path / "zeta", p1=lesion(1), p2=lesion(), p3=lesion())
+    alpha = write(tmp_path / "alpha", p1=lesion(3), p2=lesion())
+    said = []
+    for more in ((), ("--resume",)):
+        arguments = (*LABELS, "--metrics", "nsd", "cl_dice", *more)
+        assert run(references, tmp_path / "out", zeta, alpha, more=arguments) == 1
+        said.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("p")])
+    assert said[0][0].startswith("p1: zeta Surface Dice 0.")
+    assert said[1][:2] == [f"{line} (kept)" for line in said[0][:2]]
+    rows = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
+    assert [(row["case_id"], row["method"], row["region"]) for row in rows][:4] == [
+        ("p1", "zeta", "whole"), ("p1", "zeta", "core"), ("p1", "alpha", "whole"), ("p1", "alpha", "core"),
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -306,6 +320,10 @@ def test_sources_and_output_may_be_urls(references: Path, good: Path, tmp_path: 
     assert [row["mean"] for row in record["summary"]] == [pytest.approx(23 / 24), pytest.approx(7 / 12)]
     assert memory.exists("/evaluate/out/report.html")
     assert memory.exists("/evaluate/out/cases/p3.json")
+    memory.rm("/evaluate/references/p3.nii.gz")
+    memory.rm("/evaluate/good/p3.nii.gz")
+    assert cli.main(["evaluate", *arguments, *LABELS, "--metrics", "dice", "--workers", "1", "--resume"]) == 0
+    assert not memory.exists("/evaluate/out/cases/p3.json")
     memory.rm("/evaluate", recursive=True)
 
 

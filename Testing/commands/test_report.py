@@ -129,6 +129,21 @@ def test_the_same_numbers_make_the_same_page(report: Path, tmp_path: Path) -> No
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_methods_that_are_not_compared_have_no_plot_of_differences(tmp_path: Path) -> None:
+    settings = EvaluationSettings(SCHEME, SCHEME.names, ("dice", "hd95"))
+    found = cases()[:9]
+    for case in found:
+        case["methods"]["third"] = case["methods"]["first & best"]
+    found[5]["methods"]["third"] = {"status": "missing", "problem": "It is missing.", "notes": [], "regions": {}}
+    data = content(found, settings, methods={**METHODS, "third": Path("c")}, reference=Path("references"))
+    assert {row["second"] for row in data["comparisons"]} == {"</script><i>second"}
+    write_report(data, tmp_path / "report.html", picture=lambda _: None)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    drawn = re.findall(r'data-chart="differences" data-metric="(\w+)" data-region="[^"]*" data-which="([^"]*)"', page)
+    assert len(drawn) == 2 * 2, "two metrics of two regions"
+    assert not [which for _, which in drawn if "third" in which]
+
+
 # ---- in a browser ---------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +300,18 @@ def test_everything_can_be_done_with_keys(page: Any) -> None:
     assert not page.execute_script("return document.querySelector('dialog').open")
     links = "return [...document.querySelectorAll('.plots a')].every((link) => link.tabIndex === -1)"
     assert page.execute_script(links), "hundreds of points are not on the Tab key's way"
+
+
+def test_letters_leave_room_for_what_they_stand_on(page: Any) -> None:
+    page.execute_script("document.getElementById('cases').scrollIntoView()")
+    until(page, "document.querySelector('.plane .letters')")
+    sizes = page.execute_script(
+        "return [...document.querySelectorAll('.plane svg')].map((svg) => [svg.viewBox.baseVal.width,"
+        "svg.viewBox.baseVal.height, Number(svg.querySelector('.letters').getAttribute('font-size'))])"
+    )
+    assert {tuple(size) for size in sizes} >= {(100, 120, 7)}
+    for width, height, letters in sizes:
+        assert letters == pytest.approx(min(7, 0.07 * min(width, height)))
 
 
 def test_layers_are_switched_for_all_pictures(page: Any) -> None:

@@ -21,6 +21,7 @@ from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods import load_predictor
 from BrainSegSAMLib.methods.ssnet.config import SSNetSettings
+from BrainSegSAMLib.metrics import ISLES_STROKE
 from BrainSegSAMLib.models.store import load_model, write_model
 from BrainSegSAMLib.reproduce.consistency import contradiction
 from BrainSegSAMLib.reproduce.ssnet import TABLE_I, Score, mean_scores, table
@@ -232,7 +233,9 @@ def test_the_papers_table_stands_beside_what_is_measured(
     for name in ("nnU-Net v2", "adc", "b0", "b1000", "flair", "t1ce", "ensemble"):
         assert name in shown
     assert "0.569      0.702" in shown
+    assert ISLES_STROKE.said in shown, "the paper's lesions are strokes"
     numbers = json.loads(output.read_text())
+    assert numbers["lesions"] == {"dilation_voxels": 0, "ignored_mm3": 0.0}
     assert len(numbers["cases"]) == 2 * 4
     rows = {row["stage"]: row for row in numbers["table"]}
     assert rows["adc"]["measured"] is None

@@ -52,7 +52,8 @@ def test_beyond_a_hundred_boxes_of_a_kind_on_a_slice_none_is_looked_at() -> None
 def test_nothing_known_or_nothing_found() -> None:
     assert score_boxes([([SliceBox(0, BOX)], [])]) == DetectionScore(0.0, 0.0, 0.0, 0.0, 0.0)
     assert score_boxes([([], [SliceBox(0, BOX)])]).map50 == 0.0
-    assert score_boxes([]).recall == 0.0
+    for nothing in ([], [([], [])]):
+        assert score_boxes(nothing) == DetectionScore(1.0, 1.0, 1.0, 1.0, 0.0), "as of two empty masks"
     assert share_found([([], [])]) == 1.0
 
 

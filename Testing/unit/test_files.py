@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from BrainSegSAMLib.errors import InputError, OutputError
-from BrainSegSAMLib.files import atomic_path, read_json, sha256_of, write_json, write_text
+from BrainSegSAMLib.files import atomic_path, cell_text, read_json, sha256_of, write_json, write_text
+from BrainSegSAMLib.measurements import write_measurements
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -132,3 +134,15 @@ def test_the_hash_of_a_folder_knows_names_and_contents(tmp_path):
     renamed = sha256_of(folder)
     (folder / "3.dcm").write_bytes(b"One")
     assert len({before, renamed, sha256_of(folder)}) == 3
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-p1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_what_a_spreadsheet_would_compute_is_text(text, tmp_path):
+    shown = text.replace("\r", " ")
+    assert cell_text(text) == f"'{shown}"
+    assert cell_text(f"p{text}") == f"p{shown}"
+    row = {"case_id": text, "region": text, "volume_ml": 0.5, "voxels": 3, "components": 1, "largest_diameter_mm": 2.0}
+    write_measurements([row], tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="") as stream:
+        _, cells = csv.reader(stream)
+    assert cells == [f"'{shown}", f"'{shown}", "0.500000", "3", "1", "2.000"]

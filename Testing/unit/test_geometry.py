@@ -111,6 +111,29 @@ def test_moving_a_grid_moves_its_points(geometry: Geometry, angle: float, shift:
     np.testing.assert_allclose(geometry.moved_ras(matrix).to_lps(corner), expected, atol=1e-8)
 
 
+@given(geometries(), st.sampled_from(ORIENTATIONS), st.tuples(*[st.integers(-9, 9)] * 3))
+def test_a_grid_grows_to_hold_another_of_its_lattice(
+    geometry: Geometry, orientation: str, start: tuple[int, int, int]
+) -> None:
+    other, _ = geometry.window(start, (2, 3, 4)).reoriented(orientation)
+    assert geometry.shares_lattice(other)
+    grown = geometry.grown_to_hold(other)
+    low, high = np.minimum(start, 0), np.maximum(np.add(start, (2, 3, 4)), geometry.size_ijk)
+    assert grown.is_same_grid(geometry.window(low, high - low))
+    assert grown.grown_to_hold(geometry) is grown
+    between = Geometry(other.size_ijk, other.spacing_ijk_mm, tuple(other.to_lps((0.4, 0, 0))), other.direction_lps)
+    assert not geometry.shares_lattice(between)
+
+
+def test_a_grid_grows_to_hold_one_of_another_lattice() -> None:
+    grid = Geometry.axis_aligned((4, 4, 4))
+    other = Geometry.axis_aligned((2, 2, 2), (0.7, 0.7, 0.7), (3.0, -1.0, 3.6))
+    assert not grid.shares_lattice(other)
+    grown = grid.grown_to_hold(other)
+    # x from 2.65 to 4.05 mm, y from -1.35 to 0.05, z from 3.25 to 4.65; voxels reach 0.5 mm around their centres.
+    assert (grown.size_ijk, grown.origin_lps_mm) == ((5, 5, 6), (0.0, -1.0, 0.0))
+
+
 def test_a_scaled_grid_has_the_scaled_spacing() -> None:
     grid = Geometry.axis_aligned((2, 3, 4), (3.0, 2.0, 1.0)).moved_lps(np.diag([2.0, 1.0, 0.5, 1.0]))
     assert grid.spacing_zyx_mm == (1.5, 2.0, 2.0)

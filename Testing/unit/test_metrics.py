@@ -16,7 +16,16 @@ from BrainSegSAMLib.errors import GeometryError, InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme, Region
-from BrainSegSAMLib.metrics import METRICS, LesionRules, dice, highest_mean_dice, iou, measure, measure_case
+from BrainSegSAMLib.metrics import (
+    ISLES_STROKE,
+    METRICS,
+    LesionRules,
+    dice,
+    highest_mean_dice,
+    iou,
+    measure,
+    measure_case,
+)
 from BrainSegSAMLib.metrics.lesions import _dilated
 from BrainSegSAMLib.metrics.surface import border
 from Testing.metric_cases import ball, box, pairs
@@ -141,10 +150,21 @@ def test_lesions_by_hand() -> None:
     assert found["lesion_dice"] == pytest.approx((2 * 108 / (108 + 216 + 8) + 0) / 3)
     assert (found["lesion_false_positives"], found["lesion_false_negatives"]) == (1, 1)
     assert found["lesion_f1"] == pytest.approx(2 / (2 + 1 + 1))
-    strict = LesionRules(dilation_voxels=0, ignored_mm3=0)
-    alone = measure(reference, found_first | invented, spacing_zyx_mm=(1.0, 1.0, 1.0), lesions=strict)
+    alone = measure(reference, found_first | invented, spacing_zyx_mm=(1.0, 1.0, 1.0), lesions=ISLES_STROKE)
     assert (alone["lesion_false_negatives"], alone["lesion_f1"]) == (3, pytest.approx(2 / 6))
     assert measure(tiny, np.zeros_like(tiny), spacing_zyx_mm=(1.0, 1.0, 1.0))["lesion_dice"] == 1.0
+
+
+def test_dilation_without_end_is_one_lesion() -> None:
+    """It ends where nothing is left to grow into."""
+    shape = (6, 30, 30)
+    reference = box(shape, (1, 1, 1), (5, 6, 6)) | box(shape, (1, 24, 24), (5, 29, 29))
+    rules = LesionRules(dilation_voxels=10**9, ignored_mm3=0)
+    found = measure(reference, np.zeros_like(reference), spacing_zyx_mm=(1.0, 1.0, 1.0), lesions=rules)
+    assert found["lesion_false_negatives"] == 1
+    for wrong in ({"dilation_voxels": -1}, {"ignored_mm3": -1.0}, {"ignored_mm3": math.nan}, {"ignored_mm3": math.inf}):
+        with pytest.raises(InputError, match="must be"):
+            LesionRules(**wrong)
 
 
 def test_steps_of_dilation() -> None:

@@ -63,6 +63,21 @@ def test_the_brier_score_of_scikit_learn(name: str) -> None:
     assert calibration(*maps()[name]).brier == pytest.approx(RECORDED["brier"][name], abs=1e-12)
 
 
+@pytest.mark.parametrize("bins", [2, 10, 15])
+@pytest.mark.parametrize("name", maps())
+def test_the_calibration_curve_of_scikit_learn(name: str, bins: int) -> None:
+    """Mean probability and frequency of each bin are theirs, and the error is their distance, weighted by voxels."""
+    sklearn = pytest.importorskip("sklearn.calibration", reason="scikit-learn is not installed.")
+    reference, soft = maps()[name]
+    found = calibration(reference, soft, bins=bins)
+    frequency, mean = sklearn.calibration_curve(reference.ravel(), soft.ravel(), n_bins=bins, strategy="uniform")
+    assert [one[1] for one in found.bins] == pytest.approx(mean.tolist())
+    assert [one[2] for one in found.bins] == pytest.approx(frequency.tolist())
+    weights = np.array([one[0] for one in found.bins]) / soft.size
+    assert weights.sum() == pytest.approx(1)
+    assert found.ece == pytest.approx(float((weights * np.abs(frequency - mean)).sum()))
+
+
 def test_calibration_by_hand() -> None:
     chance = np.array([0.05, 0.05, 0.15, 0.95, 0.95, 0.95, 0.95, 0.2])
     truth = np.array([0, 1, 0, 1, 1, 1, 0, 1], dtype=bool)

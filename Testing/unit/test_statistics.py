@@ -129,6 +129,46 @@ def test_what_is_not_defined_ranks_worst() -> None:
     assert worst_first(first, better="lower") == ["case002", "case003", "case001", "case000"]
 
 
+def test_where_zero_is_best_the_median_is_of_distances_from_zero() -> None:
+    """As the ranks are: −1 against −5 is 4 better, and not 4 more."""
+    found = compare(named([-1.0, 2.0, 1.0]), named([-5.0, 5.0, -2.0]), better="zero")
+    assert (found.better_first, found.effect_size) == (3, 1.0)
+    assert found.median_difference == pytest.approx(-3.0)
+
+
+def test_a_patient_counts_once_however_many_cases_it_has() -> None:
+    """Three patients cannot differ at p < 0.05, whatever the number of their sessions."""
+    rng = np.random.default_rng(8)
+    first = {f"p{patient}-{session}": 0.8 + 0.1 * rng.random() for patient in range(3) for session in range(4)}
+    second = {case: value - 0.02 - 0.05 * rng.random() for case, value in first.items()}
+    patients = {case: case.partition("-")[0] for case in first}
+    assert compare(first, second, better="higher").p_value == pytest.approx(2 / 2**12)
+    found = compare(first, second, better="higher", patients=patients)
+    assert (found.count, found.better_first, found.better_second) == (3, 3, 0)
+    assert found.p_value == pytest.approx(2 / 2**3)
+    means = [np.mean([first[c] - second[c] for c in first if patients[c] == p]) for p in ("p0", "p1", "p2")]
+    assert found.median_difference == pytest.approx(np.median(means))
+    with pytest.raises(InputError, match="p2-3"):
+        compare(first, second, better="higher", patients={c: p for c, p in patients.items() if c != "p2-3"})
+
+
+def test_patients_of_one_case_each_change_nothing() -> None:
+    rng = np.random.default_rng(9)
+    first, second = named(rng.random(11).tolist()), named([None, *rng.random(10).tolist()])
+    patients = {case: f"patient of {case}" for case in first}
+    for better in ("higher", "lower", "zero"):
+        assert compare(first, second, better=better, patients=patients) == compare(first, second, better=better)
+
+
+def test_what_is_not_defined_decides_a_patient() -> None:
+    first = {"a1": None, "a2": 0.1, "b1": None, "b2": 5.0, "c1": 0.3, "c2": 0.9}
+    second = {"a1": 9.0, "a2": 3.0, "b1": 1.0, "b2": None, "c1": 0.4, "c2": 0.8}
+    found = compare(first, second, better="lower", patients={case: case[0] for case in first})
+    # a: the first is missing once; b: each once, which is even; c: even but for rounding, which is no difference.
+    assert (found.count, found.better_first, found.better_second) == (3, 0, 1)
+    assert found.p_value == 1.0
+
+
 def test_unequal_sets_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="only the first has a; only the second has c"):
         compare({"a": 1.0, "b": 1.0}, {"b": 1.0, "c": 1.0}, better="higher")
