@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from BrainSegSAMLib.batch import Row, Workers, local_processes, run_batch
+from BrainSegSAMLib.batch import Row, Workers, core_count, local_processes, run_batch
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from Testing.batch_stand_ins import Start, Tiny
@@ -107,6 +107,21 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
                     [1], Tiny(), name=str, progress=Progress(), on_row=lambda row: None,
                     workers=Workers(scheduler=wrong),
                 )  # fmt: skip
+
+
+def test_a_containers_share_of_the_processor_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dask import system
+
+    from BrainSegSAMLib import batch
+
+    monkeypatch.setattr(batch, "gpu_devices", list)
+    monkeypatch.setattr(batch, "available_memory_gb", lambda: 1000.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    quota = (50_000, 100_000)  # half a core, in microseconds
+    monkeypatch.setattr(system, "_try_extract_cgroup_cpu_quota", lambda: quota)
+    assert core_count() == 1
+    sizes = local_processes(1000, Workers(), memory_gb=4.0)
+    assert (len(sizes.devices), sizes.threads) == (1, 1)
 
 
 def test_sizes_follow_the_machine_and_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
