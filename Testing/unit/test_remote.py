@@ -103,6 +103,23 @@ def test_files_are_written_whole_and_removed(served: tuple[Path, str], tmp_path:
     assert [path.name for path in (folder / "results" / "new").rglob("*") if path.is_file()] == ["two.json"]
 
 
+@pytest.mark.parametrize("name", ["case[1].json", "case*.json", "ca?se.json"])
+@pytest.mark.parametrize("kind", ["ftp", "memory"])
+def test_names_that_look_like_patterns_are_names(
+    served: tuple[Path, str], tmp_path: Path, kind: str, name: str
+) -> None:
+    """FTP renames; of a file in memory, as in an object store, fsspec makes a copy, and would look for a pattern."""
+    remote = Remote(f"{served[1]}/results" if kind == "ftp" else "memory://patterns")
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "two").write_bytes(b"22")
+    remote.put({"case1.json": tmp_path / "one", name: tmp_path / "two"})
+    assert {path: file.size for path, file in remote.listing().items()} == {"case1.json": 1, name: 2}
+    remote.fetch({name: tmp_path / "back"})
+    assert (tmp_path / "back").read_bytes() == b"22"
+    remote.remove([name, "case1.json"])
+    assert remote.listing(may_be_missing=True) == {}
+
+
 def test_what_is_not_there_is_named(served: tuple[Path, str]) -> None:
     folder, url = served
     with pytest.raises(InputError, match=r"nowhere cannot be read: .* does not exist"):
