@@ -18,12 +18,13 @@ import numpy as np
 from . import __version__
 from .errors import InputError
 from .evaluation_inputs import EvaluationSettings, LoadedPair, load_pair
-from .files import read_json, sha256_of, write_json
+from .files import read_json, write_json
 from .image import Segmentation
 from .metrics import METRICS, measure_case
 from .overlays import overlay
 from .pairs import READY, Pair
 from .progress import Progress
+from .volumes import volume_sha256
 
 CASE_VERSION: Final = 1
 EVALUATED, FAILED = "evaluated", "failed"
@@ -141,7 +142,7 @@ def fingerprint(pair: Pair, settings: EvaluationSettings) -> str:
         "settings": settings.as_dict(),
         "case": [pair.case_id, pair.patient],
         "status": {name: [candidate.status, candidate.problem] for name, candidate in pair.candidates.items()},
-        "files": {name: sha256_of(path) if path.exists() else "" for name, path in files.items()},
+        "files": {name: volume_sha256(path) if path.exists() else "" for name, path in files.items()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from BrainSegSAMLib import cli
@@ -21,6 +22,7 @@ from BrainSegSAMLib.case_evaluation import CaseEvaluator
 from BrainSegSAMLib.evaluation_tables import check_record
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.itk import image_of
 from BrainSegSAMLib.labels import LabelScheme, Region
 from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
@@ -253,6 +255,27 @@ def test_resume_keeps_what_is_true_and_redoes_the_rest(
     monkeypatch.setattr(CaseEvaluator, "save", fail)
     assert run(references, output, good) == 1
     assert {row["status"] for row in record_of(output)["problems"]} == {"failed"}
+
+
+def test_resume_looks_at_the_voxels_behind_a_header(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references, found = tmp_path / "references", tmp_path / "found"
+    for case_id in ("p1", "p2"):
+        write_header(references / f"{case_id}.mhd", lesion())
+        write_header(found / f"{case_id}.nhdr", lesion(1))
+    assert run(references, tmp_path / "out", found) == 0
+    write_header(found / "p2.nhdr", lesion())
+    capsys.readouterr()
+    assert run(references, tmp_path / "out", found, more=(*LABELS, "--resume")) == 0
+    assert capsys.readouterr().out.count("(kept)") == 1
+    assert record_of(tmp_path / "out")["cases"][1]["methods"]["found"]["regions"]["core"]["metrics"]["dice"] == 1.0
+
+
+def write_header(path: Path, segmentation: Segmentation) -> None:
+    """A label map as a header and a file with its voxels."""
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image_of(segmentation.label_map, segmentation.geometry), str(path))
 
 
 @pytest.mark.slow
