@@ -24,6 +24,7 @@ from .metrics import METRICS, measure_case
 from .overlays import overlay
 from .pairs import READY, Pair
 from .progress import Progress
+from .remote import Remote
 from .volumes import volume_sha256
 
 CASE_VERSION: Final = 1
@@ -37,10 +38,12 @@ class CaseEvaluator:
     Attributes:
         settings: of the evaluation.
         folder: where the cases' files go.
+        copies: a folder behind a URL where they shall lie as well.
     """
 
     settings: EvaluationSettings
     folder: Path
+    copies: Remote | None = None
 
     def load(self, item: Pair) -> LoadedPair:
         """Read a case; what cannot be read is named in `problems`, so that other methods are still evaluated."""
@@ -87,7 +90,10 @@ class CaseEvaluator:
 
     def save(self, item: Pair, computed: dict[str, Any]) -> str:
         """Write the case's file; gives what came out in a few words."""
-        write_json(computed, case_file(self.folder, item.case_id))
+        path = case_file(self.folder, item.case_id)
+        write_json(computed, path)
+        if self.copies is not None:
+            self.copies.put({path.name: path})
         return summary_line(computed)
 
     def _measure(self, reference: Segmentation, prediction: Segmentation) -> dict[str, Any]:
