@@ -8,6 +8,7 @@ because it has not got the model say, gets no more cases.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import itertools
@@ -29,6 +30,7 @@ from .progress import Progress
 _POLL_S: Final = 0.2
 _COUNT_WORKERS_EVERY_S: Final = 2.0
 _CONNECT_S: Final = 10.0
+_RESULT_S: Final = 5.0
 # Starting many processes that each import torch takes a while on a busy machine.
 _LOCAL_START: Final = "300s"
 
@@ -193,30 +195,37 @@ class _Driver(Generic[Item, Saved]):
         """Take cases back that wait for workers which are all gone; others may have come."""
         for future, submitted in list(self._running.items()):
             if submitted.workers and submitted.workers.isdisjoint(present):
-                del self._running[future]
-                future.release()
+                self._forget(future)
                 self._end(submitted.index, self._died(submitted.index, times=1))
 
     def _finish(self, future: Any) -> None:
         if future not in self._running:
             return
-        index = self._running.pop(future).index
+        index = self._running[future].index
+        error: str | None = ""
+        saved: Any = None
         try:
-            result = future.result()
+            saved = future.result(timeout=_RESULT_S)
+        except asyncio.TimeoutError:
+            # Its worker died before it gave the result back, so the case is under way again.
+            future.add_done_callback(self._ended.put)
+            return
         except CaseError as failure:
+            error = str(failure)
             self._begun = True
-            self._end(index, str(failure))
         except Exception as failure:
-            self._end(index, self._judge(failure, index))
-        else:
-            if isinstance(result, Unusable):
-                self._leave_out(result)
-                self._again.append(index)
-            else:
-                self._begun = True
-                self._end(index, "", result)
-        finally:
-            future.release()
+            error = self._judge(failure, index)
+        self._forget(future)
+        if isinstance(saved, Unusable):
+            self._leave_out(saved)
+            self._again.append(index)
+            return
+        self._begun = self._begun or error == ""
+        self._end(index, error, saved)
+
+    def _forget(self, future: Any) -> None:
+        del self._running[future]
+        future.release()
 
     def _end(self, index: int, error: str | None, saved: Saved | None = None) -> None:
         """Report what became of a case; nothing has yet where the error is None."""

@@ -136,6 +136,33 @@ def test_a_worker_that_cannot_start_is_left_out(
     assert broken not in (tmp_path / "starts").read_text()
 
 
+def test_a_killed_worker_of_a_running_cluster_takes_nothing_along_that_was_finished(
+    cluster: HandStarted, tmp_path: Path
+) -> None:
+    third = cluster.add_worker()
+    wait_for_workers(cluster, 3)
+    quick, slow = [f"quick-{number}" for number in range(6)], [f"slow-{number}" for number in range(6)]
+    rows: dict[str, Row[str, str]] = {}
+
+    def kill() -> None:
+        for case in slow:  # three workers with two cases each
+            wait_for(tmp_path / case)
+        cluster.kill(third)
+        (tmp_path / "enough").touch()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    run_batch(
+        [*quick, *slow], Start(tmp_path), name=str, progress=Progress(),
+        on_row=lambda row: rows.update({row.item: row}), workers=Workers(scheduler=cluster.address),
+    )  # fmt: skip
+    thread.join()
+    assert {case: row.saved for case, row in rows.items()} == {case: case.upper() for case in [*quick, *slow]}
+    assert sorted((tmp_path / "finishings").read_text().split()) == sorted(rows), "each once"
+    assert sorted(attempts(tmp_path, case) for case in slow) == [1, 1, 1, 1, 2, 2]
+    assert {attempts(tmp_path, case) for case in quick} == {1}
+
+
 def test_batches_that_share_workers_keep_their_models(cluster: HandStarted, tmp_path: Path) -> None:
     """Each process sets the work of each batch up once, and computes one case at a time."""
     rows: dict[str, list[Row[str, str]]] = {"one": [], "other": []}
