@@ -39,7 +39,7 @@ from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
 from .parcels import Parcel, ParcelEvaluator, Parcels
 from .progress import Progress
-from .remote import Remote, location
+from .remote import Remote, known_to_others, location
 from .remote_cases import fetch_segmentations
 from .report import write_report
 
@@ -132,6 +132,14 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
+    if job.scheduler:
+        job = replace(
+            job,
+            predictions={name: known_to_others(place) for name, place in job.predictions.items()},
+            reference=known_to_others(job.reference),
+            output=known_to_others(job.output),
+            images=job.images.absolute() if job.images else None,
+        )
     with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
         here = Path(name)
 

@@ -185,6 +185,11 @@ def location(text: str) -> Path | Remote:
     return Remote(text.rstrip("/"))
 
 
+def known_to_others(place: Path | Remote) -> Path | Remote:
+    """The same place, by a name that does not depend on the current folder: workers have one of their own."""
+    return place.absolute() if isinstance(place, Path) else place
+
+
 def _rename(system: Any, path: str, target: str) -> None:
     """Rename a file, or copy and remove it where a kind of server cannot rename."""
     from fsspec import AbstractFileSystem

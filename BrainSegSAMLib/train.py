@@ -147,6 +147,8 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
 
 def _plan(job: TrainJob) -> _Plan:
     recipe = read_recipe(job.recipe)
+    if job.scheduler:
+        job = replace(job, source=job.source.absolute())  # workers have a current folder of their own
     _check_folders(job)
     return _plan_ssnet(job, recipe) if isinstance(recipe, SSNetRecipe) else _plan_network(job, recipe)
 

@@ -102,8 +102,10 @@ def test_a_cluster_that_runs_already_with_cases_and_results_behind_a_url(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
-def test_a_cluster_evaluates_what_lies_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its workers see no file of this machine: cases and results travel."""
+def test_a_cluster_evaluates_what_lies_behind_urls_and_what_it_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of URLs its workers see no file of this machine: cases and results travel."""
     scheme = LabelScheme.plain({"lesion": 1})
     for shift, case in enumerate(CASES):
         for folder, first in (("references", 2), ("found", 2 + shift)):
@@ -113,19 +115,27 @@ def test_a_cluster_evaluates_what_lies_behind_urls(tmp_path: Path, capsys: pytes
     broken = tmp_path / "found" / "case-b.nii.gz"
     broken.write_bytes(broken.read_bytes()[:60])
     labels_of = ["--labels", "lesion=1", "--metrics", "dice", "hd95"]
-    with serving(tmp_path) as url, dask_cluster(tmp_path, workers=2) as cluster:
+    (tmp_path / "dask").mkdir()
+    with serving(tmp_path) as url, dask_cluster(tmp_path / "dask", workers=2) as cluster:
         remote = ["evaluate", "--predictions", f"{url}/found", "--reference", f"{url}/references", *labels_of]
         assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", cluster.address]) == 1
         assert "case-b.nii.gz" in capsys.readouterr().err
         assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", cluster.address, "--resume"]) == 1
         assert capsys.readouterr().out.count("(kept)") == 3
+        # Workers have a current folder of their own.
+        monkeypatch.chdir(tmp_path)
+        shared = ["evaluate", "--predictions", "found", "--reference", "references", "--output", "shared"]
+        assert cli.main([*shared, *labels_of, "--scheduler", cluster.address]) == 1
     local = ["evaluate", "--predictions", str(tmp_path / "found"), "--reference", str(tmp_path / "references")]
     assert cli.main([*local, *labels_of, "--output", str(tmp_path / "local"), "--workers", "1"]) == 1
-    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("report", "local"))
-    assert one["summary"] == other["summary"]
-    assert [case["methods"]["found"]["regions"] for case in one["cases"]] == [
-        case["methods"]["found"]["regions"] for case in other["cases"]
-    ]
+    one, other, third = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("local", "report", "shared")
+    )
+    for found in (other, third):
+        assert found["summary"] == one["summary"]
+        assert [case["methods"]["found"]["regions"] for case in found["cases"]] == [
+            case["methods"]["found"]["regions"] for case in one["cases"]
+        ]
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
     assert json.loads((tmp_path / "report" / "cases" / "case-a.json").read_text())["picture"]
 
