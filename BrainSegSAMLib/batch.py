@@ -197,8 +197,12 @@ def local_processes(
 
 
 def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, and not more than a container's share of them."""
+    try:
+        from dask.system import cpu_count
+    except ImportError:  # without Dask there is one worker, and its threads are all that this is asked for
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(cpu_count())
 
 
 def available_memory_gb() -> float:

@@ -18,12 +18,14 @@ import numpy as np
 from . import __version__
 from .errors import InputError
 from .evaluation_inputs import EvaluationSettings, LoadedPair, load_pair
-from .files import read_json, sha256_of, write_json
+from .files import read_json, write_json
 from .image import Segmentation
 from .metrics import METRICS, measure_case
 from .overlays import overlay
 from .pairs import FAILED, READY, Pair
 from .progress import Progress
+from .remote import Remote
+from .volumes import volume_sha256
 
 CASE_VERSION: Final = 1
 EVALUATED: Final = "evaluated"
@@ -36,10 +38,12 @@ class CaseEvaluator:
     Attributes:
         settings: of the evaluation.
         folder: where the cases' files go.
+        copies: a folder behind a URL where they shall lie as well.
     """
 
     settings: EvaluationSettings
     folder: Path
+    copies: Remote | None = None
 
     def load(self, item: Pair) -> LoadedPair:
         """Read a case; what cannot be read is named in `problems`, so that other methods are still evaluated."""
@@ -86,7 +90,10 @@ class CaseEvaluator:
 
     def save(self, item: Pair, computed: dict[str, Any]) -> str:
         """Write the case's file; gives what came out in a few words."""
-        write_json(computed, case_file(self.folder, item.case_id))
+        path = case_file(self.folder, item.case_id)
+        write_json(computed, path)
+        if self.copies is not None:
+            self.copies.put({path.name: path})
         return summary_line(computed)
 
     def _measure(self, reference: Segmentation, prediction: Segmentation) -> dict[str, Any]:
@@ -171,7 +178,7 @@ def fingerprint(pair: Pair, settings: EvaluationSettings) -> str:
         "settings": settings.as_dict(),
         "case": [pair.case_id, pair.patient],
         "status": {name: [candidate.status, candidate.problem] for name, candidate in pair.candidates.items()},
-        "files": {name: sha256_of(path) if path.exists() else "" for name, path in files.items()},
+        "files": {name: volume_sha256(path) if path.exists() else "" for name, path in files.items()},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

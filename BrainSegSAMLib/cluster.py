@@ -2,23 +2,26 @@
 
 Each case is one task. As many are in flight as the workers have places for, so that neither the driver's memory nor a
 worker's grows with the number of cases. What fails is tried again by the scheduler, on any worker; a worker that dies
-takes no more with it than the cases that it was doing, and they are done elsewhere.
+takes no more with it than the cases that it was doing, and they are done elsewhere. A worker that cannot even begin,
+because it has not got the model say, gets no more cases.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
+import itertools
 import logging
 import queue
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
-from .cluster_worker import CASES_IN_MEMORY, CaseError, StartError, Task, dask_setup, end, work_on
+from .cluster_worker import CASES_IN_MEMORY, CaseError, Task, Unusable, dask_setup, end, work_on
 from .errors import BrainSegSAMError, InputError
 from .memory import KEPT_MEMORY
 from .pipeline import CaseWork, Item, Row, Saved
@@ -27,8 +30,11 @@ from .progress import Progress
 _POLL_S: Final = 0.2
 _COUNT_WORKERS_EVERY_S: Final = 2.0
 _CONNECT_S: Final = 10.0
+_RESULT_S: Final = 5.0
 # Starting many processes that each import torch takes a while on a busy machine.
 _LOCAL_START: Final = "300s"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def run_on_cluster(
         if tell is not None:
             tell(_greeting(client, cluster))
         task = Task(
-            secrets.token_hex(8), start, cluster.devices, None if cluster.address else cluster.threads
+            secrets.token_hex(8), client.id, start, cluster.devices, None if cluster.address else cluster.threads
         )  # fmt: skip
         try:
             _Driver(client, task, items, name, progress, on_row, retries, cluster).run()
@@ -76,6 +82,19 @@ def run_on_cluster(
             # Also on a cluster of others: no worker goes on with cases that nobody waits for, or keeps the model.
             with contextlib.suppress(Exception):
                 client.run(end, task.session, on_error="ignore")
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A case that a worker has, or waits for.
+
+    Attributes:
+        index: of the case.
+        workers: addresses of those that may do it; empty where any may.
+    """
+
+    index: int
+    workers: frozenset[str]
 
 
 class _Driver(Generic[Item, Saved]):
@@ -94,38 +113,43 @@ class _Driver(Generic[Item, Saved]):
     ) -> None:
         self._client, self._task, self._items, self._name = client, task, items, name
         self._progress, self._on_row, self._retries, self._cluster = progress, on_row, retries, cluster
-        self._running: dict[Any, int] = {}
+        self._running: dict[Any, _Submitted] = {}
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._waiting = iter(range(len(items)))
         self._again: deque[int] = deque()
         self._suspects: deque[int] = deque()
         self._deaths: Counter[int] = Counter()
-        self._succeeded = False
+        self._keys = itertools.count()
+        self._left = len(items)
+        self._begun = False  # some worker could set the work up
+        self._left_out: dict[str, str] = {}
+        self._usable: frozenset[str] = frozenset()
         self._places = 0
         self._counted = 0.0
         self._had_workers = time.monotonic()
 
     def run(self) -> None:
         self._progress.stage("Working on the cases", total=len(self._items), until=1.0, unit="cases")
-        while self._submit() or self._running:
+        while self._left:
+            self._submit()
             self._progress.check()
             with contextlib.suppress(queue.Empty):
                 self._finish(self._ended.get(timeout=_POLL_S))
 
-    def _submit(self) -> bool:
-        """Fill the free places; whether anything was submitted."""
+    def _submit(self) -> None:
+        """Fill the free places."""
         self._count_places()
-        submitted = False
         while len(self._running) < self._places and (index := self._next()) is not None:
-            # After a death under a new key: the scheduler remembers the old one's.
-            key = (f"case-{self._task.session}", index, self._deaths[index])
+            # Each time under a new key: the scheduler remembers deaths by it.
+            key = (f"case-{self._task.session}", index, next(self._keys))
+            # Workers that come later are welcome, so workers are named only where one must be left out.
+            workers = self._usable if self._left_out else frozenset()
             future = self._client.submit(
-                work_on, self._task, self._items[index], key=key, pure=False, retries=self._retries
+                work_on, self._task, self._items[index], key=key, pure=False, retries=self._retries,
+                workers=sorted(workers) or None,
             )  # fmt: skip
-            self._running[future] = index
+            self._running[future] = _Submitted(index, workers)
             future.add_done_callback(self._ended.put)
-            submitted = True
-        return submitted
 
     def _next(self) -> int | None:
         """The next case: suspects come last, and each alone."""
@@ -145,38 +169,77 @@ class _Driver(Generic[Item, Saved]):
         except Exception as error:
             raise self._lost() from error
         self._counted = now
-        # At least one, so that a cluster that starts its workers on demand sees a demand.
-        self._places = max(1, sum(min(CASES_IN_MEMORY, count) for count in threads.values()))
-        if threads:
+        self._usable = frozenset(threads).difference(self._left_out)
+        self._places = sum(min(CASES_IN_MEMORY, threads[worker]) for worker in self._usable)
+        if not threads:
+            self._places = 1  # so that a cluster that starts its workers on demand sees a demand
+        if self._usable:
             self._had_workers = now
-        elif now - self._had_workers > self._cluster.patience_s:
+        else:
+            self._check_hope(bool(threads), now - self._had_workers)
+        self._take_back(threads)
+
+    def _check_hope(self, any_worker: bool, waited_s: float) -> None:
+        """Give up where no worker can be used, and none will be."""
+        reason = next(reversed(self._left_out.values()), "")
+        if any_worker and not self._begun and not self._deaths:
+            raise BrainSegSAMError(reason)
+        if waited_s > self._cluster.patience_s:
             raise BrainSegSAMError(
-                f"The cluster at {self._client.scheduler.address} has had no worker for "
-                f"{self._cluster.patience_s:.0f} seconds; start workers, and this command again with --resume."
+                f"The cluster at {self._client.scheduler.address} has had no worker that could be used for "
+                f"{self._cluster.patience_s:.0f} seconds{f' ({reason})' if reason else ''}; start workers, and this "
+                "command again with --resume."
             )
 
+    def _take_back(self, present: Collection[str]) -> None:
+        """Take cases back that wait for workers which are all gone; others may have come."""
+        for future, submitted in list(self._running.items()):
+            if submitted.workers and submitted.workers.isdisjoint(present):
+                self._forget(future)
+                self._end(submitted.index, self._died(submitted.index, times=1))
+
     def _finish(self, future: Any) -> None:
-        index = self._running.pop(future)
-        item = self._items[index]
-        row: Row[Item, Saved]
+        if future not in self._running:
+            return
+        index = self._running[future].index
+        error: str | None = ""
+        saved: Any = None
         try:
-            row = Row(item, future.result())
-            self._succeeded = True
+            saved = future.result(timeout=_RESULT_S)
+        except asyncio.TimeoutError:
+            # Its worker died before it gave the result back, so the case is under way again.
+            future.add_done_callback(self._ended.put)
+            return
         except CaseError as failure:
-            row = Row(item, None, str(failure))
-        except StartError as failure:
-            if not self._succeeded:
-                raise BrainSegSAMError(str(failure)) from None
-            row = Row(item, None, str(failure))
+            error = str(failure)
+            self._begun = True
         except Exception as failure:
-            verdict = self._judge(failure, index)
-            if verdict is None:
-                return
-            row = Row(item, None, verdict)
-        finally:
-            future.release()
-        self._on_row(row)
+            error = self._judge(failure, index)
+        self._forget(future)
+        if isinstance(saved, Unusable):
+            self._leave_out(saved)
+            self._again.append(index)
+            return
+        self._begun = self._begun or error == ""
+        self._end(index, error, saved)
+
+    def _forget(self, future: Any) -> None:
+        del self._running[future]
+        future.release()
+
+    def _end(self, index: int, error: str | None, saved: Saved | None = None) -> None:
+        """Report what became of a case; nothing has yet where the error is None."""
+        if error is None:
+            return
+        self._left -= 1
+        self._on_row(Row(self._items[index], saved, error))
         self._progress.advance()
+
+    def _leave_out(self, unusable: Unusable) -> None:
+        if unusable.worker not in self._left_out:
+            _log.warning("The worker %s is left out: %s", unusable.worker, unusable.reason)
+            self._left_out[unusable.worker] = unusable.reason
+            self._counted = 0.0
 
     def _judge(self, failure: Exception, index: int) -> str | None:
         """The sentence for a failure that is not the case's own; None where the case gets another chance."""
@@ -184,24 +247,28 @@ class _Driver(Generic[Item, Saved]):
 
         if isinstance(failure, KilledWorker):
             # A running cluster has its own number of deaths after which it says so; here each is told at once.
-            self._deaths[index] += 1 if self._cluster.address is None else max(1, self._retries)
-            if self._deaths[index] > self._retries:
-                return (
-                    "Its worker process died each time, probably for want of memory; "
-                    "work on it with fewer workers, or on a machine with more memory."
-                )
-            # The last attempt is made alone: perhaps another case killed the worker, and this one was only beside it.
-            (self._suspects if self._deaths[index] == self._retries else self._again).append(index)
-            return None
+            return self._died(index, times=1 if self._cluster.address is None else max(1, self._retries))
         if self._client.status != "running" or type(failure).__name__ in ("FutureCancelledError", "CancelledError"):
             raise self._lost() from failure
         sentence = (
             f"A worker could not take or give back the case ({type(failure).__name__}: {failure}); "
             "check that BrainSegSAM is installed alike for the scheduler and all workers."
         )
-        if not self._succeeded:
+        if not self._begun:
             raise BrainSegSAMError(sentence) from failure
         return sentence
+
+    def _died(self, index: int, *, times: int) -> str | None:
+        """As `_judge`, for a case whose worker died."""
+        self._deaths[index] += times
+        if self._deaths[index] > self._retries:
+            return (
+                "Its worker process died each time, probably for want of memory; "
+                "work on it with fewer workers, or on a machine with more memory."
+            )
+        # The last attempt is made alone: perhaps another case killed the worker, and this one was only beside it.
+        (self._suspects if self._deaths[index] == self._retries else self._again).append(index)
+        return None
 
     def _lost(self) -> BrainSegSAMError:
         return BrainSegSAMError(

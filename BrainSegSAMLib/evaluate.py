@@ -29,7 +29,7 @@ from .errors import InputError, OutputError
 from .evaluation_inputs import EvaluationSettings
 from .evaluation_plan import CASES_FOLDER, EvaluateJob, Plan, planned
 from .evaluation_tables import content, write_csv, write_record
-from .files import check_writable, read_json, write_json
+from .files import check_writable, read_json
 from .label_sources import parse_label_values
 from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, METRICS, LesionRules
 from .pairs import FAILED, Pair
@@ -84,15 +84,15 @@ def run(
     files = {"table": "metrics.csv", "record": "metrics.json", "report": "report.html"}
     paths = {kind: plan.output / name for kind, name in files.items()}
     check_writable(folder)
-    _remove([*paths.values(), *dropped_cases(plan.pairs, folder)])
     on_case = on_case or (lambda _pair, _text, _kept: None)
-    todo = []
+    kept: list[Pair] = []
+    todo: list[Pair] = []
     for pair in plan.pairs:
-        if job.resume and is_finished(pair, settings, folder):
-            on_case(pair, summary_line(read_case(pair, settings, folder)), True)
-        else:
-            _remove([case_file(folder, pair.case_id)])
-            todo.append(pair)
+        (kept if job.resume and is_finished(pair, settings, folder) else todo).append(pair)
+    stale = [case_file(folder, pair.case_id) for pair in todo]
+    _remove(plan, [*paths.values(), *stale, *dropped_cases(plan.pairs, folder)])
+    for pair in kept:
+        on_case(pair, summary_line(read_case(pair, settings, folder)), True)
     crashed = _evaluate_all(plan, todo, folder, progress.part("Evaluating", until=0.9), on_case, tell)
     progress.stage("Summing up", until=0.95)
     cases = [_without_picture(pair, settings, folder, crashed) for pair in plan.pairs]
@@ -101,6 +101,8 @@ def run(
     write_record(data, paths["record"])
     progress.stage("Writing the report", until=1.0)
     write_report(data, paths["report"], picture=partial(_picture, folder, settings.pictures))
+    if isinstance(job.output, Remote):
+        job.output.put({path.name: path for path in paths.values()})
     shown = {kind: f"{str(job.output).rstrip('/')}/{path.name}" for kind, path in paths.items()}
     return Evaluation(data, shown)
 
@@ -123,13 +125,16 @@ def _evaluate_all(
         on_case(row.item, row.saved if row.saved is not None else FAILED, False)
 
     def on_parcel(row: Row[Parcel, dict[str, Any]]) -> None:
-        pair, said = row.item.pair, None
+        pair, said, error = row.item.pair, None, row.error
         if row.saved is not None:
-            content = {**row.saved, "fingerprint": fingerprint(pair, settings)}
-            write_json(content, case_file(folder, pair.case_id))
-            said = summary_line(content)
-        on_row(Row(pair, said, row.error))
+            try:
+                said = here.save(pair, {**row.saved, "fingerprint": fingerprint(pair, settings)})
+            except (InputError, OutputError) as failure:
+                error = str(failure)
+        on_row(Row(pair, said, error))
 
+    copies = Remote(f"{job.output.url.rstrip('/')}/{CASES_FOLDER}") if isinstance(job.output, Remote) else None
+    here = CaseEvaluator(settings, folder, copies)
     workers = Workers(job.workers, job.scheduler)
     if job.scheduler and any(isinstance(p, Remote) for p in (*job.predictions.values(), job.reference, job.output)):
         # The cluster's workers see neither this machine's copies nor its folder for results.
@@ -139,7 +144,7 @@ def _evaluate_all(
         )  # fmt: skip
     else:
         run_batch(
-            todo, partial(_same, CaseEvaluator(settings, folder)), name=lambda pair: pair.case_id,
+            todo, partial(_same, here), name=lambda pair: pair.case_id,
             progress=progress, on_row=on_row, workers=workers, memory_gb=_MEMORY_GB, tell=tell,
         )  # fmt: skip
     return crashed
@@ -150,13 +155,16 @@ def _same(evaluator: Evaluator, _device: str) -> Evaluator:
     return evaluator
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    """Take away what an earlier run left, so that nothing old stands beside what is new."""
-    for path in paths:
+def _remove(plan: Plan, paths: Iterable[Path]) -> None:
+    """Take away what an earlier run left, here and behind a URL, so that nothing old stands beside what is new."""
+    names = {path.relative_to(plan.output).as_posix(): path for path in paths}
+    for path in names.values():
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{path} of an earlier run cannot be replaced: {error.strerror}.") from error
+    if isinstance(plan.job.output, Remote):
+        plan.job.output.remove(names.keys() & plan.job.output.listing(may_be_missing=True).keys())
 
 
 def _without_picture(

@@ -18,7 +18,7 @@ from .labels import LabelScheme
 from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, LesionRules, chosen
 from .modalities import OTHER, REFERENCE, ModalityTable
 from .pairs import FoundSegmentation, Pair, find_segmentations, pair_cases
-from .remote import Remote
+from .remote import Remote, known_to_others
 from .remote_cases import fetch_segmentations
 
 CASES_FOLDER: Final = "cases"
@@ -72,7 +72,7 @@ class Plan:
 
     Attributes:
         job: what was asked for.
-        output: folder on this machine for the results.
+        output: folder on this machine for the results; those of an output behind a URL are copied from it.
         settings: what decides the numbers.
         pairs: every case of either side.
     """
@@ -87,17 +87,24 @@ class Plan:
 def planned(job: EvaluateJob) -> Iterator[Plan]:
     """Find the cases and what their labels mean; writes no results.
 
-    What lies behind URLs is copied to this machine for as long as the block lasts (segmentations, no images), and what
-    `run` wrote is copied to an output behind a URL when it ends, however it ends.
+    What lies behind URLs is copied to this machine for as long as the block lasts (segmentations, no images).
 
     Raises:
         InputError: where a source holds nothing, no case is there on both sides, nothing says what the labels mean, or
             a setting cannot be; where a URL cannot be read.
-        OutputError: where a URL cannot be written.
+        OutputError: where nothing can be written behind the output's URL.
         ModelError: where the labels are those of a model that cannot be used.
     """
     if not (math.isfinite(job.tolerance_mm) and job.tolerance_mm >= 0):
         raise InputError(f"The tolerance of the surface Dice must be 0 mm or more, not {job.tolerance_mm}.")
+    if job.scheduler:
+        job = replace(
+            job,
+            predictions={name: known_to_others(place) for name, place in job.predictions.items()},
+            reference=known_to_others(job.reference),
+            output=known_to_others(job.output),
+            images=job.images.absolute() if job.images else None,
+        )
     with tempfile.TemporaryDirectory(prefix="brainsegsam-evaluate-") as name:
         here = Path(name)
 
@@ -113,16 +120,10 @@ def planned(job: EvaluateJob) -> Iterator[Plan]:
             return
         output = here / "output"
         job.output.check_writable()
-        finished: list[str] = []
         if job.resume:
             finished = [path for path in job.output.listing(may_be_missing=True) if path.startswith(f"{CASES_FOLDER}/")]
             job.output.fetch({path: output / path for path in finished})
-        try:
-            yield Plan(job, output, settings, pairs)
-        finally:
-            made = sorted(path for path in output.rglob("*") if path.is_file())
-            job.output.put({path.relative_to(output).as_posix(): path for path in made})
-            job.output.remove(path for path in finished if not (output / path).exists())
+        yield Plan(job, output, settings, pairs)
 
 
 def _find(

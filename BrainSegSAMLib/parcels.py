@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-from .case_evaluation import CaseEvaluator
+from .case_evaluation import FAILED, CaseEvaluator
 from .errors import InputError
 from .evaluation_inputs import EvaluationSettings, LoadedPair
-from .pairs import Pair
+from .pairs import READY, Pair
 from .progress import Progress
+from .volumes import voxels_below
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,19 @@ class Parcel:
 
     Attributes:
         pair: its paths are those of where it was packed.
-        contents: path → the file's bytes, of the reference and of what is compared with it.
+        contents: of the reference and of what is compared with it, path → name relative to its folder → bytes of the
+            file, and of those with its voxels where it is a header.
     """
 
     pair: Pair
-    contents: Mapping[Path, bytes]
+    contents: Mapping[Path, Mapping[str, bytes]]
 
 
 class Parcels(Sequence[Parcel]):
-    """Cases that are packed when they are asked for, so that memory holds those under way alone."""
+    """Cases that are packed when they are asked for, so that memory holds those under way alone.
+
+    What cannot be packed is a problem of its method, or of all where it is the reference.
+    """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = pairs
@@ -52,10 +57,30 @@ class Parcels(Sequence[Parcel]):
         pair = self._pairs[index]
         files = [one.found.path for one in pair.candidates.values() if one.found is not None]
         files += [pair.reference] if pair.reference is not None else []
-        try:
-            return Parcel(pair, {path: path.read_bytes() for path in files})
-        except OSError as error:
-            raise InputError(f"{error.filename} cannot be read: {error.strerror or error}.") from error
+        contents, problems = {}, {}
+        for path in files:
+            try:
+                contents[path] = _packed(path)
+            except InputError as error:
+                problems[path] = str(error)
+        return Parcel(_without(pair, problems), contents)
+
+
+def _packed(path: Path) -> dict[str, bytes]:
+    try:
+        return {name: (path.parent / name).read_bytes() for name in (path.name, *voxels_below(path))}
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror or error}.") from error
+
+
+def _without(pair: Pair, problems: Mapping[Path, str]) -> Pair:
+    """The case where some files cannot be used."""
+    of_all = problems.get(pair.reference, "") if pair.reference else ""
+    candidates = {}
+    for name, one in pair.candidates.items():
+        problem = of_all or (problems.get(one.found.path, "") if one.found else "")
+        candidates[name] = replace(one, status=FAILED, problem=problem) if problem and one.status == READY else one
+    return replace(pair, candidates=candidates)
 
 
 @dataclass(frozen=True)
@@ -73,8 +98,9 @@ class ParcelEvaluator:
         with tempfile.TemporaryDirectory(prefix="brainsegsam-parcel-") as name:
             places = {path: Path(name) / str(index) / path.name for index, path in enumerate(item.contents)}
             for path, place in places.items():
-                place.parent.mkdir()
-                place.write_bytes(item.contents[path])
+                for relative, content in item.contents[path].items():
+                    (place.parent / relative).parent.mkdir(parents=True, exist_ok=True)
+                    (place.parent / relative).write_bytes(content)
             loaded = self._evaluator.load(_moved(item.pair, places))
         # Names of files that are gone would say nothing.
         problems = {name: _named(text, places) for name, text in loaded.problems.items()}
@@ -96,7 +122,9 @@ class ParcelEvaluator:
 
 def _moved(pair: Pair, places: Mapping[Path, Path]) -> Pair:
     candidates = {
-        name: one if one.found is None else replace(one, found=replace(one.found, path=places[one.found.path]))
+        name: replace(one, found=replace(one.found, path=places[one.found.path]))
+        if one.found is not None and one.found.path in places
+        else one
         for name, one in pair.candidates.items()
     }
     return replace(pair, reference=places.get(pair.reference) if pair.reference else None, candidates=candidates)

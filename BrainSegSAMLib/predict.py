@@ -28,7 +28,7 @@ from .models.catalogue import find_model
 from .models.store import Model, load_model
 from .prediction_work import CaseResult, Earlier, PredictJob, Start, is_finished
 from .progress import Progress
-from .remote import Remote, RemoteFile
+from .remote import Remote, RemoteFile, known_to_others
 from .remote_cases import named_as, results_for
 from .runs import RECORD_VERSION, RUN_FILE, versions
 
@@ -63,7 +63,11 @@ def plan(job: PredictJob) -> Plan:
         ModelError: where the model cannot be used.
         InputError: where no case can be used, or the device or the reference modality is not there.
     """
-    model = load_model(find_model(job.model))
+    folder = find_model(job.model)
+    if job.scheduler:
+        job = replace(job, source=known_to_others(job.source), output=known_to_others(job.output))
+        folder = folder.absolute()
+    model = load_model(folder)
     if job.reference is not None and job.reference not in model.modalities:
         raise InputError(
             f"The reference modality '{job.reference}' is not one of the model's: {', '.join(model.modalities)}."

@@ -27,6 +27,7 @@ from .models.store import Model
 from .progress import Progress
 from .remote import Remote, RemoteFile
 from .remote_cases import fetch_case, state_of
+from .volumes import volume_sha256
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class PredictWork:
                 inputs[name] = {"path": f"{start.source}/{inputs[name]['path']}", "state": states[name]}
         image, actions = load_image(case, modalities, reference=start.job.reference)
         for name in modalities:
-            inputs[name]["sha256"] = sha256_of(case.modalities[name])
+            inputs[name]["sha256"] = volume_sha256(case.modalities[name])
         record = {
             "case_id": case.case_id,
             "run": start.run,
@@ -298,7 +299,7 @@ def is_finished(case: Case, job: PredictJob, model: Model, earlier: Earlier) -> 
 
 def _is_same(path: Path, recorded: Mapping[str, str], earlier: Earlier) -> bool:
     if earlier.inputs is None:
-        return recorded["sha256"] == sha256_of(path)
+        return recorded["sha256"] == volume_sha256(path)
     return recorded["state"] == state_of(path, earlier.inputs)
 
 

@@ -121,7 +121,7 @@ class Remote:
                 try:
                     # Makes folders where a server has them; a bucket that is not there is an error, and is not made.
                     system.put_file(str(source), partial)
-                    system.mv(partial, str(target))
+                    _rename(system, partial, str(target))
                 except BaseException:
                     with contextlib.suppress(Exception):
                         system.rm_file(partial)
@@ -183,6 +183,22 @@ def location(text: str) -> Path | Remote:
     if match["protocol"] in ("file", "local"):
         return Path(match["rest"])
     return Remote(text.rstrip("/"))
+
+
+def known_to_others(place: Path | Remote) -> Path | Remote:
+    """The same place, by a name that does not depend on the current folder: workers have one of their own."""
+    return place.absolute() if isinstance(place, Path) else place
+
+
+def _rename(system: Any, path: str, target: str) -> None:
+    """Rename a file, or copy and remove it where a kind of server cannot rename."""
+    from fsspec import AbstractFileSystem
+
+    if type(system).mv is AbstractFileSystem.mv:  # it would take a name with [, * or ? for a pattern
+        system.cp_file(path, target)
+        system.rm_file(path)
+    else:
+        system.mv(path, target)
 
 
 def _fetch(system: Any, path: str, target: Path) -> str:

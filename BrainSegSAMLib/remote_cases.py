@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -15,12 +14,11 @@ from .files import read_json, write_json
 from .modalities import REFERENCE, ModalityTable
 from .remote import Remote, RemoteFile, combined_state
 from .segmentation_files import names_its_segments
-from .volumes import volume_stem, volume_suffix
+from .volumes import HEADER_SUFFIXES, volume_stem, volume_suffix, voxel_names, voxels_below
 
 # Small text beside volumes; everything else that is no volume may be DICOM, and only its content tells.
 _TEXT: Final = frozenset({".json", ".csv", ".tsv", ".txt", ".md", ".bval", ".bvec", ".xml", ".html", ".pdf", ".png",
                            ".raw", ".zraw"})
-_DATA_FILE: Final = re.compile(r"^(?:data ?file|ElementDataFile)\s*[:=]\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 _TABLES: Final = (".csv", ".tsv")
 
 
@@ -29,10 +27,11 @@ def named_as(source: Remote) -> Iterator[tuple[Path, Remote, dict[str, RemoteFil
     """A local folder with the names of a remote one, in which cases can be looked for.
 
     Volumes are empty there; tables, and what may be DICOM by its name, are whole, because their contents say which
-    cases there are.
+    cases there are; and so are headers, which say where their voxels are.
 
     Yields:
-        The folder, or the table in it where the URL is that of a table; what its names are relative to; and `listing`.
+        The folder, or the table in it where the URL is that of a table; what its names are relative to; and `listing`,
+        in which a header has changed where its voxels have.
 
     Raises:
         InputError: where the source cannot be listed or read.
@@ -51,6 +50,10 @@ def named_as(source: Remote) -> Iterator[tuple[Path, Remote, dict[str, RemoteFil
                 local.touch()
         if whole:
             root.fetch(whole)
+        for relative in listing:
+            if voxels := _beside(relative, voxel_names(top / relative)):
+                state = combined_state({one: listing[one].state for one in (relative, *voxels) if one in listing})
+                listing[relative] = replace(listing[relative], state=state)
         yield (top / name if name else top), root, listing
 
 
@@ -70,7 +73,8 @@ def fetch_segmentations(source: Remote, folder: Path, *, table: ModalityTable) -
     """
     top = folder / (PurePosixPath(source.url).name or "cases")
     wanted = {}
-    for name in source.listing():
+    listing = source.listing()
+    for name in listing:
         path = Path(name)
         is_told = path.suffix.lower() in (".json", *_TABLES)
         is_image = volume_suffix(path) and table.recognise(volume_stem(path)) not in (None, REFERENCE)
@@ -78,6 +82,9 @@ def fetch_segmentations(source: Remote, folder: Path, *, table: ModalityTable) -
             wanted[name] = top / name
     top.mkdir(parents=True, exist_ok=True)
     source.fetch(wanted)
+    voxels = {one for name, local in wanted.items() for one in _beside(name, voxel_names(local))}
+    if more := {name: top / name for name in voxels - set(wanted) if name in listing}:
+        source.fetch(more)
     return top
 
 
@@ -149,8 +156,7 @@ def fetch_case(source: Remote, case: Case, modalities: Iterable[str], folder: Pa
         place = folder / str(number)
         if volume_suffix(path):
             local[name] = place / path.name
-            states[name] = source.fetch({path.as_posix(): local[name]})[path.as_posix()]
-            _fetch_data_file(source, path, local[name])
+            states[name] = _fetch_volume(source, path.as_posix(), local[name])
             continue
         # A DICOM series: a folder of its own, or, of several in one folder, one file that stands for its series.
         is_folder = source.is_folder(path.as_posix())
@@ -171,12 +177,18 @@ def state_of(path: Path, listing: Mapping[str, RemoteFile]) -> str:
     return combined_state({name: file.state for name, file in listing.items() if name.startswith(prefix)})
 
 
-def _fetch_data_file(source: Remote, path: Path, local: Path) -> None:
-    """Copy the file with the voxels that a header (.nhdr, .mhd) names."""
-    if local.suffix.lower() in (".nhdr", ".mhd"):
-        match = _DATA_FILE.search(local.read_bytes()[:100_000].decode("latin-1"))
-        if match and match[1].upper() not in ("LOCAL", "LIST"):
-            source.fetch({(path.parent / match[1]).as_posix(): local.parent / match[1]})
+def _fetch_volume(source: Remote, name: str, local: Path) -> str:
+    """Copy a volume, with its voxels where it is a header; gives the state of the whole."""
+    states = source.fetch({name: local})
+    if voxels := voxels_below(local):
+        states |= source.fetch(dict(zip(_beside(name, voxels), (local.parent / one for one in voxels), strict=True)))
+        return combined_state(states)
+    return states[name]
+
+
+def _beside(name: str, others: Iterable[str]) -> list[str]:
+    """Names relative to a file's folder, as names relative to where the file's own name is relative to."""
+    return [str(PurePosixPath(name).parent / other) for other in others]
 
 
 def _root_of(source: Remote) -> tuple[Remote, str]:
@@ -188,4 +200,5 @@ def _root_of(source: Remote) -> tuple[Remote, str]:
 
 
 def _is_telling(path: Path) -> bool:
-    return not volume_suffix(path) and path.suffix.lower() not in _TEXT
+    suffix = volume_suffix(path)
+    return suffix in HEADER_SUFFIXES or not (suffix or path.suffix.lower() in _TEXT)

@@ -23,7 +23,7 @@ from .labels import LabelScheme
 from .models.store import Model
 from .runs import RECORD_VERSION, versions
 from .segmentation_files import LABEL_MAP_SUFFIXES, SEGMENTATION_SUFFIX, write_label_map, write_seg_nrrd
-from .volumes import volume_stem, volume_suffix
+from .volumes import volume_sha256, volume_stem, volume_suffix
 
 
 def read_image(paths: Sequence[Path], model: Model) -> tuple[Image, list[str]]:
@@ -109,7 +109,7 @@ def begin_record(command: str, model: Model, inputs: Mapping[str, Path], *, devi
         "versions": versions(),
         "model": {"name": model.name, "sha256": model.sha256},
         "device": device,
-        "inputs": {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in inputs.items()},
+        "inputs": {name: {"path": str(path), "sha256": volume_sha256(path)} for name, path in inputs.items()},
     }
 
 

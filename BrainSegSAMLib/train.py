@@ -7,7 +7,6 @@ of which is trained first where the recipe names one for it.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .backends.devices import gpu_devices, resolve_device
-from .batch import Workers
+from .batch import Workers, core_count
 from .console import add_worker_options, parse_setting
 from .errors import BrainSegSAMError, Cancelled, InputError, ModelError, OutputError
 from .files import check_writable, output_sentence, write_json
@@ -148,6 +147,8 @@ def run(job: TrainJob, *, progress: Progress | None = None) -> Model:
 
 def _plan(job: TrainJob) -> _Plan:
     recipe = read_recipe(job.recipe)
+    if job.scheduler:
+        job = replace(job, source=job.source.absolute())  # workers have a current folder of their own
     _check_folders(job)
     return _plan_ssnet(job, recipe) if isinstance(recipe, SSNetRecipe) else _plan_network(job, recipe)
 
@@ -191,7 +192,7 @@ def _plan_network(job: TrainJob, recipe: Recipe) -> _Plan:
                 cases, config, template, work=work, device=device, label_values=recipe.label_values, workers=workers,
                 progress=progress,
             )  # fmt: skip
-        execution = TrainingRun(work, device, job.at_once, os.cpu_count() or 1, workers, job.gpus)
+        execution = TrainingRun(work, device, job.at_once, core_count(), workers, job.gpus)
         return train(cases, config, template, run=execution, label_values=recipe.label_values, progress=progress)
 
     _check_shares(job, recipe.method, config, device)

@@ -5,6 +5,8 @@ SimpleITK reads, because it is what Slicer reads with: an image lies in the same
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +15,18 @@ from numpy.typing import NDArray
 
 from .dicom import is_dicom, read_series
 from .errors import InputError
+from .files import sha256_of
 from .geometry import Geometry
 from .headers import check_meta_image, check_nifti, not_finite_error
 from .itk import geometry_of, quiet_itk, require_scalar_3d, simpleitk, unreadable
 
 VOLUME_SUFFIXES: Final = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+HEADER_SUFFIXES: Final = (".nhdr", ".mhd")
+"""Of volumes whose voxels are in other files."""
+_HEADER_BYTES: Final = 1 << 20
+_DATA_FILE: Final = re.compile(r"^(?:data ?file|ElementDataFile)\s*[:=]\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+# A pattern of C's printf with the first number, the last one and the step.
+_NUMBERED: Final = re.compile(r"([^%\s]*%\d*d[^%\s]*)\s+(\d{1,6})\s+(\d{1,6})\s+([1-9]\d{0,5})(?:\s+\d+)?")
 
 
 def volume_suffix(path: Path) -> str:
@@ -29,6 +38,59 @@ def volume_suffix(path: Path) -> str:
 def volume_stem(path: Path) -> str:
     """The file's name without its volume suffix."""
     return path.name[: len(path.name) - len(volume_suffix(path))]
+
+
+def voxel_names(path: Path) -> list[str]:
+    """The files with the voxels that a header (.nhdr, .mhd) names, as it names them; none of any other volume.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    if volume_suffix(path) not in HEADER_SUFFIXES:
+        return []
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_HEADER_BYTES).decode("utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    match = _DATA_FILE.search(text)
+    if match is None or match[1].upper() == "LOCAL":
+        return []
+    if re.fullmatch(r"LIST(\s+\d+)?", match[1], re.IGNORECASE):
+        return [line.strip() for line in text[match.end() :].splitlines() if line.strip()]
+    if numbered := _NUMBERED.fullmatch(match[1]):
+        pattern, (first, last, step) = numbered[1], map(int, numbered.groups()[1:])
+        return [pattern % number for number in range(first, last + 1, step)]
+    return [match[1]]
+
+
+def voxels_below(path: Path) -> list[str]:
+    """As `voxel_names`, for who brings a volume to another folder.
+
+    Raises:
+        InputError: also where one of them lies outside the header's own folder.
+    """
+    names = voxel_names(path)
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(
+                f"{path.name} names a file with its voxels outside its own folder ('{name}'), so it cannot be copied; "
+                "write the volume as one file (.nrrd, .mha, .nii.gz)."
+            )
+    return names
+
+
+def volume_sha256(path: Path) -> str:
+    """SHA-256 as `files.sha256_of` of what is read as a volume; of a header with the files of its voxels.
+
+    Raises:
+        InputError: where it cannot be read; voxels that are missing count as such.
+    """
+    own = sha256_of(path)
+    voxels = [path.parent / name for name in voxel_names(path)]
+    if not voxels:
+        return own
+    return hashlib.sha256(" ".join([own, *(sha256_of(v) if v.exists() else "" for v in voxels)]).encode()).hexdigest()
 
 
 def read_volume(path: Path) -> tuple[NDArray[np.float32], Geometry]:

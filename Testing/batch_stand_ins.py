@@ -18,22 +18,42 @@ class Start:
 
     "corrupt" fails always, "hiccup" the first two times, "deadly" kills its worker always, "fatal" the first time;
     "slow" waits.
+
+    Attributes:
+        folder: for what the cases, and the tests, leave there.
+        broken: no process can set the work up.
+        one_broken: the first process that tries cannot, and the others take their time.
+        alone: a folder where cases leave a mark while they are computed; one is refused where its process has left one.
     """
 
     folder: Path
     broken: bool = False
+    one_broken: bool = False
+    alone: Path | None = None
 
     def __call__(self, device: str) -> Work:
-        if self.broken:
+        if self.broken or (self.one_broken and self._is_broken_here()):
             raise ModelError("The model is not there.")
         with (self.folder / "starts").open("a") as stream:
             stream.write(f"{os.getpid()} {device} {os.environ.get('OMP_NUM_THREADS')}\n")
-        return Work(self.folder)
+        return Work(self.folder, self.alone)
+
+    def _is_broken_here(self) -> bool:
+        file = self.folder / "broken"
+        try:
+            with file.open("x") as stream:
+                stream.write(str(os.getpid()))
+        except FileExistsError:
+            pass
+        if file.read_text() == str(os.getpid()):
+            return True
+        time.sleep(1)
+        return False
 
 
 class Work:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, alone: Path | None) -> None:
+        self.folder, self.alone = folder, alone
 
     def load(self, item: str) -> str:
         with (self.folder / item).open("a") as stream:
@@ -52,6 +72,11 @@ class Work:
             os.kill(os.getpid(), signal.SIGKILL)
         if loaded.startswith("corrupt") or (loaded.startswith("hiccup") and attempts < 3):
             raise InputError(f"{loaded} cannot be read.")
+        if self.alone is not None:
+            mark = self.alone / f"computing-{os.getpid()}"
+            mark.touch(exist_ok=False)
+            time.sleep(0.03)
+            mark.unlink()
         return loaded.upper()
 
     def save(self, item: str, computed: str) -> str:

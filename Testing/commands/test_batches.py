@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.segmentation_files import write_label_map
+from Testing.dask_cluster import dask_cluster
 from Testing.ftp_server import serving
 
 GRID = Geometry((20, 22, 12), (1.2, 1.0, 2.0), (-10.0, 4.0, 8.0), np.eye(3))
@@ -72,43 +72,16 @@ def test_two_workers_give_what_one_gives_and_a_corrupt_case_is_named(
     assert (tmp_path / "two" / "measurements.csv").read_text() == (tmp_path / "one" / "measurements.csv").read_text()
 
 
-@contextmanager
-def dask_cluster(folder: Path, workers: int) -> Iterator[str]:
-    """A scheduler and workers that are started by hand, as the documentation says."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    dask = [sys.executable, "-m", "dask"]
-    file = folder / "scheduler.json"
-    commands = [[*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]]
-    commands += [[*dask, "worker", "--nthreads", "2", "--no-dashboard"]] * workers
-    processes = []
-    try:
-        for command in commands:
-            with (folder / f"dask-{len(processes)}.log").open("wb") as log:
-                whole = [*command, "--scheduler-file", str(file)]
-                processes.append(
-                    subprocess.Popen(whole, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
-                )
-        waited = time.monotonic()
-        while not (file.exists() and file.read_text().strip()):
-            assert time.monotonic() - waited < 300
-            time.sleep(0.1)
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in reversed(processes):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
 def test_a_cluster_that_runs_already_with_cases_and_results_behind_a_url(
     random_model: Path, cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
-    with serving(tmp_path) as url, dask_cluster(tmp_path, workers=2) as address:
-        remote = arguments(random_model, f"{url}/cases", f"{url}/results", "--scheduler", address)
+    with serving(tmp_path) as url, dask_cluster(tmp_path, workers=2) as cluster:
+        remote = arguments(random_model, f"{url}/cases", f"{url}/results", "--scheduler", cluster.address)
         assert cli.main(remote) == 0
         said = capsys.readouterr()
-        assert f"cluster at {address}" in said.err
+        assert f"cluster at {cluster.address}" in said.err
         assert "secret" not in said.err + said.out
         expected = {f"{case}{end}" for case in CASES for end in (".json", ".nii.gz", ".seg.nrrd")}
         assert {path.name for path in results.iterdir()} == {*expected, "run.json", "measurements.csv"}
@@ -129,8 +102,10 @@ def test_a_cluster_that_runs_already_with_cases_and_results_behind_a_url(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
-def test_a_cluster_evaluates_what_lies_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its workers see no file of this machine: cases and results travel."""
+def test_a_cluster_evaluates_what_lies_behind_urls_and_what_it_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of URLs its workers see no file of this machine: cases and results travel."""
     scheme = LabelScheme.plain({"lesion": 1})
     for shift, case in enumerate(CASES):
         for folder, first in (("references", 2), ("found", 2 + shift)):
@@ -140,19 +115,27 @@ def test_a_cluster_evaluates_what_lies_behind_urls(tmp_path: Path, capsys: pytes
     broken = tmp_path / "found" / "case-b.nii.gz"
     broken.write_bytes(broken.read_bytes()[:60])
     labels_of = ["--labels", "lesion=1", "--metrics", "dice", "hd95"]
-    with serving(tmp_path) as url, dask_cluster(tmp_path, workers=2) as address:
+    (tmp_path / "dask").mkdir()
+    with serving(tmp_path) as url, dask_cluster(tmp_path / "dask", workers=2) as cluster:
         remote = ["evaluate", "--predictions", f"{url}/found", "--reference", f"{url}/references", *labels_of]
-        assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", address]) == 1
+        assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", cluster.address]) == 1
         assert "case-b.nii.gz" in capsys.readouterr().err
-        assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", address, "--resume"]) == 1
+        assert cli.main([*remote, "--output", f"{url}/report", "--scheduler", cluster.address, "--resume"]) == 1
         assert capsys.readouterr().out.count("(kept)") == 3
+        # Workers have a current folder of their own.
+        monkeypatch.chdir(tmp_path)
+        shared = ["evaluate", "--predictions", "found", "--reference", "references", "--output", "shared"]
+        assert cli.main([*shared, *labels_of, "--scheduler", cluster.address]) == 1
     local = ["evaluate", "--predictions", str(tmp_path / "found"), "--reference", str(tmp_path / "references")]
     assert cli.main([*local, *labels_of, "--output", str(tmp_path / "local"), "--workers", "1"]) == 1
-    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("report", "local"))
-    assert one["summary"] == other["summary"]
-    assert [case["methods"]["found"]["regions"] for case in one["cases"]] == [
-        case["methods"]["found"]["regions"] for case in other["cases"]
-    ]
+    one, other, third = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("local", "report", "shared")
+    )
+    for found in (other, third):
+        assert found["summary"] == one["summary"]
+        assert [case["methods"]["found"]["regions"] for case in found["cases"]] == [
+            case["methods"]["found"]["regions"] for case in one["cases"]
+        ]
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
     assert json.loads((tmp_path / "report" / "cases" / "case-a.json").read_text())["picture"]
 

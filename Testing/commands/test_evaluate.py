@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -14,18 +15,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from BrainSegSAMLib import cli
+from BrainSegSAMLib import cli, evaluate
 from BrainSegSAMLib.case_evaluation import CaseEvaluator
+from BrainSegSAMLib.evaluate import EvaluateJob
 from BrainSegSAMLib.evaluation_tables import check_record
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.itk import image_of
 from BrainSegSAMLib.labels import LabelScheme, Region
 from BrainSegSAMLib.metrics import LesionRules
+from BrainSegSAMLib.pairs import Pair
+from BrainSegSAMLib.remote import Remote
 from BrainSegSAMLib.report import charts
 from BrainSegSAMLib.segmentation_files import write_label_map, write_seg_nrrd
+from Testing.dask_cluster import dask_cluster
 from Testing.evaluation_cases import GRID, LABELS, SCHEME, lesion, record_of, run, write
+from Testing.ftp_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -267,32 +275,64 @@ def test_methods_regions_and_metrics_keep_the_order_asked_for(
     assert [(row["case_id"], row["method"], row["region"]) for row in rows][:4] == [
         ("p1", "zeta", "whole"), ("p1", "zeta", "core"), ("p1", "alpha", "whole"), ("p1", "alpha", "core"),
     ]  # fmt: skip
+def test_resume_looks_at_the_voxels_behind_a_header(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references, found = tmp_path / "references", tmp_path / "found"
+    for case_id in ("p1", "p2"):
+        write_header(references / f"{case_id}.mhd", lesion())
+        write_header(found / f"{case_id}.nhdr", lesion(1))
+    assert run(references, tmp_path / "out", found) == 0
+    write_header(found / "p2.nhdr", lesion())
+    capsys.readouterr()
+    assert run(references, tmp_path / "out", found, more=(*LABELS, "--resume")) == 0
+    assert capsys.readouterr().out.count("(kept)") == 1
+    assert record_of(tmp_path / "out")["cases"][1]["methods"]["found"]["regions"]["core"]["metrics"]["dice"] == 1.0
+
+
+def write_header(path: Path, segmentation: Segmentation) -> None:
+    """A label map as a header and a file with its voxels."""
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image_of(segmentation.label_map, segmentation.geometry), str(path))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("workers", "behind_urls"), [("1", False), ("2", False), ("2", True), ("of a cluster", False)]
+)
 def test_a_killed_evaluation_is_finished_by_the_next_and_no_case_is_measured_twice(
-    tmp_path: Path, workers: str
+    tmp_path: Path, workers: str, behind_urls: bool
 ) -> None:
     grid = Geometry((110, 100, 90), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
     cases = {f"p{number:02d}": lesion(number, grid=grid) for number in range(16)}
-    references, found = write(tmp_path / "references", **cases), write(tmp_path / "found", **cases)
+    write(tmp_path / "references", **cases)
+    write(tmp_path / "found", **cases)
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "BrainSegSAMLib", "evaluate", "--predictions", str(found), "--reference",
-               str(references), "--output", str(output), *LABELS, "--workers", workers, "--resume"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
-        while len(list(output.glob("cases/p*.json"))) < 2:
-            assert process.poll() is None, process.communicate()[1].decode()
-            time.sleep(0.01)
-        process.kill()
-    time.sleep(2)  # workers whose driver is gone end by themselves
-    first = {path: path.stat().st_mtime_ns for path in output.glob("cases/p*.json")}
-    assert 2 <= len(first) < len(cases)
-    assert not list(output.glob("metrics.*")), "nothing is summed up that is not whole"
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    output.mkdir()
+    for old in ("metrics.csv", "metrics.json", "report.html"):
+        (output / old).write_text("of an earlier run")
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(serving(tmp_path)) if behind_urls else str(tmp_path)
+        command = [sys.executable, "-m", "BrainSegSAMLib", "evaluate", "--predictions", f"{place}/found", "--reference",
+                   f"{place}/references", "--output", f"{place}/out", *LABELS, "--no-pictures", "--resume"]
+        if workers == "of a cluster":
+            command += ["--scheduler", stack.enter_context(dask_cluster(tmp_path, workers=2)).address]
+        else:
+            command += ["--workers", workers]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+            while len(list(output.glob("cases/p*.json"))) < 2:
+                assert process.poll() is None, process.communicate()[1].decode()
+                time.sleep(0.01)
+            process.kill()
+        time.sleep(2)  # workers whose driver is gone end by themselves; those of a cluster end the cases that they have
+        first = {path: path.stat().st_mtime_ns for path in output.glob("cases/p*.json")}
+        assert 2 <= len(first) < len(cases)
+        assert [path.name for path in output.iterdir()] == ["cases"], "nothing is summed up that is not whole"
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("(kept)") == len(first)
+    kept = done.stdout.count("(kept)")
+    assert kept == len(first) or (workers == "of a cluster" and kept > len(first))
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert len(record_of(output)["cases"]) == len(cases)
 
@@ -325,6 +365,28 @@ def test_sources_and_output_may_be_urls(references: Path, good: Path, tmp_path: 
     assert cli.main(["evaluate", *arguments, *LABELS, "--metrics", "dice", "--workers", "1", "--resume"]) == 0
     assert not memory.exists("/evaluate/out/cases/p3.json")
     memory.rm("/evaluate", recursive=True)
+
+
+def test_what_is_done_is_behind_a_url_at_once(references: Path, good: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for old in ("metrics.csv", "metrics.json", "report.html", "cases/p2.json", "cases/other.json"):
+        memory.pipe(f"/at-once/{old}", b"of an earlier run")
+    there: list[list[str]] = []
+
+    def on_case(_pair: Pair, _text: str, _kept: bool) -> None:
+        there.append(sorted(path.removeprefix("/at-once/") for path in memory.find("/at-once")))
+
+    scheme = ("whole=1,2", "core=2")
+    job = EvaluateJob({"good": good}, references, Remote("memory://at-once"), labels=scheme, metrics=("dice",))
+    with evaluate.planned(job) as plan:
+        evaluate.run(plan, on_case=on_case)
+    assert there[0][:2] == ["cases/other.json", "cases/p1.json"]
+    assert there[-1] == ["cases/other.json", "cases/p1.json", "cases/p2.json", "cases/p3.json"]
+    assert "p2" in json.loads(memory.cat("/at-once/cases/p2.json"))["case_id"]
+    assert {"metrics.csv", "metrics.json", "report.html"} <= {path.split("/")[-1] for path in memory.find("/at-once")}
+    memory.rm("/at-once", recursive=True)
 
 
 @pytest.mark.slow

@@ -129,6 +129,24 @@ def test_resume_skips_finished_cases_and_redoes_doubtful_ones(
     assert "skipped" not in capsys.readouterr().out, "the result lies on another grid"
 
 
+def test_resume_looks_at_the_voxels_behind_a_header(
+    random_model: Path, two_cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    headers = [two_cases / name / f"{name}_flair.mhd" for name in ("case-a", "case-b")]
+    for header in headers:
+        packed = header.with_name(header.name.replace(".mhd", ".nii.gz"))
+        sitk.WriteImage(sitk.ReadImage(str(packed)), str(header))
+        packed.unlink()
+    assert run(random_model, two_cases, tmp_path / "out") == 0
+    voxels = headers[0].with_suffix(".raw")
+    (2 * np.fromfile(voxels, np.float32)).tofile(voxels)
+    capsys.readouterr()
+    assert run(random_model, two_cases, tmp_path / "out", "--resume") == 0
+    said = capsys.readouterr().out
+    assert "case-a: done" in said
+    assert "case-b: skipped" in said
+
+
 def test_dry_run_says_what_would_run_and_writes_nothing(
     random_model: Path, two_cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

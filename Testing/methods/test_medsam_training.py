@@ -40,7 +40,7 @@ from BrainSegSAMLib.methods.yolo_medsam.samples import training_slices
 from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.store import Model, load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
-from BrainSegSAMLib.training_volumes import TrainingVolume, load_volumes, make_volume
+from BrainSegSAMLib.training_volumes import TrainingVolume, VolumeMaker, load_volumes, make_volume
 
 SHAPE = (14, 48, 48)
 ARCHITECTURE = {
@@ -120,7 +120,13 @@ def volumes(cases: list[Case]) -> list[TrainingVolume]:
 
 
 @pytest.mark.slow
-def test_cases_are_read_by_several_workers_alike(cases: list[Case], volumes: list[TrainingVolume]) -> None:
+def test_cases_are_read_by_several_workers_alike(
+    cases: list[Case], volumes: list[TrainingVolume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(*_: object) -> None:
+        raise AssertionError("this is the driver's process")
+
+    monkeypatch.setattr(VolumeMaker, "load", not_here)  # in this process, not in those of the workers
     found = load_volumes(
         cases, ["flair"], SCHEME, CONFIG.volumes, label_values={}, synthetic_seeds=(), progress=Progress(),
         workers=Workers(2),

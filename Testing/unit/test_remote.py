@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from BrainSegSAMLib.cases import find_cases, load_image
+from BrainSegSAMLib.cases import Case, find_cases, load_image
 from BrainSegSAMLib.errors import InputError, OutputError
+from BrainSegSAMLib.modalities import ModalityTable
 from BrainSegSAMLib.remote import Remote, location
-from BrainSegSAMLib.remote_cases import fetch_case, mirror, named_as, results_for, state_of
+from BrainSegSAMLib.remote_cases import fetch_case, fetch_segmentations, mirror, named_as, results_for, state_of
+from BrainSegSAMLib.segmentation_files import read_segmentation
 from Testing.ftp_server import serving
 
 
@@ -73,6 +76,51 @@ def test_a_header_brings_its_voxels(served: tuple[Path, str], tmp_path: Path) ->
     assert load_image(local, ("flair",))[0].channels["flair"].max() == 5
 
 
+def test_a_header_changes_with_its_voxels(served: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = served
+    header = Path("p1/flair.nhdr")
+    states = []
+    for value in (5, 6):
+        write_volume(folder / header, value)
+        (folder / header).with_suffix(".raw").rename(folder / "p1" / "voxels")
+        text = (folder / header).read_text()
+        (folder / header).write_text(text.replace("flair.raw", "voxels"))
+        os.utime(folder / header, (1, 1))
+        os.utime(folder / "p1" / "voxels", (value, value))
+        with named_as(Remote(url)) as (_named, root, listing):
+            states.append(state_of(header, listing))
+        case = Case("p1", {"flair": header})
+        local, copied = fetch_case(root, case, ("flair",), tmp_path / str(value))
+        assert copied == {"flair": states[-1]}
+        assert load_image(local, ("flair",))[0].channels["flair"].max() == value
+    assert states[0] != states[1]
+
+
+def test_a_header_names_no_file_outside_its_folder(served: tuple[Path, str], tmp_path: Path) -> None:
+    """A server must not decide where on this machine a file is written."""
+    folder, url = served
+    (folder / "taken").write_text("taken")
+    for name in ("../taken", str(tmp_path / "taken")):
+        write_volume(folder / "p1" / "flair.mhd")
+        header = (folder / "p1" / "flair.mhd").read_text()
+        (folder / "p1" / "flair.mhd").write_text(header.replace("flair.raw", name))
+        with pytest.raises(InputError, match=r"flair.mhd names a file .* outside its own folder"):
+            fetch_case(Remote(url), Case("p1", {"flair": Path("p1/flair.mhd")}), ("flair",), tmp_path / "copies" / "1")
+    assert not (tmp_path / "taken").exists()
+    assert not (tmp_path / "copies" / "1" / "taken").exists()
+
+
+def test_segmentations_bring_their_voxels(served: tuple[Path, str], tmp_path: Path) -> None:
+    folder, url = served
+    write_volume(folder / "found" / "p1.mhd", 3)
+    write_volume(folder / "found" / "p2.mhd")
+    (folder / "found" / "p2.raw").unlink()
+    (folder / "found" / "other.raw").write_bytes(b"1" * 1000)
+    copy = fetch_segmentations(Remote(f"{url}/found"), tmp_path, table=ModalityTable.default())
+    assert sorted(path.name for path in copy.iterdir()) == ["p1.mhd", "p1.raw", "p2.mhd"]
+    assert read_segmentation(copy / "p1.mhd").label_map.max() == 3
+
+
 def test_a_table_behind_a_url(served: tuple[Path, str]) -> None:
     folder, url = served
     write_volume(folder / "volumes" / "a.nii.gz")
@@ -101,6 +149,23 @@ def test_files_are_written_whole_and_removed(served: tuple[Path, str], tmp_path:
     remote.remove(["one", "not there"])
     remote.check_writable()
     assert [path.name for path in (folder / "results" / "new").rglob("*") if path.is_file()] == ["two.json"]
+
+
+@pytest.mark.parametrize("name", ["case[1].json", "case*.json", "ca?se.json"])
+@pytest.mark.parametrize("kind", ["ftp", "memory"])
+def test_names_that_look_like_patterns_are_names(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, name: str
+) -> None:
+    """FTP renames; of a file in memory, as in an object store, fsspec makes a copy, and would look for a pattern."""
+    remote = Remote("memory://patterns" if kind == "memory" else f"{request.getfixturevalue('served')[1]}/results")
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "two").write_bytes(b"22")
+    remote.put({"case1.json": tmp_path / "one", name: tmp_path / "two"})
+    assert {path: file.size for path, file in remote.listing().items()} == {"case1.json": 1, name: 2}
+    remote.fetch({name: tmp_path / "back"})
+    assert (tmp_path / "back").read_bytes() == b"22"
+    remote.remove([name, "case1.json"])
+    assert remote.listing(may_be_missing=True) == {}
 
 
 def test_what_is_not_there_is_named(served: tuple[Path, str]) -> None:

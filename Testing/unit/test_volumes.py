@@ -15,10 +15,11 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from BrainSegSAMLib.dicom import find_series, is_dicom
 from BrainSegSAMLib.errors import DependencyError, GeometryError, InputError
+from BrainSegSAMLib.files import sha256_of
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.headers import check_nifti
 from BrainSegSAMLib.itk import image_of, simpleitk
-from BrainSegSAMLib.volumes import read_volume, volume_stem, volume_suffix
+from BrainSegSAMLib.volumes import read_volume, volume_sha256, volume_stem, volume_suffix, voxel_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -429,6 +430,47 @@ def test_suffixes():
     assert volume_suffix(Path("a.B.NII.GZ")) == ".nii.gz"
     assert volume_stem(Path("a.B.NII.GZ")) == "a.B"
     assert volume_suffix(Path("a.gz")) == ""
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_a_header_is_the_same_only_with_its_voxels(suffix, tmp_path):
+    path = tmp_path / f"volume{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), str(path))
+    before, header = volume_sha256(path), sha256_of(path)
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((3, 4, 5), np.uint8)), str(path))
+    assert sha256_of(path) == header
+    assert volume_sha256(path) != before
+    for name in voxel_names(path):
+        (tmp_path / name).unlink()
+    assert volume_sha256(path) not in (before, header)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "names"),
+    [
+        ("a.mhd", "NDims = 3\nElementDataFile = brain of Ann.raw\n", ["brain of Ann.raw"]),
+        ("a.mhd", "ElementDataFile = LOCAL\n\0\1", []),
+        ("a.mhd", "ElementDataFile = LIST\none.raw\ndeeper/two.raw\n", ["one.raw", "deeper/two.raw"]),
+        ("a.mhd", "ElementDataFile = slice%02d.raw 1 5 2\n", ["slice01.raw", "slice03.raw", "slice05.raw"]),
+        ("a.nhdr", "NRRD0004\ntype: short\ndata file: Größe.raw.gz\n", ["Größe.raw.gz"]),
+        ("a.nhdr", "NRRD0004\ndatafile: ./a.raw\r\nencoding: raw\r\n", ["./a.raw"]),
+        ("a.nhdr", "NRRD0004\ndata file: LIST 2\none.raw\ntwo.raw\n", ["one.raw", "two.raw"]),
+        ("a.nhdr", "NRRD0004\ndata file: s.%d.raw 8 9 1 2\n", ["s.8.raw", "s.9.raw"]),
+        ("a.nhdr", "NRRD0004\n", []),
+        ("a.nrrd", "NRRD0004\nkey:=data file: x\n", []),
+    ],
+)
+def test_files_with_the_voxels_of_a_header(name, text, names, tmp_path):
+    (tmp_path / name).write_bytes(text.encode())
+    assert voxel_names(tmp_path / name) == names
+
+
+def test_a_volume_of_one_file_is_known_by_that(tmp_path, slices):
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), str(tmp_path / "a.nii.gz"))
+    for path in (tmp_path / "a.nii.gz", write_dicom(*slices, tmp_path / "d")):
+        assert volume_sha256(path) == sha256_of(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        volume_sha256(tmp_path / "none.mhd")
 
 
 def test_reading_says_nothing_and_leaves_itk_as_it_was(tmp_path, capfd):
