@@ -74,6 +74,25 @@ def world_to_node(node: Any) -> FloatArray:
     return matrix
 
 
+def nearest_indices(image: Any, segmentation_node: Any, geometry: Geometry, axis: int) -> NDArray[np.int64]:
+    """Which of a volume's slices each voxel of a segmentation's labelmap lies on, inside the volume or beyond it.
+
+    Args:
+        image: vtkOrientedImageData in the node's own space.
+        segmentation_node: vtkMRMLSegmentationNode.
+        geometry: of the volume, in world space.
+        axis: 0, 1, 2: the volume's index i, j, k.
+
+    Returns:
+        Of each voxel of the image (z, y, x): the volume's index along the axis, rounded.
+    """
+    to_index = (np.linalg.inv(geometry.ijk_to_ras) @ parent_to_world(segmentation_node) @ image_to_ras(image))[axis]
+    extent = image.GetExtent()
+    k, j, i = np.ogrid[extent[4] : extent[5] + 1, extent[2] : extent[3] + 1, extent[0] : extent[1] + 1]
+    found: NDArray[np.int64] = np.rint(to_index[0] * i + to_index[1] * j + to_index[2] * k + to_index[3]).astype(int)
+    return found
+
+
 def cropped_labelmap(
     mask: BoolArray, ijk_to_ras: FloatArray, grid: Any, *, offset_zyx: tuple[int, int, int] = (0, 0, 0)
 ) -> Any:
