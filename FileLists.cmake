@@ -4,13 +4,16 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAM.py
   BrainSegSAMEffects/EffectBase.py
   BrainSegSAMEffects/EffectResult.py
+  BrainSegSAMEffects/Followed.py
   BrainSegSAMEffects/InteractiveEffect.py
   BrainSegSAMEffects/MarksOverlay.py
   BrainSegSAMEffects/Preview.py
   BrainSegSAMEffects/SegmentEditorMedSAMBoxEffect.py
   BrainSegSAMEffects/SegmentEditorNNUNetEffect.py
   BrainSegSAMEffects/SegmentEditorSAMTrackEffect.py
+  BrainSegSAMEffects/SliceViews.py
   BrainSegSAMEffects/StopsBar.py
+  BrainSegSAMEffects/TrackRange.py
   BrainSegSAMEffects/__init__.py
   BrainSegSAMScripts/brainsegsam.py
   BrainSegSAMScripts/segment_volumes.py

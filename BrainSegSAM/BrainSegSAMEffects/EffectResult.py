@@ -10,7 +10,7 @@ says what a result was asked for; where that is no longer there, nothing is writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib import mrml
+from BrainSegSAMLib.components import label_components
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.labels import LABEL_VALUES_TAG, Region, format_label_values
+from BrainSegSAMLib.prompts import PLANES
+
+Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Target:
     sourceVolumeNode: Any
     sourceGeometry: Geometry
     grid: Any
-    _sourceToSegmentation: tuple[tuple[float, ...], ...]
+    _gridGeometry: Geometry
+    _sourceToSegmentation: Matrix
+    _worldToSegmentation: Matrix
 
     @classmethod
     def of(cls, scriptedEffect: Any, *, perSegment: bool = True, volumeNode: Any = None) -> Target:
@@ -67,20 +73,16 @@ class Target:
         if sourceVolumeNode is None:
             raise InputError(_("Choose a source volume in the Segment Editor first."))
         sourceGeometry = mrml.volume_node_geometry(sourceVolumeNode)
-        found = cls(
-            segmentationNode, segmentID, sourceVolumeNode, sourceGeometry, _copyOfGrid(scriptedEffect),
-            _relation(sourceGeometry, segmentationNode),
+        grid = _copyOfGrid(scriptedEffect)
+        return cls(
+            segmentationNode, segmentID, sourceVolumeNode, sourceGeometry, grid,
+            mrml.grid_geometry(grid, segmentationNode), _relation(sourceGeometry, segmentationNode),
+            _rows(mrml.world_to_node(segmentationNode)),
         )
-        found.gridGeometry()  # refuses what cannot be followed, before any work
-        return found
 
     def gridGeometry(self) -> Geometry:
-        """The voxels of the segmentation, in world space.
-
-        Raises:
-            GeometryError: under a non-linear or shearing transform.
-        """
-        return mrml.grid_geometry(self.grid, self.segmentationNode)
+        """The voxels of the segmentation, in world space."""
+        return self._gridGeometry
 
     def intoSegment(self, segmentID: str) -> Target:
         """The same place, for another segment ("": for new ones)."""
@@ -102,8 +104,13 @@ class Target:
         """
         self._checkPlace()
         return mrml.mask_to_labelmap(
-            np.asarray(mask, dtype=bool), geometry, self.segmentationNode, self.grid, offset_zyx=offset_zyx
+            np.asarray(mask, dtype=bool), self.now(geometry), self.segmentationNode, self.grid, offset_zyx=offset_zyx
         )
+
+    def now(self, geometry: Geometry) -> Geometry:
+        """Where the voxels of a geometry are now, if the volume and the segmentation were moved together since."""
+        moved = np.linalg.inv(mrml.world_to_node(self.segmentationNode)) @ np.array(self._worldToSegmentation)
+        return geometry if np.allclose(moved, np.eye(4), rtol=0, atol=1e-9) else geometry.moved_ras(moved)
 
     def check(self, scriptedEffect: Any) -> None:
         """Raise InputError, saying what changed, where a result may no longer be written."""
@@ -144,7 +151,7 @@ class Target:
 
 
 def fillSegment(
-    scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False, within: Any = None
+    scriptedEffect: Any, target: Target, labelmap: Any, *, add: bool = False, removed: Any = None
 ) -> None:
     """Write a result into the target's segment, as one step for Undo.
 
@@ -153,23 +160,49 @@ def fillSegment(
         target: what the result was asked for.
         labelmap: of `Target.labelmap`.
         add: whether what is in the segment stays; otherwise it is replaced, where the mask allows it.
-        within: labelmap outside which nothing is replaced; None for no such limit.
+        removed: labelmap of what the segment loses before, where the mask allows it; see `sameObject`.
 
     Raises:
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    modifier = _onGrid(labelmap, _modifierGrid(scriptedEffect))
+    grid = _modifierGrid(scriptedEffect)
+    modifier = _resultOnGrid(labelmap, _gridAround([labelmap], grid) if add else grid)
     modes = slicer.qSlicerSegmentEditorAbstractEffect
+    erased = None if removed is None else _editable(scriptedEffect, _onGrid(removed, _gridAround([removed], grid)))
     scriptedEffect.saveStateForUndo()
-    if within is not None and not add:
-        removed = _onGrid(within, modifier)
-        _voxels(removed)[...] *= _voxels(modifier) == 0
-        scriptedEffect.modifySelectedSegmentByLabelmap(removed, modes.ModificationModeRemove)
-        add = True
+    if erased is not None and _voxels(erased).any():
+        scriptedEffect.modifySelectedSegmentByLabelmap(erased, modes.ModificationModeRemove, True)
     scriptedEffect.modifySelectedSegmentByLabelmap(
         modifier, modes.ModificationModeAdd if add else modes.ModificationModeSet
     )
+
+
+def sameObject(target: Target, labelmap: Any, geometry: Geometry, plane: str, slices: Collection[int]) -> Any:
+    """What the target's segment has of an object on some slices, besides a new result for it.
+
+    Args:
+        target: what the result was asked for.
+        labelmap: the result, of `Target.labelmap`.
+        geometry: of the source volume with axes LPS, in world space as it was when the work was asked for.
+        plane: a key of `prompts.PLANES`.
+        slices: of the plane.
+
+    Returns:
+        A labelmap (vtkOrientedImageData): on those slices, all pieces of the segment that share a voxel with the
+        result, without the result itself. Other pieces are other objects.
+    """
+    found = slicer.vtkOrientedImageData()
+    target.segmentationNode.GetBinaryLabelmapRepresentation(target.segmentID, found)
+    if found.IsEmpty():
+        return found
+    shape = found.GetDimensions()[::-1]
+    number = mrml.nearest_indices(found, target.segmentationNode, target.now(geometry), 2 - PLANES[plane])
+    pieces, _count = label_components((_voxels(found).reshape(shape) > 0) & np.isin(number, list(slices)))
+    result = _voxels(_onGrid(labelmap, found)).reshape(shape) > 0
+    touched = np.setdiff1d(pieces[result], [0])
+    _voxels(found)[...] = (np.isin(pieces, touched) & ~result).ravel()
+    return found
 
 
 def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Region, Any]]) -> list[str]:
@@ -191,7 +224,7 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
     """
     target.check(scriptedEffect)
     grid = _gridAround([labelmap for _region, labelmap in results], _modifierGrid(scriptedEffect))
-    modifiers = [_onGrid(labelmap, grid) for _region, labelmap in results]
+    modifiers = [_resultOnGrid(labelmap, grid) for _region, labelmap in results]
     union = slicer.vtkOrientedImageData()
     union.DeepCopy(modifiers[0])
     for modifier in modifiers[1:]:
@@ -230,9 +263,12 @@ def _newSegment(node: Any, region: Region) -> str:
     return str(segmentID)
 
 
-def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> tuple[tuple[float, ...], ...]:
+def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> Matrix:
     """4x4 from the source volume's voxels to the segmentation's own space, which a shared transform does not change."""
-    matrix = mrml.world_to_node(segmentationNode) @ sourceGeometry.ijk_to_ras
+    return _rows(mrml.world_to_node(segmentationNode) @ sourceGeometry.ijk_to_ras)
+
+
+def _rows(matrix: Any) -> Matrix:
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
@@ -279,6 +315,39 @@ def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
     return part
 
 
+def _editable(scriptedEffect: Any, labelmap: Any) -> Any:
+    """The labelmap without what the editor's mask protects: its editable area and its intensity range.
+
+    Slicer applies them itself to all that is added. Its eraser does not suit: inside a single segment it reaches beyond
+    that segment, and what it erases it gives to it.
+    """
+    parameters = scriptedEffect.parameterSetNode()
+    protected = scriptedEffect.maskLabelmap()
+    if protected is None:
+        raise InputError(_("The editable area cannot be found out, so nothing was changed; choose it once more."))
+    allowed = _voxels(_onGrid(protected, labelmap)) == 0
+    if parameters.GetSourceVolumeIntensityMask():
+        source = scriptedEffect.sourceVolumeImageData()
+        if source is None:
+            raise InputError(_("The source volume holds no voxels, so its editable intensity range cannot be used."))
+        low, high = parameters.GetSourceVolumeIntensityMaskRange()
+        values = _voxels(_onGrid(source, labelmap))
+        allowed &= (values >= low) & (values <= high)
+    _voxels(labelmap)[...] *= allowed
+    return labelmap
+
+
+def _resultOnGrid(labelmap: Any, grid: Any) -> Any:
+    """As `_onGrid`; refuses a result of which nothing would be left."""
+    found = _onGrid(labelmap, grid)
+    if not labelmap.IsEmpty() and _voxels(labelmap).any() and not _voxels(found).any():
+        raise InputError(
+            _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry "
+              "that holds it in the Segment Editor.")
+        )
+    return found
+
+
 def _onGrid(labelmap: Any, grid: Any) -> Any:
     """The labelmap on a grid; what lies outside it is cut off, as everywhere in the Segment Editor."""
     found = slicer.vtkOrientedImageData()
@@ -289,11 +358,6 @@ def _onGrid(labelmap: Any, grid: Any) -> Any:
     resample = slicer.vtkOrientedImageDataResample
     if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, False):
         raise InputError(_("The result cannot be put onto the voxel grid of the segmentation; nothing was changed."))
-    if not _voxels(found).any() and _voxels(labelmap).any():
-        raise InputError(
-            _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry "
-              "that holds it in the Segment Editor.")
-        )
     return found
 
 

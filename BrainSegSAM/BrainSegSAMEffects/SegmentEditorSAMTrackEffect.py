@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,44 +11,17 @@ import vtk
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib import mrml
-from BrainSegSAMLib.errors import BrainSegSAMError, GeometryError, InputError
+from BrainSegSAMLib.errors import BrainSegSAMError, InputError
+from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.prompts import PLANES, slice_spacing_mm, slices_first
-from BrainSegSAMLib.view_planes import pixels, plane_name, volume_slice
 
-from .EffectResult import Target, fillSegment
+from .EffectResult import Target, fillSegment, sameObject
+from .Followed import Followed
 from .InteractiveEffect import InteractiveEffect
 from .Preview import COLOUR_RGB
+from .SliceViews import SliceViews
 from .StopsBar import stopsPicture
-
-_RULES = {
-    "empty": "the object was no longer seen", "area": "its area jumped", "overlap": "it lay elsewhere",
-    "likeness": "it no longer looked like the object", "reach": "the range ended",
-}  # fmt: skip
-"""What stopped a track → in words; see `methods.ssnet.rules.Firing`."""
-
-
-@dataclass(eq=False)
-class Followed:
-    """A result on trial.
-
-    Attributes:
-        plane: whose slices were followed, a key of `prompts.PLANES`.
-        begin: the slice that was followed from.
-        masks: slice → bool (rows, columns), of the source volume with axes LPS; the empty ones, too.
-        corrected: slices that were put right.
-        stops: what the worker says of the ends.
-    """
-
-    plane: str
-    begin: int
-    masks: dict[int, Any]
-    corrected: set[int] = field(default_factory=set)
-    stops: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def shown(self) -> list[int]:
-        """Slices on which something was found."""
-        return sorted(index for index, mask in self.masks.items() if mask.any())
+from .TrackRange import UNITS, TrackRange, rangeSettings
 
 
 class SegmentEditorSAMTrackEffect(InteractiveEffect):
@@ -64,8 +36,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self.planeCombo: Any = None
         self.fromCombo: Any = None
         self.directionCombo: Any = None
-        self.rangeSpin: Any = None
-        self.rangeLabel: Any = None
+        self.range: Any = None
         self.brushSpin: Any = None
         self.replaceCheck: Any = None
         self.trackButton: Any = None
@@ -73,16 +44,18 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self.stopsLabel: Any = None
         self._combos: dict[str, tuple[Any, tuple[str, ...]]] = {}
         self._followed: Followed | None = None
+        self._before: Followed | None = None  # what it goes back to where it cannot be followed anew
         self._applied: tuple[str, Followed] | None = None  # the last one that was applied, and into which segment
-        self._painting: int | None = None  # the slice that is being corrected
+        self._painting: tuple[int, bool] | None = None  # the slice that is being corrected, and whether to add
         self._toTrack: int | None = None  # the corrected slice from which to go on
+        self._views = SliceViews(self.plane)
 
     def helpText(self) -> str:
         """What the editor shows above the options."""
         return _(
             "<html>Segment the object on one slice, then press Track: it is followed through the neighbouring slices. "
             "<b>Shift-drag</b> adds to the outlined result on a slice, <b>Ctrl-drag</b> takes away; then go on from "
-            "there. Apply writes the result into the selected segment.</html>"
+            "there. Apply adds the result to the selected segment.</html>"
         )
 
     # ---- options
@@ -99,28 +72,29 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self.directionCombo = self._combo("Direction", _("Direction:"), {
             "both": _("both ways"), "forward": _("up / back / left"), "backward": _("down / front / right"),
         }, _("Forward: to superior (axial), posterior (coronal) or left (sagittal)."))  # fmt: skip
-        row = qt.QHBoxLayout()
-        self.rangeSpin = qt.QSpinBox()
-        self.rangeSpin.setRange(0, 999)
-        self.rangeSpin.specialValueText = _("no limit")
-        self.rangeSpin.toolTip = _("How many slices on each side are followed at most.")
-        self.rangeLabel = qt.QLabel()
-        row.addWidget(self.rangeSpin)
-        row.addWidget(self.rangeLabel)
-        self.scriptedEffect.addLabeledOptionsWidget(_("Range (slices):"), row)
+        self.range = TrackRange()
+        self._combos["RangeUnit"] = self.range.unitCombo, UNITS
+        self.scriptedEffect.addLabeledOptionsWidget(_("Range:"), self.range.row)
         self.brushSpin = qt.QDoubleSpinBox()
         self.brushSpin.setRange(0.5, 30.0)
         self.brushSpin.suffix = " mm"
         self.brushSpin.toolTip = _("Radius of the brush with which Shift-drag and Ctrl-drag correct the result.")
         self.scriptedEffect.addLabeledOptionsWidget(_("Correction brush:"), self.brushSpin)
-        self.replaceCheck = qt.QCheckBox(_("Replace the segment on the slices that were followed"))
-        self.replaceCheck.toolTip = _("Otherwise the result is added to what the segment has there.")
+        self.replaceCheck = qt.QCheckBox(_("Replace what the segment has of the object"))
+        self.replaceCheck.toolTip = _(
+            "On the slices that were followed, also those on which nothing was found, pieces of the segment that touch "
+            "the result are replaced by it; other pieces are other objects and stay. Otherwise the result is added, "
+            "and all that the segment has stays."
+        )
         self.scriptedEffect.addOptionsWidget(self.replaceCheck)
         self._addButtons()
-        self.connectTo(self.rangeSpin, "valueChanged(int)", self._onOption)
+        self.connectTo(self.range.spin, "valueChanged(double)", self._onOption)
+        self.connectTo(self.range.unitCombo, "currentIndexChanged(int)", self._onUnit)
         self.connectTo(self.brushSpin, "valueChanged(double)", self._onOption)
         self.connectTo(self.replaceCheck, "toggled(bool)", self._onOption)
         self.addRunWidgets()
+        self.statusLabel.setTextInteractionFlags(qt.Qt.TextBrowserInteraction)
+        self.connectTo(self.statusLabel, "linkActivated(QString)", self._onPlace)
 
     def _addButtons(self) -> None:
         self.trackButton = qt.QPushButton(_("Track"))
@@ -151,8 +125,8 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
     def setMRMLDefaults(self) -> None:
         """Values of options that were never set."""
         InteractiveEffect.setMRMLDefaults(self)
-        for name, value in {"Plane": "axial", "From": "current", "Direction": "both", "Range": 0, "Brush": 3.0,
-                            "Replace": 1}.items():  # fmt: skip
+        for name, value in {"Plane": "axial", "From": "current", "Direction": "both", "Range": 0, "RangeUnit": "slices",
+                            "Brush": 3.0, "Replace": 0}.items():  # fmt: skip
             self.scriptedEffect.setParameterDefault(name, value)
 
     def updateGUIFromMRML(self) -> None:
@@ -164,13 +138,10 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
             blocked = combo.blockSignals(True)
             combo.setCurrentIndex(names.index(chosen) if chosen in names else 0)
             combo.blockSignals(blocked)
-        for widget, value in (
-            (self.rangeSpin, self.scriptedEffect.integerParameter("Range")),
-            (self.brushSpin, self.scriptedEffect.doubleParameter("Brush")),
-        ):
-            blocked = widget.blockSignals(True)
-            widget.setValue(value)
-            widget.blockSignals(blocked)
+        self.range.show(self.scriptedEffect.doubleParameter("Range"), self._unit())
+        blocked = self.brushSpin.blockSignals(True)
+        self.brushSpin.setValue(self.scriptedEffect.doubleParameter("Brush"))
+        self.brushSpin.blockSignals(blocked)
         blocked = self.replaceCheck.blockSignals(True)
         self.replaceCheck.setChecked(bool(self.scriptedEffect.integerParameter("Replace")))
         self.replaceCheck.blockSignals(blocked)
@@ -178,48 +149,70 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
 
     def updateMRMLFromGUI(self) -> None:
         """Store the options."""
+        # All are read first: storing one that has changed shows all again as they are stored.
+        values: dict[str, Any] = {name: names[combo.currentIndex] for name, (combo, names) in self._combos.items()}
+        values["Range"] = float(self.range.spin.value)
+        values["Brush"] = float(self.brushSpin.value)
+        values["Replace"] = int(self.replaceCheck.checked)
         InteractiveEffect.updateMRMLFromGUI(self)
-        for parameter, (combo, names) in self._combos.items():
-            self.scriptedEffect.setParameter(parameter, names[combo.currentIndex])
-        self.scriptedEffect.setParameter("Range", int(self.rangeSpin.value))
-        self.scriptedEffect.setParameter("Brush", float(self.brushSpin.value))
-        self.scriptedEffect.setParameter("Replace", int(self.replaceCheck.checked))
+        for name, value in values.items():
+            self.scriptedEffect.setParameter(name, value)
 
     def updateControls(self) -> None:
         """See `EffectBase`."""
         InteractiveEffect.updateControls(self)
         if self.trackButton is None:
             return
-        busy = _("Wait until the work is done.") if self.job is not None or self._reading is not None else ""
+        busy = _("Wait until the work is done.") if self._busy else ""
         self.trackButton.enabled = not busy
         self.trackButton.toolTip = busy or _("Follow the selected segment from its slice.")
-        reason = busy or ("" if self._toTrack is not None else _("Correct a slice of the result first (Shift-drag)."))
+        reason = busy or self._reasonNotToGoOn()
         self.againButton.enabled = not reason
         self.againButton.toolTip = reason or _("Follow the object anew from the corrected slice, away from the first.")
-        self._showRange()
+        self.cancelButton.enabled = self._busy or self._followed is not None
+        self.range.showOther(self._sliceSpacing())
+
+    @property
+    def _busy(self) -> bool:
+        return self.job is not None or self._reading is not None
+
+    def reasonNotToApply(self) -> str:
+        """See `EffectBase`."""
+        if not self._busy and self._followed is not None and not self._followed.shown:
+            return _("Nothing is left of the result: add to a slice of it (Shift-drag), or press Track.")
+        return InteractiveEffect.reasonNotToApply(self)
+
+    def _reasonNotToGoOn(self) -> str:
+        if self._followed is None or self._toTrack is None:
+            return _("Correct a slice of the result first (Shift-drag or Ctrl-drag).")
+        if not self._followed.masks[self._toTrack].any():
+            return _("Nothing is left on the corrected slice; add to it (Shift-drag), or correct another one.")
+        return ""
 
     def _onOption(self, _value: Any) -> None:
         self.updateMRMLFromGUI()
         self.updateControls()
 
-    def _showRange(self) -> None:
+    def _onUnit(self, index: int) -> None:
+        self.range.convert(self._sliceSpacing())
+        self._onOption(index)
+
+    def _sliceSpacing(self) -> float:
+        """Of the source volume's slices in mm; 0 where none can be used."""
         parameters = self.scriptedEffect.parameterSetNode()
         source = parameters.GetSourceVolumeNode() if parameters is not None else None
-        self.rangeLabel.text = ""
-        if source is None or not int(self.rangeSpin.value):
-            return
         try:
-            apart = self._spacing(mrml.volume_node_geometry(source))
+            return _apart(mrml.volume_node_geometry(source), self._plane()) if source is not None else 0.0
         except BrainSegSAMError:
-            return
-        self.rangeLabel.text = _("{distance:.1f} mm").format(distance=int(self.rangeSpin.value) * apart)
+            return 0.0
+
+    def _unit(self) -> str:
+        unit = self.scriptedEffect.parameter("RangeUnit")
+        return unit if unit in UNITS else UNITS[0]
 
     def _plane(self) -> str:
         plane = self.scriptedEffect.parameter("Plane")
         return plane if plane in PLANES else "axial"
-
-    def _spacing(self, geometry: Any) -> float:
-        return slice_spacing_mm(geometry.reoriented("LPS")[0], self._plane())[0]
 
     # ---- tracking
 
@@ -227,9 +220,8 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self.guarded(self._begin)
 
     def _begin(self) -> None:
-        self.dropResult("")
         target = Target.of(self.scriptedEffect)
-        geometry, order = target.sourceGeometry.reoriented("LPS")
+        order = target.sourceGeometry.reoriented("LPS")[1]
         plane = self._plane()
         drawn = slices_first(order.apply(_segmentMask(target)), plane)
         areas = np.count_nonzero(drawn, axis=(1, 2))
@@ -237,16 +229,18 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
             raise InputError(_("The selected segment is empty in the volume; segment the object on one slice first."))
         index = int(areas.argmax())
         if self.scriptedEffect.parameter("From") == "current":
-            index = self._shownSlice(geometry, plane)
+            index = self._views.shownSlice(target.sourceGeometry, plane)
             if not areas[index]:
                 raise InputError(
                     _("The selected segment is empty on this slice; go to a slice where it is drawn, or begin at its "
                       "largest slice.")
                 )  # fmt: skip
         mask = np.ascontiguousarray(drawn[index])
-        self._followed = Followed(plane, index, {index: mask})
+        followed = Followed(plane, index, {index: mask})
         again = self._isCorrection(target, plane, index, mask)
-        self._ask(target, index, mask, self.scriptedEffect.parameter("Direction"), again=again)
+        self._ask(followed, target, index, self.scriptedEffect.parameter("Direction"), again=again)
+        self._followed, self._before, self._painting, self._toTrack = followed, None, None, None
+        self.showPreview()
 
     def _isCorrection(self, target: Target, plane: str, index: int, mask: Any) -> bool:
         """Whether the object was followed before, applied, corrected with other effects, and shall be followed on.
@@ -258,119 +252,113 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         before = self._applied[1].masks.get(index)
         return before is not None and before.shape == mask.shape and bool((before & mask).any())
 
-    def _shownSlice(self, geometry: Any, plane: str) -> int:
-        """The slice that the first view of the plane's slices shows."""
-        manager = slicer.app.layoutManager()
-        for name in manager.sliceViewNames():
-            try:
-                grid = self.plane(manager.sliceWidget(name), geometry)
-            except GeometryError:
-                continue
-            if plane_name(grid) == plane:
-                at = geometry.to_ijk(grid.to_lps([(size - 1) / 2 for size in grid.size_ijk]))[2 - PLANES[plane]]
-                return int(np.clip(round(float(at)), 0, geometry.shape_zyx[PLANES[plane]] - 1))
-        raise InputError(
-            _("No view shows {plane} slices of the volume; begin at the largest slice.").format(plane=plane)
-        )
-
     def _onAgain(self, _checked: bool) -> None:
         self.guarded(self._goOn)
 
     def _goOn(self) -> None:
         """Follow anew from the corrected slice, away from where it began."""
-        followed, index, target = self._followed, self._toTrack, self.target
-        assert followed is not None
+        before, index, target = self._followed, self._toTrack, self.target
+        assert before is not None
         assert index is not None
         assert target is not None
-        direction = "both" if index == followed.begin else "forward" if index > followed.begin else "backward"
-        followed.corrected.add(index)
-        for other in list(followed.masks):
-            if other != index and direction in ("both", "forward" if other > index else "backward"):
-                del followed.masks[other]
-                followed.corrected.discard(other)
-        followed.stops = [
-            stop for stop in followed.stops
-            if direction != "both" and (stop["direction"] > 0) != (direction == "forward")
-        ]  # fmt: skip
-        self._toTrack = None
-        self._ask(target, index, followed.masks[index], direction, again=True)
+        followed, direction = before.upTo(index)
+        self._ask(followed, target, index, direction, again=True)
+        self._before = before
 
-    def _ask(self, target: Target, index: int, mask: Any, direction: str, *, again: bool) -> None:
-        followed = self._followed
-        assert followed is not None
-        count = self.scriptedEffect.integerParameter("Range")
-        settings: dict[str, Any] = {"direction": direction}
-        if count:
-            settings["range_mm"] = count * self._spacing(target.sourceGeometry)
+    def _ask(self, followed: Followed, target: Target, index: int, direction: str, *, again: bool) -> None:
+        """Have an object followed from a slice; what is there is kept until the first answer.
+
+        Raises:
+            InputError: where it is not accepted; nothing has changed then.
+        """
+        far = self.scriptedEffect.doubleParameter("Range")
+        settings = rangeSettings(far, self._unit(), _apart(target.sourceGeometry, followed.plane))
         arguments = {
-            "plane": followed.plane, "index": index, "mask": mask, "settings": settings, "again": again,
+            "plane": followed.plane, "index": index, "mask": followed.masks[index],
+            "settings": {"direction": direction, **settings}, "again": again,
         }  # fmt: skip
 
         def partial(data: dict[str, Any]) -> None:
+            self._followed = followed
             if data["index"] != index:
                 followed.masks[data["index"]] = data["mask"]
             self.refreshSoon()
 
         def done(data: dict[str, Any]) -> None:
+            self._followed, self._before, self._toTrack = followed, None, None
             for offset, found in enumerate(data["mask"]):
                 followed.masks[data["start"] + offset] = found
             followed.stops += data["stops"]
             self.showPreview()
-            self.say("\n".join([*(_inWords(stop) for stop in followed.stops), *data["notes"]]))
+            self.say(followed.ends(self._geometry(target), data["notes"]))
 
-        self.ask("track", arguments, target, onDone=done, onPartial=partial)
-        self.showPreview()
+        self.ask("track", arguments, target, onDone=done, onPartial=partial, onFailed=self._goBack)
+
+    def _goBack(self) -> None:
+        """Show again what was there before it was followed anew."""
+        if self._before is not None:
+            self._followed, self._before = self._before, None
+            self.guarded(self.showPreview)
+
+    def onCancel(self) -> None:
+        """See `EffectBase`; where a correction is followed, what was there before stays."""
+        if not self._busy or self._before is None:
+            InteractiveEffect.onCancel(self)
+            return
+        self.cancelJob("")
+        self._goBack()
+        self.say(_("Cancelled; the result is as it was."))
+        self.updateControls()
+
+    def _geometry(self, target: Target) -> Geometry:
+        """The source volume's voxels, where they are now, with axes LPS."""
+        return target.now(target.sourceGeometry).reoriented("LPS")[0]
+
+    def _onPlace(self, link: str) -> None:
+        """Bring the slice views to a slice of the result."""
+        if self._followed is not None and self.target is not None:
+            ras = self._followed.place(self._geometry(self.target), int(link))
+            node = slicer.vtkMRMLSliceNode
+            node.JumpAllSlices(slicer.mrmlScene, *[float(at) for at in ras], node.OffsetJumpSlice)
 
     def showPreview(self) -> None:
         """Outline what was found so far, and draw the bar."""
         followed, target = self._followed, self.target
         if followed is None or target is None:
             return
-        mask, start = self._stacked(followed.shown)
-        self.preview.show(target.segmentationNode, [(COLOUR_RGB, self._labelmap(mask, start))])
-        geometry = target.sourceGeometry.reoriented("LPS")[0]
+        if followed.shown:
+            self.preview.show(target.segmentationNode, [(COLOUR_RGB, self._labelmap(followed, target))])
+        else:
+            self.preview.clear()
         self.stopsLabel.setPixmap(stopsPicture(
-            geometry.shape_zyx[PLANES[followed.plane]], followed.shown, followed.begin, followed.corrected,
-            {int(stop["slice_index"]) for stop in followed.stops},
+            target.sourceGeometry.reoriented("LPS")[0].shape_zyx[PLANES[followed.plane]], followed.shown,
+            followed.begin, followed.corrected, {int(stop["slice_index"]) for stop in followed.stops},
         ))  # fmt: skip
         self.stopsLabel.visible = True
+        self.updateControls()
 
-    def _stacked(self, slices: list[int], *, filled: bool = False) -> tuple[Any, tuple[int, int, int]]:
-        """Slices as a part of the source volume, axes LPS, and its first voxel; `filled`: the whole slices."""
-        followed = self._followed
-        assert followed is not None
-        first, last = min(slices), max(slices)
-        shape = next(iter(followed.masks.values())).shape
-        stack = np.zeros((last - first + 1, *shape), dtype=bool)
-        for index in slices:
-            stack[index - first] = True if filled else followed.masks[index]
-        axis = PLANES[followed.plane]
-        z, y, x = (first if each == axis else 0 for each in range(3))
-        return np.moveaxis(stack, 0, axis), (z, y, x)
-
-    def _labelmap(self, mask: Any, start: tuple[int, int, int]) -> Any:
-        assert self.target is not None
-        return self.target.labelmap(mask, self.target.sourceGeometry.reoriented("LPS")[0], offset_zyx=start)
+    def _labelmap(self, followed: Followed, target: Target) -> Any:
+        mask, start = followed.block()
+        return target.labelmap(mask, target.sourceGeometry.reoriented("LPS")[0], offset_zyx=start)
 
     def dropResult(self, reason: str) -> None:
         """See `EffectBase`."""
         InteractiveEffect.dropResult(self, reason)
-        self._followed = self._painting = self._toTrack = None
+        self._followed = self._before = self._painting = self._toTrack = None
         if self.stopsLabel is not None:
             self.stopsLabel.visible = False
         self.updateControls()
 
     def onApply(self) -> None:
-        """Write the result; on the slices that were followed it replaces the segment, where that is wanted."""
+        """Add the result to the segment; where that is wanted, in place of what it has of the object."""
         followed, target = self._followed, self.target
         assert followed is not None
         assert target is not None
-        labelmap = self._labelmap(*self._stacked(followed.shown))
+        labelmap, removed = self._labelmap(followed, target), None
         if self.replaceCheck.checked:
-            slab = self._labelmap(*self._stacked(sorted(followed.masks), filled=True))
-            fillSegment(self.scriptedEffect, target, labelmap, within=slab)
-        else:
-            fillSegment(self.scriptedEffect, target, labelmap, add=True)
+            upright = target.sourceGeometry.reoriented("LPS")[0]
+            removed = sameObject(target, labelmap, upright, followed.plane, followed.masks)
+        fillSegment(self.scriptedEffect, target, labelmap, add=True, removed=removed)
         self._applied = target.segmentID, followed
 
     def cleanup(self) -> None:
@@ -382,7 +370,10 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
 
     def processInteractionEvents(self, callerInteractor: Any, eventId: int, viewWidget: Any) -> bool:
         """The correction brush; whether the event was used."""
-        if viewWidget.className() != "qMRMLSliceWidget" or self._followed is None or self.job is not None:
+        if viewWidget.className() != "qMRMLSliceWidget":
+            return False
+        self._views.hear(eventId, viewWidget)
+        if self._followed is None or self._busy:
             return False
         shift, control = bool(callerInteractor.GetShiftKey()), bool(callerInteractor.GetControlKey())
         if eventId == vtk.vtkCommand.LeftButtonPressEvent and shift != control:
@@ -390,13 +381,12 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         if self._painting is None:
             return False
         if eventId == vtk.vtkCommand.MouseMoveEvent:
-            self._paint(callerInteractor, viewWidget, shift, begins=False)
+            self._paint(callerInteractor, viewWidget, self._painting[1], begins=False)
             return True
         if eventId == vtk.vtkCommand.LeftButtonReleaseEvent:
-            self._toTrack, self._painting = self._painting, None
+            self._toTrack, self._painting = self._painting[0], None
             self._followed.corrected.add(self._toTrack)
             self.guarded(self.showPreview)
-            self.updateControls()
             return True
         return False
 
@@ -407,22 +397,16 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         assert target is not None
         x, y = interactor.GetEventPosition()
         ras = self.xyToRas([int(x), int(y)], viewWidget)
-        geometry = target.sourceGeometry.reoriented("LPS")[0]
-        axis = PLANES[followed.plane]
-        index = round(float(geometry.to_ijk(np.array(ras) * [-1, -1, 1])[2 - axis]))
+        geometry = self._geometry(target)
+        index = followed.sliceAt(geometry, ras)
         if begins:
             if index not in followed.masks:
                 self.say(_("Nothing was followed onto this slice; correct one of those on the bar."))
                 return True
-            self._painting = index
-        if index != self._painting:
+            self._painting = index, adds
+        if self._painting != (index, adds):
             return False
-        mask = followed.masks[index] = np.array(followed.masks[index])
-        column, row = pixels(volume_slice(geometry, followed.plane, index), ras)
-        _apart, row_mm, column_mm = slice_spacing_mm(geometry, followed.plane)
-        rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
-        distance = np.hypot((rows - row) * row_mm, (columns - column) * column_mm)
-        mask[distance <= float(self.brushSpin.value)] = adds
+        followed.paint(geometry, index, ras, float(self.brushSpin.value), adds=adds)
         self.refreshSoon()
         return True
 
@@ -432,6 +416,6 @@ def _segmentMask(target: Target) -> Any:
     return mrml.segment_mask(target.segmentationNode, target.segmentID, target.sourceGeometry)
 
 
-def _inWords(stop: dict[str, Any]) -> str:
-    why = _RULES.get(stop["rule"], stop["rule"])
-    return _("Ended at slice {index}: {why}.").format(index=stop["slice_index"], why=_(why))
+def _apart(geometry: Geometry, plane: str) -> float:
+    """Spacing of the slices of a plane, in mm, however the volume is stored."""
+    return slice_spacing_mm(geometry.reoriented("LPS")[0], plane)[0]

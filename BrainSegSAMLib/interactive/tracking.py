@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..crops import Crop, bounds_of
-from ..methods.ssnet.config import tracking_settings
+from ..geometry import Geometry
+from ..methods.ssnet.config import TrackingSettings, tracking_settings
 from ..methods.ssnet.encoded import EncodedSlices
-from ..methods.ssnet.rules import prompt_extent, reach_of
+from ..methods.ssnet.rules import Reach, prompt_extent, reach_of
 from ..methods.ssnet.tracker import METHOD, Tracker, load_tracker
 from ..methods.ssnet.tracking import Target
 from ..methods.ssnet.tracking import track as follow
-from ..prompts import Prompt, slices_first
+from ..prompts import Prompt, slice_spacing_mm, slices_first
 from .images import Context, kept_image, kept_network, kept_picture, notes_on, unknown_image
 
 
@@ -70,12 +71,13 @@ def track(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
         (kept.image_id, network.key, settings.memory_budget_mib, settings.batch_size),
         lambda: _Followed(EncodedSlices(tracker.network, picture, settings, keep_crops=True)),
     )
+    reach = reach_of(prompt_extent(prompt, geometry), geometry, prompt.plane, settings, from_prior=False)
     again = bool(arguments.get("again")) and followed.plane == prompt.plane and _holds(followed.crop, prompt)
     tracked = follow(
         tracker.network,
         picture,
         geometry,
-        [Target(prompt, reach_of(prompt_extent(prompt, geometry), geometry, prompt.plane, settings, from_prior=False))],
+        [Target(prompt, replace(reach, thick=False))],  # what is said of it names settings that the effect has not
         image_size=tracker.image_size,
         settings=settings,
         encoded=followed.encoded,
@@ -89,8 +91,19 @@ def track(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
         "start": start,
         "mask": mask,
         "stops": [firing.as_dict() for firing in tracked.firings if firing.stopped],
-        "notes": [*notes_on(network, kept, prompt.plane), *tracked.notes],
+        "notes": [*notes_on(network, kept, prompt.plane), *_note_on(reach, prompt, geometry), *tracked.notes],
     }
+
+
+def _note_on(reach: Reach, prompt: Prompt, geometry: Geometry) -> list[str]:
+    """That thick slices, by themselves, are not followed far."""
+    if not reach.thick:
+        return []
+    apart = slice_spacing_mm(geometry, prompt.plane)[0]
+    return [
+        f"The {prompt.plane} slices are {apart:g} mm apart. Too much changes between slices so thick, so the object is "
+        f"followed over {round(reach.beyond_mm / apart)} of them; choose a range to follow it farther."
+    ]
 
 
 def _holds(crop: Crop | None, prompt: Prompt) -> bool:

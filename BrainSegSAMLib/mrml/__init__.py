@@ -9,7 +9,7 @@ Works with `slicer-core` from the package registry and inside Slicer alike: MRML
 have been attached to the scene: it registers the conversion rules in which a segmentation keeps its reference geometry.
 """
 
-from .labelmaps import grid_geometry, mask_to_labelmap, world_to_node
+from .labelmaps import grid_geometry, mask_to_labelmap, nearest_indices, world_to_node
 from .segmentations import node_to_segmentation, segment_mask, segmentation_to_node
 from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
 
@@ -17,6 +17,7 @@ __all__ = [
     "grid_geometry",
     "image_from_volume_nodes",
     "mask_to_labelmap",
+    "nearest_indices",
     "node_to_segmentation",
     "read_volume_node",
     "segment_mask",

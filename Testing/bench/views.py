@@ -202,6 +202,7 @@ class qMRMLSliceWidget(qMRMLWidget):
         node.SetSingletonTag(name)
         node.SetName(name)
         node.SetLayoutName(name)
+        node.SetMappedInLayout(True)  # as Slicer's layout does for the views that it shows
         node = scene.AddNode(node)
         self._logic = slicer.vtkMRMLSliceLogic()
         self._logic.SetMRMLApplicationLogic(slicer.app.applicationLogic())

@@ -20,6 +20,7 @@ from Testing.slicer.interactive import (  # noqa: F401  (fixtures)
     interactive_models,
     interactive_worker,
     mouse,
+    slow_worker,
 )
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"

@@ -27,6 +27,18 @@ def interactive_worker(bench):
 
 
 @pytest.fixture
+def slow_worker(choose_effect, monkeypatch):
+    """Instead of `interactive_worker`: one that takes its time for each slice."""
+    from BrainSegSAMEffects import EffectBase
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    made = Worker([sys.executable, str(WORKER), "0.1"])
+    monkeypatch.setattr(EffectBase, "sharedWorker", lambda: made)
+    yield made
+    made.quit(wait=True)
+
+
+@pytest.fixture
 def interactive_models(tmp_path, monkeypatch):
     """A model that draws and finds, one that only draws, and one that tracks; their weights are never loaded."""
     from BrainSegSAMLib.labels import LabelScheme
@@ -119,6 +131,29 @@ def voxels(editor, name="A"):
     node = editor.segmentationNode()
     found = mrml.node_to_segmentation(node, geometry=mrml.volume_node_geometry(editor.sourceVolumeNode()))
     return next(mask for region, mask in found.masks() if region.name == name)
+
+
+def draw(editor, mask, name="A"):
+    """Fill a segment with a mask on the source volume's voxels, without the editor."""
+    import slicer
+
+    from BrainSegSAMLib import mrml
+
+    node, source = editor.segmentationNode(), editor.sourceVolumeNode()
+    grid = slicer.vtkOrientedImageData()
+    slicer.vtkSegmentationConverter.DeserializeImageGeometry(
+        node.GetSegmentation().GetConversionParameter(
+            slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+        ),
+        grid,
+        False,
+    )
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    labelmap = mrml.mask_to_labelmap(mask, mrml.volume_node_geometry(source), node, grid)
+    if mask.any():
+        logic.SetBinaryLabelmapToSegment(labelmap, node, name, logic.MODE_REPLACE)
+    else:
+        logic.ClearSegment(node, name)
 
 
 def done(bench, effect):
