@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..crops import Crop, bounds_of
 from ..geometry import Geometry
-from ..methods.ssnet.config import TrackingSettings, tracking_settings
+from ..methods.ssnet.config import tracking_settings
 from ..methods.ssnet.encoded import EncodedSlices
 from ..methods.ssnet.rules import Reach, prompt_extent, reach_of
 from ..methods.ssnet.tracker import METHOD, Tracker, load_tracker
