@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
+import slicer
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from BrainSegSAMWidgets.Volumes import VolumeReader, volumesByModality
 from slicer.i18n import tr as _
@@ -84,6 +85,15 @@ class InteractiveEffect(EffectBase):
         if self.modelCombo.currentIndex >= 0:
             self.scriptedEffect.setParameter("Model", str(self.modelCombo.itemData(self.modelCombo.currentIndex)))
 
+    def storeOptions(self) -> None:
+        """Store what the user has just changed.
+
+        The editor hears of it at the end: at every stored value it has the stored ones shown, and what was not stored
+        yet would be lost.
+        """
+        with slicer.util.NodeModify(self.scriptedEffect.parameterSetNode()):
+            self.updateMRMLFromGUI()
+
     def activate(self) -> None:
         """The effect was chosen: models may have come or gone."""
         self._models = self._usableModels()
@@ -146,7 +156,7 @@ class InteractiveEffect(EffectBase):
 
     def _onModelChosen(self, _index: int) -> None:
         self.dropResult("")
-        self.updateMRMLFromGUI()
+        self.storeOptions()
         self._showInputs()
         self.updateControls()
 

@@ -311,7 +311,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         return ""
 
     def _onConfidence(self, _value: float) -> None:
-        self.updateMRMLFromGUI()
+        self.storeOptions()
 
     def _onDetectSlice(self, _checked: bool) -> None:
         self.guarded(self._detect, True)

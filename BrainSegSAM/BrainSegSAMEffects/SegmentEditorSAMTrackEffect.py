@@ -199,7 +199,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         self._showRange()
 
     def _onOption(self, _value: Any) -> None:
-        self.updateMRMLFromGUI()
+        self.storeOptions()
         self.updateControls()
 
     def _showRange(self) -> None:

@@ -61,16 +61,18 @@ def ball_volume(editor):
 
 @pytest.fixture
 def choose_effect(editor, ball_volume, interactive_models, interactive_worker, dialogs, monkeypatch):
-    """Activates an effect, with a model."""
+    """Activates an effect; a model that is not the first one, which is chosen anyway, is chosen as a user does."""
     from BrainSegSAMEffects import EffectBase
 
     monkeypatch.setattr(EffectBase, "sharedWorker", lambda: interactive_worker)
 
     def choose(name, model):
         editor.setActiveEffectByName(name)
-        host = editor.activeEffect()
-        host.setParameter("Model", model)
-        return host.self()
+        effect = editor.activeEffect().self()
+        if effect.modelCombo.currentData != model:
+            effect.modelCombo.setCurrentIndex(effect.modelCombo.findData(model))
+        assert effect.model().name == model
+        return effect
 
     yield choose
     editor.setActiveEffect(None)

@@ -175,6 +175,19 @@ def test_proposals_on_one_slice(bench, editor, layout, effect, source, dialogs):
     done(bench, effect)
 
 
+def test_the_confidence_is_kept_and_asked_for(editor, effect, source, monkeypatch):
+    """Also as the very first option that is changed."""
+    effect.confidenceSpin.setValue(0.6)
+    assert effect.confidenceSpin.value == 0.6
+    assert editor.mrmlSegmentEditorNode().GetAttribute("BrainSegSAM MedSAM box.Confidence") == "0.6"
+    effect.scriptedEffect.setParameter("Confidence", 0.95)
+    assert effect.confidenceSpin.value == 0.95
+    asked = []
+    monkeypatch.setattr(effect, "ask", lambda kind, arguments, target, **rest: asked.append((kind, arguments)))
+    effect.detectVolumeButton.click()
+    assert asked == [("detect", {"plane": None, "confidence": 0.95})]
+
+
 def test_a_model_without_a_detector_says_so(effect):
     effect.scriptedEffect.setParameter("Model", "b-draws")
     effect.updateControls()
