@@ -244,9 +244,9 @@ class InteractiveEffect(EffectBase):
     def cancelJob(self, reason: str) -> None:
         """See `EffectBase`."""
         self._reading = None
-        if self._marking and not reason:
-            # The next mark takes its place. It is done in a moment, and the slice that it encodes is most likely wanted
-            # again, so it is not cancelled; nobody hears of it.
+        if self._marking and not reason and self.job is not None:
+            # It is done in a moment, and the slice that it encodes is most likely wanted again.
+            self.job.abandon()
             self.job = None
         EffectBase.cancelJob(self, reason)
         self._marking = False

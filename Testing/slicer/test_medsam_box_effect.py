@@ -270,6 +270,37 @@ def test_a_removed_model_is_told(bench, editor, effect, source, interactive_mode
     assert [effect.modelCombo.itemData(index) for index in range(effect.modelCombo.count)] == ["b-draws"]
 
 
+@pytest.mark.parametrize("how", ["cancel", "model", "effect"])
+def test_work_of_our_own_that_nobody_wants_does_not_stand_in_the_way(
+    bench, editor, layout, effect, source, mouse, choose_effect, how
+):
+    """A slice that takes long to encode (the worker is stopped), then something else is asked for: that waits."""
+    import os
+    import signal
+
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    os.kill(effect.worker.pid, signal.SIGSTOP)
+    mouse.drag(view, low, high)
+    assert effect.worker.busy
+    if how == "cancel":
+        effect.cancelButton.click()
+    elif how == "model":
+        effect.modelCombo.setCurrentIndex(effect.modelCombo.findData("b-draws"))
+        effect.modelCombo.setCurrentIndex(effect.modelCombo.findData("a-boxes"))
+        os.kill(effect.worker.pid, signal.SIGCONT)
+    else:
+        editor.setActiveEffect(None)
+        choose_effect("BrainSegSAM MedSAM box", "a-boxes")
+    effect.detectVolumeButton.click()
+    assert effect.job is not None
+    assert effect.worker.busy
+    done(bench, effect)
+    done(bench, effect)
+    np.testing.assert_array_equal(previewed(editor, effect), ball(SHAPE))
+
+
 def test_other_work_is_not_disturbed(bench, layout, effect, source, dialogs):
     """Detection while the worker is busy with something else is refused in words."""
     from BrainSegSAMWidgets.WorkerProcess import Listener

@@ -286,6 +286,17 @@ def test_a_busy_worker_is_said(effect, bench, hire, dialogs):
     assert "working on something else" in text
 
 
+def test_work_that_was_cancelled_does_not_stand_in_the_way(effect, bench, hire):
+    """Its end comes a moment later; the next one waits for it."""
+    hire("ponder")
+    effect.segmentButton.click()
+    assert bench.wait_until(lambda: effect.statusLabel.text == "Reading")
+    effect.cancelButton.click()
+    assert effect.worker.busy
+    run(bench, effect)
+    assert effect.preview.visible
+
+
 def test_the_moved_volume_is_noticed(effect, editor, bench, volumes, dialogs):
     run(bench, effect)
     volumes["flair"].SetOrigin(50, 60, 70)
