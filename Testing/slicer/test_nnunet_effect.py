@@ -114,6 +114,29 @@ def test_without_a_model_it_says_so(editor, volumes, hire, dialogs, tmp_path, mo
     assert effect.segmentButton.toolTip.startswith("No nnU-Net model is installed")
 
 
+def test_a_model_that_is_gone_is_not_replaced_without_a_word(effect, editor, models):
+    import shutil
+
+    editor.setActiveEffect(None)
+    (models / "toy").rename(models / "other")
+    path = models / "other" / "model.json"
+    path.write_text(path.read_text().replace('"toy"', '"other"').replace('"Toy"', '"Other"'))
+    editor.setActiveEffectByName(EFFECT)
+    asks = "The model 'toy' is not there any more; choose another one."
+    assert effect.modelComboBox.currentIndex == -1
+    assert effect.noticeLabel.text == asks
+    assert effect.segmentButton.toolTip == asks
+    assert not effect.segmentButton.enabled
+    assert editor.mrmlSegmentEditorNode().GetAttribute(f"{EFFECT}.Model") == "toy"
+    effect.modelComboBox.currentIndex = 0
+    assert effect.model.name == "other"
+    assert effect.segmentButton.enabled
+    editor.setActiveEffect(None)
+    shutil.rmtree(models / "other")
+    editor.setActiveEffectByName(EFFECT)
+    assert effect.segmentButton.toolTip.startswith("No nnU-Net model is installed")
+
+
 def test_choices_are_kept_in_the_parameter_node(effect, editor, volumes, scene):
     import slicer
 
@@ -182,9 +205,29 @@ def test_a_region_needs_a_selected_segment(effect, editor, bench):
     run(bench, effect)
     choose_region(effect, "Core")
     editor.setCurrentSegmentID("")
-    effect.updateControls()
     assert not effect.applyButton.enabled
     assert effect.applyButton.toolTip == "Select the segment that shall be filled."
+    editor.setCurrentSegmentID("B")
+    assert effect.applyButton.enabled
+    effect.applyButton.click()
+    assert np.array_equal(voxels(editor, "B"), mask(*CORE))
+
+
+@pytest.mark.parametrize("how", ["left", "cleaned up"])
+def test_the_editor_is_watched_only_while_the_effect_is_active(effect, editor, monkeypatch, how):
+    told = []
+    monkeypatch.setattr(effect, "updateControls", lambda: told.append("told"))
+    editor.setCurrentSegmentID("B")
+    assert told
+    editor.setActiveEffect(None) if how == "left" else effect.cleanup()
+    told.clear()
+    editor.setCurrentSegmentID("A")
+    assert not told
+    if how == "left":
+        editor.setActiveEffectByName(EFFECT)
+        told.clear()
+        editor.setCurrentSegmentID("B")
+        assert len(told) == 1
 
 
 def test_volumes_under_a_transform(effect, editor, bench, scene, volumes):
