@@ -5,6 +5,7 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMEffects/EffectBase.py
   BrainSegSAMEffects/EffectResult.py
   BrainSegSAMEffects/InteractiveEffect.py
+  BrainSegSAMEffects/Marks.py
   BrainSegSAMEffects/MarksOverlay.py
   BrainSegSAMEffects/Preview.py
   BrainSegSAMEffects/SegmentEditorMedSAMBoxEffect.py
@@ -65,6 +66,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam_grid.py
   BrainSegSAMLib/backends/sam_network.py
   BrainSegSAMLib/backends/slice_features.py
+  BrainSegSAMLib/backends/two_way.py
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py

@@ -9,6 +9,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from BrainSegSAMWidgets.Volumes import VolumeReader, volumesByModality
 from slicer.i18n import tr as _
@@ -201,6 +202,13 @@ class InteractiveEffect(EffectBase):
         rows = [[matrix.GetElement(row, column) for column in range(4)] for row in range(4)]
         return view_plane(volume, rows)
 
+    def isAiming(self, interactor: Any, eventId: int) -> bool:
+        """Whether the mouse is moved with Shift held, on the way to a Shift-click.
+
+        Slicer would have all other views jump to where the mouse is, unless the event is used.
+        """
+        return eventId == vtk.vtkCommand.MouseMoveEvent and bool(interactor.GetShiftKey())
+
     def ask(
         self, kind: str, arguments: Mapping[str, Any], target: Target, *, onDone: Callable[[dict[str, Any]], None],
         onPartial: Callable[[dict[str, Any]], None] | None = None, onFailed: Callable[[], None] | None = None,
@@ -234,7 +242,7 @@ class InteractiveEffect(EffectBase):
 
         def answered(data: dict[str, Any]) -> None:
             if "unknown_image" in data:
-                self._load(imageID, volumes, target, lambda: send(onDone))
+                self._load(imageID, volumes, target, lambda: send(onDone), onFailed or _nothing)
             else:
                 onDone(data)
 
@@ -270,10 +278,20 @@ class InteractiveEffect(EffectBase):
         if self.target is not None:
             self.guarded(self.showPreview)
 
-    def _load(self, imageID: str, volumes: Mapping[str, Any], target: Target, then: Callable[[], None]) -> None:
+    def _load(
+        self, imageID: str, volumes: Mapping[str, Any], target: Target, then: Callable[[], None],
+        onFailed: Callable[[], None],
+    ) -> None:
         """Hand the volumes over, a part at a time so that the interface stays alive, and go on."""
         reader = self._reading = VolumeReader(volumes, _("'{name}' was changed meanwhile; start again."))
         self.say(_("Reading the volumes…"))
+
+        def loaded(_data: dict[str, Any]) -> None:
+            try:
+                then()
+            except BrainSegSAMError:
+                onFailed()
+                raise
 
         def proceed() -> None:
             if self._reading is not reader:  # cancelled
@@ -287,14 +305,19 @@ class InteractiveEffect(EffectBase):
                 arguments = {
                     "image_id": imageID, "name": target.sourceVolumeNode.GetName(), "channels": reader.channels,
                 }  # fmt: skip
-                self.startJob("load_image", arguments, target, onDone=lambda _data: then())
+                self.startJob("load_image", arguments, target, onDone=loaded, onFailed=onFailed)
             except BrainSegSAMError as error:
                 self._reading = None
                 reader.free()
                 self.showError(error)
+                onFailed()
                 self.updateControls()
 
         qt.QTimer.singleShot(0, proceed)
+
+
+def _nothing() -> None:
+    """Done where nobody has to hear of a failure."""
 
 
 def _imageID(volumes: Mapping[str, Any]) -> str:

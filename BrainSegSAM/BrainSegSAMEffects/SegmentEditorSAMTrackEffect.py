@@ -388,7 +388,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         if eventId == vtk.vtkCommand.LeftButtonPressEvent and shift != control:
             return self._paint(callerInteractor, viewWidget, shift, begins=True)
         if self._painting is None:
-            return False
+            return self.isAiming(callerInteractor, eventId)
         if eventId == vtk.vtkCommand.MouseMoveEvent:
             self._paint(callerInteractor, viewWidget, shift, begins=False)
             return True

@@ -104,6 +104,11 @@ def mouse(layout):
             held = {"shift": QtCore.Qt.ShiftModifier, "control": QtCore.Qt.ControlModifier, None: QtCore.Qt.NoModifier}
             QtTest.QTest.mouseClick(view.sliceView(), QtCore.Qt.LeftButton, held[modifier], place(view, ras))
 
+        def move_with_shift(self, view, ras):
+            at, interactor = place(view, ras), view.sliceView().interactor()
+            interactor.SetEventInformation(at.x(), view.sliceView().height - 1 - at.y(), 0, 1, "\0", 0, None)
+            interactor.InvokeEvent("MouseMoveEvent")
+
     return Mouse()
 
 

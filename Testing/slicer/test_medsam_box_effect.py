@@ -74,6 +74,49 @@ def test_points_add_and_take_away(bench, editor, layout, effect, source, mouse):
     assert len(effect._marked.points) == 1, "a point on another slice begins anew"
 
 
+def test_a_point_is_removed_where_it_is_clicked_again(bench, editor, layout, effect, source, mouse):
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    place = ras_of(source, (23.5, 18, 10))
+    mouse.click(view, place, "control")
+    done(bench, effect)
+    assert not previewed(editor, effect)[:, :, :24].any()
+    beside = ras_of(source, (23, 18.5, 10))
+    mouse.click(view, beside, "control")
+    done(bench, effect)
+    assert effect._marked.points == ()
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+    for point in (place, ras_of(source, (15, 18, 10))):
+        mouse.click(view, point, "shift")
+    done(bench, effect)
+    mouse.click(view, place, "control")
+    done(bench, effect)
+    assert len(effect._marked.points) == 1
+    assert effect._marked.box is not None
+
+
+def test_with_the_last_point_inside_the_mark_is_gone(bench, layout, effect, source, mouse):
+    view, *_ = centre_view(layout, source)
+    place = ras_of(source, (20, 18, 10))
+    mouse.click(view, place, "shift")
+    mouse.click(view, ras_of(source, (5, 5, 10)), "control")
+    done(bench, effect)
+    assert effect.preview.visible
+    mouse.click(view, place, "control")
+    assert "Nothing is marked any more" in effect.statusLabel.text
+    assert effect.job is None
+    assert not effect.preview.visible
+    assert effect.overlay.widget is None
+    assert not effect.applyButton.enabled
+    assert effect._observations == []
+
+
+def test_how_to_mark_is_said(effect):
+    for text in (effect.helpText(), effect.scriptedEffect.optionsFrame().toolTip):
+        assert "Ctrl-click on a point removes it" in text
+
+
 def test_a_point_outside_alone_and_a_click_are_explained(bench, layout, effect, source, mouse):
     view, low, _high = centre_view(layout, source)
     mouse.click(view, low, "control")
@@ -160,6 +203,91 @@ def test_proposals_can_be_toggled(bench, editor, layout, effect, source, mouse):
     np.testing.assert_array_equal(voxels(editor), ball(SHAPE))
     assert effect.lesionList.count == 0
     assert not effect.lesionList.visible
+
+
+@pytest.fixture
+def detected(bench, effect, source):
+    """Proposed in the volume: the ball."""
+    effect.detectVolumeButton.click()
+    done(bench, effect)
+    done(bench, effect)
+    assert effect.lesionList.count == 1
+    return effect
+
+
+def test_a_click_or_a_refused_box_keeps_what_there_is(bench, editor, layout, detected, source, mouse):
+    view, low, high = centre_view(layout, source)
+    mouse.click(view, low)
+    assert "Drag a box" in detected.statusLabel.text
+    beside = [a + 0.1 * (b - a) for a, b in zip(ras_of(source, (-9, -9, 10)), low, strict=True)]
+    mouse.drag(view, ras_of(source, (-9, -9, 10)), beside)
+    assert "outside" in detected.statusLabel.text
+    mouse.click(view, low, "control")
+    assert "nothing to take away from" in detected.statusLabel.text
+    assert detected.lesionList.count == 1
+    np.testing.assert_array_equal(previewed(editor, detected), ball(SHAPE))
+    mouse.drag(view, low, high)
+    done(bench, detected)
+    actors = len(detected.overlay._actors)
+    mouse.click(layout.sliceWidget("Green"), low)
+    assert detected.overlay.widget is view, "the box is drawn again, where it is"
+    assert len(detected.overlay._actors) == actors == 1
+    assert detected.preview.visible
+    detected.applyButton.click()
+    np.testing.assert_array_equal(voxels(editor), ball(SHAPE))
+
+
+@pytest.mark.parametrize("how", ["box", "point"])
+def test_what_is_marked_is_added_to_the_proposals(bench, editor, layout, detected, source, mouse, how):
+    import qt
+
+    item = detected.lesionList.item(0)
+    item.setCheckState(qt.Qt.Unchecked)
+    for index in (12, 10):  # the second takes the place of the first
+        view, low, high = centre_view(layout, source, index=index)
+        mouse.drag(view, low, high) if how == "box" else mouse.click(view, ras_of(source, (20, 18, index)), "shift")
+        done(bench, detected)
+        np.testing.assert_array_equal(previewed(editor, detected), expected_on(SHAPE, 0, index))
+    item.setCheckState(qt.Qt.Checked)
+    np.testing.assert_array_equal(previewed(editor, detected), ball(SHAPE))
+    item.setCheckState(qt.Qt.Unchecked)
+    detected.applyButton.click()
+    np.testing.assert_array_equal(voxels(editor), expected_on(SHAPE, 0, 10))
+    assert detected.lesionList.count == 0
+
+
+def test_a_mark_waits_for_the_proposals_and_is_for_their_segment(bench, editor, layout, effect, source, mouse):
+    view, low, high = centre_view(layout, source)
+    effect.detectVolumeButton.click()
+    mouse.drag(view, low, high)
+    assert "Wait until the proposals are there" in effect.statusLabel.text
+    done(bench, effect)
+    done(bench, effect)
+    assert effect.lesionList.count == 1
+    editor.setCurrentSegmentID("B")
+    mouse.drag(view, low, high)
+    assert "Select 'A' again" in effect.statusLabel.text
+    assert effect.lesionList.count == 1
+    assert effect.job is None
+
+
+def test_proposals_without_an_answer_are_taken_away(bench, effect, source, monkeypatch):
+    import qt
+
+    ask = effect.ask
+
+    def fail(kind, arguments, target, **rest):
+        if kind == "detect":
+            ask(kind, arguments, target, **rest)
+        else:
+            qt.QTimer.singleShot(0, rest["onFailed"])
+
+    monkeypatch.setattr(effect, "ask", fail)
+    effect.detectVolumeButton.click()
+    assert bench.wait_until(lambda: effect.lesionList.count == 1)
+    assert bench.wait_until(lambda: effect.lesionList.count == 0)
+    assert not effect.lesionList.visible
+    assert effect.target is None
 
 
 def test_proposals_on_one_slice(bench, editor, layout, effect, source, dialogs):
@@ -252,10 +380,47 @@ def test_a_killed_worker_is_explained_and_replaced(bench, editor, layout, effect
     assert bench.wait_until(lambda: dialogs.messages)
     assert "ran out of memory" in dialogs.messages.pop()[1]
     assert not effect.preview.visible
+    assert effect.overlay.widget is None, "a box without an answer does not stay"
     assert editor.segmentationNode().GetMTime() == before
     mouse.drag(view, low, high)
     done(bench, effect)
     np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+
+
+@pytest.mark.parametrize("how", ["killed", "refused"])
+def test_a_point_without_an_answer_does_not_stay(
+    bench, editor, layout, effect, source, mouse, dialogs, interactive_models, how
+):
+    """What is drawn is always what the outline was found for."""
+    import os
+    import signal
+
+    view, low, high = centre_view(layout, source)
+    mouse.drag(view, low, high)
+    done(bench, effect)
+    if how == "killed":
+        os.kill(effect.worker.pid, signal.SIGSTOP)
+        mouse.click(view, ras_of(source, (23.5, 18, 10)), "control")
+        assert len(effect._marked.points) == 1
+        os.kill(effect.worker.pid, signal.SIGKILL)
+        assert bench.wait_until(lambda: dialogs.messages)
+        assert "ran out of memory" in dialogs.messages.pop()[1]
+    else:
+        (interactive_models / "a-boxes").rename(interactive_models / "elsewhere")
+        mouse.click(view, ras_of(source, (23.5, 18, 10)), "control")
+        assert "was removed" in effect.statusLabel.text
+        (interactive_models / "elsewhere").rename(interactive_models / "a-boxes")
+    assert bench.wait_until(lambda: not effect.worker.busy)
+    assert effect._marked.points == ()
+    assert len(effect.overlay._actors) == 1
+    assert effect.applyButton.enabled
+    np.testing.assert_array_equal(previewed(editor, effect), expected_on(SHAPE, 0, 10))
+    mouse.click(view, ras_of(source, (23.5, 18, 10)), "control")
+    done(bench, effect)
+    assert not previewed(editor, effect)[:, :, :24].any()
+    effect.applyButton.click()
+    assert voxels(editor).any()
+    assert not voxels(editor)[:, :, :24].any()
 
 
 def test_a_removed_model_is_told(bench, editor, effect, source, interactive_models, layout, mouse):
@@ -311,6 +476,38 @@ def test_other_work_is_not_disturbed(bench, layout, effect, source, dialogs):
     assert "working on something else" in dialogs.messages.pop()[1]
     assert bench.wait_until(lambda: not job.running)
     assert ends == [{"unknown_image": "none"}]
+
+
+@pytest.mark.parametrize(("name", "model"), [("MedSAM box", "a-boxes"), ("SAM tracking", "c-tracks")])
+def test_aiming_with_shift_does_not_move_the_other_views(
+    bench, editor, layout, source, choose_effect, mouse, scene, name, model
+):
+    """As it does otherwise in Slicer's views, where the crosshair and the other slices follow the mouse."""
+    from Testing.slicer.test_sam_track_effect import draw
+
+    def offsets():
+        let_qt_work()
+        return [layout.sliceWidget(name).mrmlSliceNode().GetSliceOffset() for name in layout.sliceViewNames()]
+
+    crosshair = scene.CreateNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.UnRegister(None)
+    crosshair.SetSingletonTag("default")
+    crosshair.SetCrosshairBehavior(crosshair.OffsetJumpSlice)
+    scene.AddNode(crosshair)
+    view, low, high = centre_view(layout, source)
+    draw(editor, expected_on(SHAPE, 0, 10))
+    active = choose_effect(f"BrainSegSAM {name}", model)
+    if name == "SAM tracking":
+        active.trackButton.click()
+        done(bench, active)
+    mouse.move_with_shift(view, low)
+    before = offsets()
+    mouse.move_with_shift(view, high)
+    assert offsets() == before
+    editor.setActiveEffect(None)
+    mouse.move_with_shift(view, low)
+    mouse.move_with_shift(view, high)
+    assert offsets() != before
 
 
 def test_volumes_are_matched_by_name(bench, editor, effect, source, volume, interactive_models):
@@ -381,6 +578,7 @@ def test_reading_a_volume_can_end_early(bench, editor, layout, effect, source, m
         source.GetImageData().Modified()
         assert bench.wait_until(lambda: dialogs.messages, seconds=10)
         assert "was changed meanwhile" in dialogs.messages.pop()[1]
+        assert effect.overlay.widget is None
     assert bench.wait_until(lambda: handed, seconds=10)
     let_qt_work()
     assert effect._reading is None
