@@ -26,8 +26,7 @@ from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, Worke
 from BrainSegSAMLib.worker_client import worker_command, worker_environment
 
 WAITING_KINDS = ("mark",)
-"""Requests that a user makes one after the other while drawing: only the newest matters, so it waits for its turn, also
-for the end of work that is wanted."""
+"""Requests that a user makes one after the other while drawing: only the newest matters, so it waits for its turn."""
 _TICK_MS = 100
 
 
@@ -143,31 +142,37 @@ class Worker:
     def request(self, kind: str, arguments: Mapping[str, Any], listener: Listener) -> Job:
         """Ask for work; returns at once. Arguments may hold numpy arrays and `wire.Shared` at any depth.
 
-        Where a request runs that somebody wants, a "mark" waits for its turn, and takes the place of one that waits
-        already (whose listener hears `Cancelled`).
+        Where a request runs that was cancelled or abandoned, this one waits for its end; so does a "mark" in any case,
+        which takes the place of one that waits already (whose listener hears `Cancelled`).
 
         Raises:
-            InputError: where it is not `free` (a sentence for the user), and for a "mark" where anything else waits.
+            InputError: where another request runs or waits (a sentence for the user).
         """
         job = Job(self, kind, arguments, listener)
-        if not self.conversation.busy:
+        waiting = self._waiting
+        if not self.busy:
             self._begin(job)
-        elif self.free or (kind in WAITING_KINDS and (self._waiting is None or self._waiting.kind in WAITING_KINDS)):
+        elif kind in WAITING_KINDS and (waiting is None or waiting.kind in WAITING_KINDS):
             self._endWaiting(Cancelled())
             self._waiting = job
         else:
-            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
+            self.check()
+            self._waiting = job
         return job
 
-    @property
-    def free(self) -> bool:
-        """Whether any request is taken: it begins now, or when work has ended that nobody wants any more."""
-        unwanted = self._now is not None and not self._now.wanted
-        return not self.conversation.busy or (unwanted and self._waiting is None)
+    def check(self) -> None:
+        """Refuse what `request` would refuse now.
+
+        Raises:
+            InputError: where another request runs or waits (a sentence for the user).
+        """
+        runs = self.conversation.busy and self._now is not None and self._now.wanted
+        if runs or self._waiting is not None:
+            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
 
     @property
     def busy(self) -> bool:
-        """Whether a request runs or waits."""
+        """Whether a request runs, be it that nobody wants it any more, or waits."""
         return self.conversation.busy or self._waiting is not None
 
     @property
