@@ -55,7 +55,10 @@ class InteractiveEffect(EffectBase):
         """The first rows of the options: the model, and which volumes it sees."""
         self.modelCombo = qt.QComboBox()
         self.modelCombo.toolTip = _("The model that does the work. The Models section of BrainSegSAM has more.")
-        self.scriptedEffect.addLabeledOptionsWidget(_("Model:"), self.modelCombo)
+        row = qt.QHBoxLayout()  # of its own: titles are longer than what the other labels leave
+        row.addWidget(qt.QLabel(_("Model:")))
+        row.addWidget(self.modelCombo, 1)
+        self.scriptedEffect.optionsLayout().addRow(row)
         self.inputsLabel = qt.QLabel()
         self.inputsLabel.setWordWrap(True)
         self.inputsLabel.toolTip = _("Volumes of the scene are matched to the model's MR sequences by their names.")
