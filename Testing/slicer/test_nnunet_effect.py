@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from Testing.slicer.interactive import bent, let_qt_work, scene_changes, scene_contents
+
 EFFECT = "BrainSegSAM nnU-Net"
 WHOLE = (slice(2, 6), slice(2, 7), slice(3, 9))  # where the worker that plays along finds the toy model's regions
 CORE = (slice(3, 5), slice(3, 6), slice(4, 7))
@@ -179,6 +181,33 @@ def test_all_regions_become_segments(effect, editor, bench, scene):
     assert names(editor.segmentationNode()) == ["A", "B"]
 
 
+def test_nothing_but_the_new_segments_is_changed(effect, editor, bench, scene, volumes):
+    let_qt_work()
+    before = scene_contents(scene)
+    run(bench, effect)
+    changed = scene_changes(before, scene_contents(scene))
+    assert changed.pop("vtkMRMLSegmentEditorNode1", {"attributes"}) == {"attributes"}
+    assert {scene.GetNodeByID(node).GetName() for node in changed} == {"BrainSegSAM preview"}
+    effect.applyButton.click()
+    changed = scene_changes(before, scene_contents(scene))
+    changed.pop("vtkMRMLSegmentEditorNode1", None)
+    assert changed.keys() <= {"vtkMRMLSegmentationNode1", "vtkMRMLSegmentationDisplayNode1"}
+    added = editor.segmentationNode().GetSegmentation().GetSegmentIDs()[2:]
+    assert changed["vtkMRMLSegmentationNode1"] == {f"segment {name}" for name in added}
+
+
+@pytest.mark.parametrize("moved", ["volume", "segmentation"])
+def test_a_bent_transform_is_refused_in_words(effect, editor, scene, volumes, dialogs, moved):
+    node = bent(scene)
+    (volumes["t1ce"] if moved == "volume" else editor.segmentationNode()).SetAndObserveTransformNodeID(node.GetID())
+    let_qt_work()
+    before = scene_contents(scene)
+    effect.segmentButton.click()
+    assert "non-linear transform 'bent'" in dialogs.messages.pop()[1]
+    assert effect.job is None
+    assert scene_changes(before, scene_contents(scene)) == {}
+
+
 def test_one_region_fills_the_selected_segment(effect, editor, bench):
     run(bench, effect)
     choose_region(effect, "Core")
@@ -280,7 +309,11 @@ def close_scene(editor, scene):
     scene.Clear(False)
 
 
-@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene])
+def switch_volume(editor, scene):
+    editor.setSourceVolumeNode(scene.GetFirstNodeByName("source"))
+
+
+@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene, switch_volume])
 def test_work_ends_when_its_nodes_go(effect, editor, bench, scene, hire, change):
     worker = hire("wait")
     start(bench, effect)
@@ -291,7 +324,7 @@ def test_work_ends_when_its_nodes_go(effect, editor, bench, scene, hire, change)
     assert not effect.results
 
 
-@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene])
+@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene, switch_volume])
 def test_a_preview_goes_with_its_nodes(effect, editor, bench, scene, change):
     run(bench, effect)
     assert effect.preview.visible
