@@ -47,16 +47,21 @@ def test_proposals_without_an_answer_are_taken_away(bench, effect, source, monke
     assert effect.target is None
 
 
-@pytest.mark.parametrize("how", ["effect", "segment", "segmentation", "volume", "scene", "cancel"])
-def test_what_is_left_leaves_nothing(bench, editor, layout, effect, source, mouse, scene, how):
+@pytest.mark.parametrize("how", ["effect", "segment", "segmentation", "volume", "scene", "cancel", "another volume",
+                                 "cleanup", "cleanup at work"])  # fmt: skip
+def test_what_is_left_leaves_nothing(bench, editor, layout, effect, source, mouse, scene, volume, how):
     """While a preview is shown, and while the worker works."""
+    other = volume("another", size=(40, 36, 20))
     nodes = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
     view, low, high = centre_view(layout, source)
     renderer = effect.scriptedEffect.renderer(view)
     props = renderer.GetViewProps().GetNumberOfItems()
     mouse.drag(view, low, high)
-    if how in ("effect", "segment", "cancel"):
+    if how in ("effect", "segment", "cancel", "cleanup"):
         done(bench, effect)
+        assert effect.preview.visible
+    else:
+        assert effect.job is not None
     if how == "effect":
         editor.setActiveEffect(None)
     elif how == "segment":
@@ -67,14 +72,25 @@ def test_what_is_left_leaves_nothing(bench, editor, layout, effect, source, mous
         scene.RemoveNode(source)
     elif how == "scene":
         scene.Clear(False)
-    else:
+    elif how == "another volume":
+        editor.setSourceVolumeNode(other)
+        assert effect.inputsLabel.text == "another"
+        assert "source volume was changed" in effect.statusLabel.text
+    elif how == "cancel":
         effect.cancelButton.click()
+    else:
+        effect.cleanup()
+        effect.detectVolumeButton.click()
+        effect.confidenceSpin.setValue(0.9)
+        assert effect._connections == []
+        assert effect._view is None
+        assert effect.scriptedEffect.doubleParameter("Confidence") == 0.25, "no widget is heard any more"
     let_qt_work()
     assert not effect.preview.visible
     assert effect.job is None
     assert effect.overlay.widget is None
     assert effect._observations == []
-    if how != "scene":
+    if how not in ("scene", "another volume"):
         after = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
         assert after <= nodes
         assert renderer.GetViewProps().GetNumberOfItems() <= props
