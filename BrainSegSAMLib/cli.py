@@ -157,6 +157,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _predict(options: argparse.Namespace, console: Console, progress: Progress) -> int:
     from .cases import read_modality_table
     from .predict import CaseResult, PredictJob, plan, run
+    from .single_image import caution
 
     chosen = {
         "mirroring": False if options.no_mirroring else None,
@@ -180,8 +181,8 @@ def _predict(options: argparse.Namespace, console: Console, progress: Progress) 
         scheduler=options.scheduler,
     )
     planned = plan(job)
-    if planned.model.demonstration:
-        console.warn(f"{planned.model.title}: a demonstration. {planned.model.intended_use}")
+    for sentence in caution(planned.model):
+        console.warn(sentence)
     if options.dry_run:
         from .predict import describe_plan
 

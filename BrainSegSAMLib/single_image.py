@@ -55,8 +55,12 @@ def read_image(paths: Sequence[Path], model: Model) -> tuple[Image, list[str]]:
 
 
 def caution(model: Model) -> tuple[str, ...]:
-    """What is said of a model that is only a demonstration; nothing of others."""
-    return (f"{model.title}: a demonstration. {model.intended_use}",) if model.demonstration else ()
+    """What is said of a model that is only a demonstration, in a sentence that says so once; nothing of others."""
+    if not model.demonstration:
+        return ()
+    title = model.title.replace("(demonstration)", "").strip()
+    badge = "" if "demonstration" in model.intended_use.lower() else ", a demonstration"
+    return (f"{title}{badge}: {model.intended_use}",)
 
 
 def check_output(output: Path, inputs: Sequence[Path], *, command: str) -> Path:

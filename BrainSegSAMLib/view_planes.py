@@ -2,7 +2,8 @@
 
 Such a grid is a `Geometry` whose axes run near to LPS and one of which has a single voxel, so that it can be used as a
 volume of one slice of an anatomical plane (`prompts.PLANES`), whatever the view's own turn. Where the view is aligned
-with the volume its pixels are the volume's voxels; else they are square, as fine as the volume's finest spacing.
+with the volume the plane is the volume's slice that it cuts, voxel by voxel; else its pixels are square, as fine as the
+volume's finest spacing. Its spacing across says how thick the voxels are that it shows.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def view_plane(volume: Geometry, slice_to_ras: ArrayLike) -> Geometry:
             vtkMRMLSliceNode has it).
 
     Returns:
-        One slice through the view's own plane, which need not go through voxel centres.
+        The slice in which an aligned view lies, though that need not go through its middle; else the view's own plane.
 
     Raises:
         GeometryError: where the plane does not meet the volume, or the matrix is none of a view.
@@ -69,7 +70,7 @@ def view_plane(volume: Geometry, slice_to_ras: ArrayLike) -> Geometry:
     upright = volume.reoriented("LPS")[0]
     cosines = np.abs(upright.direction_lps.T @ axes)
     if (cosines.max(axis=0) >= _ALIGNED).all():
-        return _cut(upright, int(cosines[:, 2].argmax()), point)
+        return _slice_at(upright, int(cosines[:, 2].argmax()), point)
     return _oblique(volume, axes, point)
 
 
@@ -81,11 +82,7 @@ def volume_slice(volume: Geometry, plane: str, index: int) -> Geometry:
         plane: a key of `prompts.PLANES`.
         index: of the slice, on axes LPS.
     """
-    upright = volume.reoriented("LPS")[0]
-    axis = 2 - PLANES[plane]
-    at = np.zeros(3)
-    at[axis] = index
-    return _cut(upright, axis, upright.to_lps(at))
+    return _slice(volume.reoriented("LPS")[0], 2 - PLANES[plane], index)
 
 
 def plane_name(grid: Geometry) -> str:
@@ -113,10 +110,10 @@ def slice_index(volume: Geometry, grid: Geometry) -> int | None:
     upright = volume.reoriented("LPS")[0]
     axis = 2 - PLANES[plane_name(grid)]
     at = float(upright.to_ijk(grid.origin_lps_mm)[axis])
-    index = int(np.ceil(at - 0.5 - _ROUNDING))
+    index = round(at)
     if not 0 <= index < upright.size_ijk[axis]:
         return None
-    return index if _cut(upright, axis, np.asarray(grid.origin_lps_mm)).is_same_grid(grid) else None
+    return index if _slice(upright, axis, index).is_same_grid(grid) else None
 
 
 def pixels(grid: Geometry, points_ras: ArrayLike) -> FloatArray:
@@ -164,7 +161,7 @@ def as_plane(volume_zyx: NDArray[np.bool_], grid: Geometry) -> BoolArray:
 
 
 def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None:
-    """The voxels of a volume in which a plane shows something: those that the plane cuts.
+    """The voxels of a volume in which a plane shows something: those that the plane cuts, or that lie in what it shows.
 
     Args:
         mask: bool (rows, columns) on the plane.
@@ -172,8 +169,8 @@ def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None
         target: grid of the volume, stored in any way; need not be that which the plane was made from.
 
     Returns:
-        Each voxel whose centre is no farther from the plane than half the voxel's extent across it, and whose foot
-        lies in a pixel of the mask; None where there is none.
+        Each voxel whose centre is no farther from the plane than half the voxel's extent across it, or half the plane's
+        thickness where that is more, and whose foot lies in a pixel of the mask; None where there is none.
     """
     marked = np.argwhere(mask)
     if not len(marked):
@@ -181,7 +178,8 @@ def voxels_of(mask: BoolArray, grid: Geometry, target: Geometry) -> Block | None
     normal = 2 - PLANES[plane_name(grid)]
     to_plane: FloatArray = np.linalg.inv(grid.ijk_to_lps) @ target.ijk_to_lps  # target's indices → the plane's
     across, offset = to_plane[normal, :3], to_plane[normal, 3]
-    reach = float(np.abs(across).sum()) / 2  # half a voxel's extent across the plane, in the grid's own unit
+    # In the grid's own unit, its thickness: half of that; or half a voxel's extent across it, so that none is missed.
+    reach = max(float(np.abs(across).sum()), 1.0) / 2
     low, high = _bounds(marked, grid, normal, reach, to_plane, target)
     if (high < low).any():
         return None
@@ -220,13 +218,18 @@ def united(blocks: Sequence[Block]) -> Block:
 # ---- inside -------------------------------------------------------------------------------------------------------
 
 
-def _cut(upright: Geometry, axis: int, point_lps: FloatArray) -> Geometry:
-    """One slice of a grid, through a point, which need not lie on a voxel's centre."""
+def _slice_at(upright: Geometry, axis: int, point_lps: FloatArray) -> Geometry:
+    """The slice of a grid in which a point lies."""
     at = float(upright.to_ijk(point_lps)[axis])
     if not -0.5 - _ROUNDING <= at <= upright.size_ijk[axis] - 0.5 + _ROUNDING:
         raise GeometryError("The slice view shows nothing of the volume here; move the slice into the volume.")
+    return _slice(upright, axis, int(np.clip(np.ceil(at - 0.5 - _ROUNDING), 0, upright.size_ijk[axis] - 1)))
+
+
+def _slice(upright: Geometry, axis: int, index: int) -> Geometry:
+    """One slice of a grid."""
     corner = np.zeros(3)
-    corner[axis] = at
+    corner[axis] = index
     size = [1 if each == axis else count for each, count in enumerate(upright.size_ijk)]
     origin = upright.to_lps(corner)
     return Geometry(
@@ -235,7 +238,7 @@ def _cut(upright: Geometry, axis: int, point_lps: FloatArray) -> Geometry:
 
 
 def _oblique(volume: Geometry, axes: FloatArray, point: FloatArray) -> Geometry:
-    """Square pixels over all that a plane cuts of a volume."""
+    """Square pixels over all that a plane cuts of a volume, as thick as its voxels are across the plane."""
     if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
         raise GeometryError("The axes of the slice view are not perpendicular; reset its orientation (e.g. to axial).")
     corners = (volume.corners_lps_mm() - point) @ axes  # of the volume, in the view's own frame, mm
@@ -253,8 +256,9 @@ def _oblique(volume: Geometry, axes: FloatArray, point: FloatArray) -> Geometry:
     counts = np.maximum(2, np.ceil((high - low) / spacing - _ROUNDING).astype(int))
     start = (low + high) / 2 - (counts - 1) / 2 * spacing
     origin = point + axes[:, :2] @ start
+    thickness = float(np.abs(axes[:, 2] @ volume.direction_lps) @ volume.spacing_ijk_mm)
     grid = Geometry(
-        (int(counts[0]), int(counts[1]), 1), (spacing,) * 3, (origin[0], origin[1], origin[2]), axes
+        (int(counts[0]), int(counts[1]), 1), (spacing, spacing, thickness), (origin[0], origin[1], origin[2]), axes
     )
     return grid.reoriented("LPS")[0]
 

@@ -243,6 +243,7 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         for segmentID, modifier in zip(segmentIDs, modifiers, strict=True):
             _voxels(modifier)[...] *= permitted
             logic.SetBinaryLabelmapToSegment(modifier, node, segmentID, logic.MODE_REPLACE)
+            logic.SetSegmentStatus(node.GetSegmentation().GetSegment(segmentID), logic.InProgress)
     finally:
         node.EndModify(modifying)
     return segmentIDs

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
+import slicer
+import vtk
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from BrainSegSAMWidgets.Volumes import VolumeReader, volumesByModality
 from slicer.i18n import tr as _
@@ -53,7 +55,10 @@ class InteractiveEffect(EffectBase):
         """The first rows of the options: the model, and which volumes it sees."""
         self.modelCombo = qt.QComboBox()
         self.modelCombo.toolTip = _("The model that does the work. The Models section of BrainSegSAM has more.")
-        self.scriptedEffect.addLabeledOptionsWidget(_("Model:"), self.modelCombo)
+        row = qt.QHBoxLayout()  # of its own: titles are longer than what the other labels leave
+        row.addWidget(qt.QLabel(_("Model:")))
+        row.addWidget(self.modelCombo, 1)
+        self.scriptedEffect.optionsLayout().addRow(row)
         self.inputsLabel = qt.QLabel()
         self.inputsLabel.setWordWrap(True)
         self.inputsLabel.toolTip = _("Volumes of the scene are matched to the model's MR sequences by their names.")
@@ -83,6 +88,15 @@ class InteractiveEffect(EffectBase):
         """Store the options."""
         if self.modelCombo.currentIndex >= 0:
             self.scriptedEffect.setParameter("Model", str(self.modelCombo.itemData(self.modelCombo.currentIndex)))
+
+    def storeOptions(self) -> None:
+        """Store what the user has just changed.
+
+        The editor hears of it at the end: at every stored value it has the stored ones shown, and what was not stored
+        yet would be lost.
+        """
+        with slicer.util.NodeModify(self.scriptedEffect.parameterSetNode()):
+            self.updateMRMLFromGUI()
 
     def activate(self) -> None:
         """The effect was chosen: models may have come or gone."""
@@ -146,7 +160,7 @@ class InteractiveEffect(EffectBase):
 
     def _onModelChosen(self, _index: int) -> None:
         self.dropResult("")
-        self.updateMRMLFromGUI()
+        self.storeOptions()
         self._showInputs()
         self.updateControls()
 
@@ -191,6 +205,13 @@ class InteractiveEffect(EffectBase):
         rows = [[matrix.GetElement(row, column) for column in range(4)] for row in range(4)]
         return view_plane(volume, rows)
 
+    def isAiming(self, interactor: Any, eventId: int) -> bool:
+        """Whether the mouse is moved with Shift held, on the way to a Shift-click.
+
+        Slicer would have all other views jump to where the mouse is, unless the event is used.
+        """
+        return eventId == vtk.vtkCommand.MouseMoveEvent and bool(interactor.GetShiftKey())
+
     def ask(
         self, kind: str, arguments: Mapping[str, Any], target: Target, *, onDone: Callable[[dict[str, Any]], None],
         onPartial: Callable[[dict[str, Any]], None] | None = None, onFailed: Callable[[], None] | None = None,
@@ -224,7 +245,7 @@ class InteractiveEffect(EffectBase):
 
         def answered(data: dict[str, Any]) -> None:
             if "unknown_image" in data:
-                self._load(imageID, volumes, target, lambda: send(onDone))
+                self._load(imageID, volumes, target, lambda: send(onDone), onFailed or _nothing)
             else:
                 onDone(data)
 
@@ -234,9 +255,9 @@ class InteractiveEffect(EffectBase):
     def cancelJob(self, reason: str) -> None:
         """See `EffectBase`."""
         self._reading = None
-        if self._marking and not reason:
-            # The next mark takes its place. It is done in a moment, and the slice that it encodes is most likely wanted
-            # again, so it is not cancelled; nobody hears of it.
+        if self._marking and not reason and self.job is not None:
+            # It is done in a moment, and the slice that it encodes is most likely wanted again.
+            self.job.abandon()
             self.job = None
         EffectBase.cancelJob(self, reason)
         self._marking = False
@@ -260,10 +281,20 @@ class InteractiveEffect(EffectBase):
         if self.target is not None:
             self.guarded(self.showPreview)
 
-    def _load(self, imageID: str, volumes: Mapping[str, Any], target: Target, then: Callable[[], None]) -> None:
+    def _load(
+        self, imageID: str, volumes: Mapping[str, Any], target: Target, then: Callable[[], None],
+        onFailed: Callable[[], None],
+    ) -> None:
         """Hand the volumes over, a part at a time so that the interface stays alive, and go on."""
         reader = self._reading = VolumeReader(volumes, _("'{name}' was changed meanwhile; start again."))
         self.say(_("Reading the volumes…"))
+
+        def loaded(_data: dict[str, Any]) -> None:
+            try:
+                then()
+            except BrainSegSAMError:
+                onFailed()
+                raise
 
         def proceed() -> None:
             if self._reading is not reader:  # cancelled
@@ -277,14 +308,19 @@ class InteractiveEffect(EffectBase):
                 arguments = {
                     "image_id": imageID, "name": target.sourceVolumeNode.GetName(), "channels": reader.channels,
                 }  # fmt: skip
-                self.startJob("load_image", arguments, target, onDone=lambda _data: then())
+                self.startJob("load_image", arguments, target, onDone=loaded, onFailed=onFailed)
             except BrainSegSAMError as error:
                 self._reading = None
                 reader.free()
                 self.showError(error)
+                onFailed()
                 self.updateControls()
 
         qt.QTimer.singleShot(0, proceed)
+
+
+def _nothing() -> None:
+    """Done where nobody has to hear of a failure."""
 
 
 def _imageID(volumes: Mapping[str, Any]) -> str:

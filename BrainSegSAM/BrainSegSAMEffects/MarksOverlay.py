@@ -7,7 +7,7 @@ from typing import Any
 
 import vtk
 
-BOX_RGB = (1.0, 0.8, 0.0)
+BOX_RGB = (0.34, 0.71, 0.91)  # far from the outline's yellow, also for those who see fewer colours
 INSIDE_RGB = (0.2, 1.0, 0.2)
 OUTSIDE_RGB = (1.0, 0.2, 0.2)
 _ARM = 5  # pixels from the middle of a point's cross to its ends

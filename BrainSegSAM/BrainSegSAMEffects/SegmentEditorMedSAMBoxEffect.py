@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import qt
 import slicer
 import vtk
 from BrainSegSAMWidgets.Dependencies import ensureDetector
 from slicer.i18n import tr as _
 
-from BrainSegSAMLib.errors import BrainSegSAMError, InputError
-from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.view_planes import Block, box_between, pixels, united, voxels_of
+from BrainSegSAMLib.errors import BrainSegSAMError, GeometryError, InputError
+from BrainSegSAMLib.view_planes import united, voxels_of
 from BrainSegSAMLib.wire import geometry_data, geometry_from
 
 from .EffectResult import Target, fillSegment
 from .InteractiveEffect import InteractiveEffect
+from .Marks import RAS, Lesion, Marked
 from .MarksOverlay import MarksOverlay
 from .Preview import COLOUR_RGB
 
 _DRAG = 3  # pixels that a box is wide and high at least; less is a click
-_OFF_PLANE_MM = 0.01
-
-RAS = tuple[float, float, float]
-
-
-@dataclass(eq=False)
-class Marked:
-    """What marks one object.
-
-    Attributes:
-        plane: the grid of its plane.
-        box: two opposite corners, RAS, or None.
-        points: RAS, and whether each is inside the object.
-    """
-
-    plane: Geometry
-    box: tuple[RAS, RAS] | None = None
-    points: list[tuple[RAS, bool]] = field(default_factory=list)
-
-    def data(self) -> dict[str, Any]:
-        """For the worker.
-
-        Raises:
-            InputError: where the box is smaller than a pixel.
-        """
-        return {
-            "plane": geometry_data(self.plane),
-            "box": None if self.box is None else list(box_between(self.plane, *self.box)),
-            "points": [pixels(self.plane, place).tolist() for place, _inside in self.points],
-            "labels": [int(inside) for _place, inside in self.points],
-        }
-
-
-@dataclass(eq=False)
-class Lesion:
-    """What the detector proposes.
-
-    Attributes:
-        text: in the list.
-        boxes: as the worker gave them.
-        blocks: what is in its boxes, as far as it is known, on the segmentation's grid.
-    """
-
-    text: str
-    boxes: list[dict[str, Any]]
-    blocks: list[Block] = field(default_factory=list)
+_NEAR = 8  # pixels from a point within which a click is on it
 
 
 class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
@@ -84,8 +40,9 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         self.detectVolumeButton: Any = None
         self.confidenceSpin: Any = None
         self.lesionList: Any = None
-        self._marked: Marked | None = None
-        self._view: Any = None  # that was used last
+        self._marked: Marked | None = None  # what is drawn
+        self._outlined: Marked | None = None  # what of it the preview shows: while the worker works, what was before
+        self._view: Any = None  # that was clicked last
         self._dragFrom: tuple[int, int] | None = None
         self._labelmap: Any = None
         self._lesions: list[Lesion] = []
@@ -94,8 +51,8 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         """What the editor shows above the options."""
         return _(
             "<html>Drag a box around an object in any slice view, also an oblique one. <b>Shift-click</b> adds a point "
-            "inside it, <b>Ctrl-click</b> one outside. <b>Detect</b> proposes boxes. Press Apply to add what is "
-            "outlined to the selected segment.</html>"
+            "inside it, <b>Ctrl-click</b> one outside; Ctrl-click on a point removes it. <b>Detect</b> proposes boxes, "
+            "to which you can add one. Press Apply to add what is outlined to the selected segment.</html>"
         )
 
     def setupOptionsFrame(self) -> None:
@@ -114,7 +71,9 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         self.scriptedEffect.addLabeledOptionsWidget(_("Confidence, at least:"), self.confidenceSpin)
         self.lesionList = qt.QListWidget()
         self.lesionList.setMaximumHeight(120)
-        self.lesionList.toolTip = _("What the detector proposes; what is ticked is outlined and will be applied.")
+        self.lesionList.toolTip = _(
+            "What the detector proposes; what is ticked, and what you mark, is outlined and will be applied."
+        )
         self.lesionList.visible = False
         self.scriptedEffect.addOptionsWidget(self.lesionList)
         self.connectTo(self.detectSliceButton, "clicked(bool)", self._onDetectSlice)
@@ -122,6 +81,10 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         self.connectTo(self.confidenceSpin, "valueChanged(double)", self._onConfidence)
         self.connectTo(self.lesionList, "itemChanged(QListWidgetItem*)", self._onToggled)
         self.addRunWidgets()
+        self.scriptedEffect.optionsFrame().toolTip = _(
+            "In a slice view: drag a box around the object. Shift-click sets a point inside it, Ctrl-click one "
+            "outside; Ctrl-click on a point removes it."
+        )
 
     def setMRMLDefaults(self) -> None:
         """Values of options that were never set."""
@@ -159,7 +122,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         """See `EffectBase`; the marks go, too."""
         InteractiveEffect.dropResult(self, reason)
         self.overlay.clear()
-        self._marked = self._dragFrom = self._labelmap = None
+        self._marked = self._outlined = self._dragFrom = self._labelmap = None
         self._lesions = []
         if self.lesionList is not None:
             self.lesionList.clear()
@@ -180,7 +143,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         if eventId == vtk.vtkCommand.LeftButtonPressEvent:
             return self._onPress(viewWidget, (x, y), callerInteractor)
         if self._dragFrom is None or viewWidget != self._view:
-            return False
+            return self.isAiming(callerInteractor, eventId)
         if eventId == vtk.vtkCommand.MouseMoveEvent:
             self.overlay.show(viewWidget, _rectangle(self._dragFrom, (x, y)), ())
             return True
@@ -191,107 +154,177 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
 
     def processViewNodeEvents(self, callerViewNode: Any, eventId: int, viewWidget: Any) -> None:
         """The view was moved or zoomed: the marks stay where they are on the image."""
-        if self._dragFrom is None and self._marked is not None and viewWidget == self._view:
+        if self._dragFrom is None and self._marked is not None and viewWidget == self._marked.view:
             self._drawMarks()
 
     def _onPress(self, viewWidget: Any, place: tuple[int, int], interactor: Any) -> bool:
         shift, control = bool(interactor.GetShiftKey()), bool(interactor.GetControlKey())
         if shift and control:
             return False
-        if shift or control:
-            self._tried(self._addPoint, viewWidget, place, shift)
-            return True
-        self.dropResult("")
-        self._view, self._dragFrom = viewWidget, place
+        self._view = viewWidget
+        if shift:
+            self._tried(self._addPoint, viewWidget, place, True)
+        elif control:
+            self._tried(self._addOrRemovePoint, viewWidget, place)
+        else:
+            self._dragFrom = place
         return True
 
     def _onRelease(self, viewWidget: Any, place: tuple[int, int]) -> None:
         start, self._dragFrom = self._dragFrom, None
         if start is None or min(abs(place[0] - start[0]), abs(place[1] - start[1])) < _DRAG:
-            self.overlay.clear()
+            self._drawMarks()
             self.say(_("Drag a box around the object; Shift-click sets a point inside it."))
             return
         self._tried(self._setBox, viewWidget, start, place)
 
     def _tried(self, call: Any, *arguments: Any) -> None:
-        """What is refused on a click is said, without a dialog in the way."""
+        """What is refused on a click is said, without a dialog in the way; what there was stays."""
         try:
             call(*arguments)
         except BrainSegSAMError as error:
-            self.overlay.clear()
-            self._marked = None
+            self._drawMarks()
             self.say(str(error))
 
     def _setBox(self, viewWidget: Any, start: tuple[int, int], end: tuple[int, int]) -> None:
-        target = Target.of(self.scriptedEffect)
-        corners = self._ras(start, viewWidget), self._ras(end, viewWidget)
-        self._marked = Marked(self.plane(viewWidget, target.sourceGeometry), corners)
-        self._drawMarks()
-        self._findMarked(target)
+        target = self._targetOfMarks()
+        plane = self.plane(viewWidget, target.sourceGeometry)
+        marked = Marked(viewWidget, plane, target, (self._ras(start, viewWidget), self._ras(end, viewWidget)))
+        marked.data()  # refused while there still is what was before
+        self._forgetMarked()
+        self._find(marked)
 
     def _addPoint(self, viewWidget: Any, place: tuple[int, int], inside: bool) -> None:
-        target = Target.of(self.scriptedEffect)
+        target = self._targetOfMarks()
         plane = self.plane(viewWidget, target.sourceGeometry)
-        if self._marked is None or not plane.is_same_grid(self._marked.plane):
+        marked = self._marked
+        if marked is None or not plane.is_same_grid(marked.plane):
             if not inside:
                 raise InputError(_("There is nothing to take away from yet: drag a box, or Shift-click inside."))
-            self.dropResult("")
-            self._marked = Marked(plane)
-        self._view = viewWidget
-        self._marked.points.append((self._ras(place, viewWidget), inside))
-        self._drawMarks()
-        self._findMarked(target)
+            self._forgetMarked()
+            marked = Marked(viewWidget, plane, target)
+        self._find(replace(marked.withPoint(self._ras(place, viewWidget), inside), view=viewWidget, target=target))
+
+    def _addOrRemovePoint(self, viewWidget: Any, place: tuple[int, int]) -> None:
+        number = self._pointAt(viewWidget, place)
+        if number is None:
+            self._addPoint(viewWidget, place, False)
+            return
+        marked = replace(self._marked.withoutPoint(number), target=self._targetOfMarks())
+        if marked.empty:
+            self._forgetMarked()
+            self.say(_("Nothing is marked any more; drag a box, or Shift-click inside an object."))
+        else:
+            self._find(marked)
+
+    def _pointAt(self, viewWidget: Any, place: tuple[int, int]) -> int | None:
+        """Which of the points that a view shows is near a place."""
+        if self._marked is None or not self._marked.points or not self._shows(viewWidget):
+            return None
+        apart = [np.hypot(*np.subtract(self._xy(point, viewWidget), place)) for point, _inside in self._marked.points]
+        nearest = int(np.argmin(apart))
+        return nearest if apart[nearest] <= _NEAR else None
+
+    def _targetOfMarks(self) -> Target:
+        """Of what is marked: the same as of the proposals, where there are any, as all is applied together."""
+        if self._marked is None and (self.job is not None or self._reading is not None):
+            raise InputError(_("Wait until the proposals are there, or press Cancel."))
+        if not self._lesions:
+            return Target.of(self.scriptedEffect)
+        assert self.target is not None
+        self.target.check(self.scriptedEffect)
+        return self.target
 
     def _ras(self, place: tuple[int, int], viewWidget: Any) -> RAS:
         x, y, z = self.xyToRas([int(place[0]), int(place[1])], viewWidget)
         return float(x), float(y), float(z)
 
     def _drawMarks(self) -> None:
-        """The marks where the view shows their plane; else nothing."""
-        marked, view = self._marked, self._view
-        if marked is None:
-            return
-        place = marked.points[0][0] if marked.box is None else marked.box[0]
-        if not self._shows(view, place):
+        """The marks where their view shows their plane; else nothing."""
+        marked = self._marked
+        if marked is None or not self._shows(marked.view):
             self.overlay.clear()
             return
         corners = ()
         if marked.box is not None:
-            corners = _rectangle(*(self._xy(corner, view) for corner in marked.box))
-        self.overlay.show(view, corners, [(self._xy(place, view), inside) for place, inside in marked.points])
+            corners = _rectangle(*(self._xy(corner, marked.view) for corner in marked.box))
+        points = [(self._xy(place, marked.view), inside) for place, inside in marked.points]
+        self.overlay.show(marked.view, corners, points)
 
     def _xy(self, place: RAS, viewWidget: Any) -> tuple[float, float]:
         x, y = self.rasToXy(list(place), viewWidget)
         return float(x), float(y)
 
-    def _shows(self, viewWidget: Any, place: RAS) -> bool:
-        inverse = vtk.vtkMatrix4x4()
-        vtk.vtkMatrix4x4.Invert(viewWidget.mrmlSliceNode().GetSliceToRAS(), inverse)
-        return abs(inverse.MultiplyPoint((*place, 1.0))[2]) < _OFF_PLANE_MM
+    def _shows(self, viewWidget: Any) -> bool:
+        """Whether a view shows the plane of the marks."""
+        try:
+            plane = self.plane(viewWidget, self._marked.target.sourceGeometry)
+        except GeometryError:
+            return False
+        return plane.is_same_grid(self._marked.plane)
 
     # ---- marks
 
-    def _findMarked(self, target: Target) -> None:
-        assert self._marked is not None
-        plane = self._marked.plane
+    def _find(self, marked: Marked) -> None:
+        """Ask what is marked; where there is no answer the marks become again those of the outline."""
+        target = marked.target
+        self._marked = marked
+        self._drawMarks()
 
         def done(data: dict[str, Any]) -> None:
             (mask,) = data["masks"]
-            block = voxels_of(mask, plane, target.gridGeometry())
-            if block is None:
-                self.preview.clear()
-                self.say(_("Nothing was found there; drag the box closer around the object."))
-                return
-            self._labelmap = target.labelmap(block.mask, target.gridGeometry(), offset_zyx=block.start_zyx)
-            self.preview.show(target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
-            self.say("\n".join(data["notes"]))
+            block = voxels_of(mask, marked.plane, target.gridGeometry())
+            self._marked = self._outlined = replace(marked, block=block)
+            self.showPreview()
+            nothing = _("Nothing was found there; drag the box closer around the object.")
+            self.say(nothing if block is None else "\n".join(data["notes"]))
 
-        self.ask("mark", {"marks": [self._marked.data()]}, target, onDone=done)
+        try:
+            self.ask("mark", {"marks": [marked.data()]}, target, onDone=done, onFailed=self._takeBack)
+        except BrainSegSAMError:
+            self._takeBack()
+            raise
+
+    def _takeBack(self) -> None:
+        if self._outlined is None:
+            self._forgetMarked()
+            return
+        self._marked = self._outlined
+        self.keepWatching(self._marked.target)
+        self._drawMarks()
+
+    def _forgetMarked(self) -> None:
+        """Another object will be marked, or none; the proposals stay."""
+        if not self._lesions:
+            self.dropResult("")
+            return
+        self.cancelJob("")
+        self._marked = self._outlined = None
+        self._drawMarks()
+        self.showPreview()
+        self.updateControls()
+
+    def showPreview(self) -> None:
+        """Outline what is in the ticked boxes, and what is marked."""
+        blocks = [
+            block
+            for row, lesion in enumerate(self._lesions)
+            if self.lesionList.item(row).checkState() == qt.Qt.Checked
+            for block in lesion.blocks
+        ]
+        if self._outlined is not None and self._outlined.block is not None:
+            blocks.append(self._outlined.block)
+        if not blocks:
+            self._labelmap = None
+            self.preview.clear()
+            return
+        assert self.target is not None
+        whole = united(blocks)
+        self._labelmap = self.target.labelmap(whole.mask, self.target.gridGeometry(), offset_zyx=whole.start_zyx)
+        self.preview.show(self.target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
 
     def onApply(self) -> None:
         """Add what is outlined to the segment."""
-        if self._lesions:
-            self.showPreview()
         assert self.target is not None
         fillSegment(self.scriptedEffect, self.target, self._labelmap, add=True)
 
@@ -311,7 +344,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         return ""
 
     def _onConfidence(self, _value: float) -> None:
-        self.updateMRMLFromGUI()
+        self.storeOptions()
 
     def _onDetectSlice(self, _checked: bool) -> None:
         self.guarded(self._detect, True)
@@ -333,13 +366,8 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
             self.say(_("Nothing was found; a lower confidence lists more."))
             return
         grid = target.gridGeometry()
-        for lesion in data["lesions"]:
-            count = len(lesion["boxes"])
-            text = f"{lesion['region']} · {lesion['confidence']:.0%}"
-            text += _(" · {count} slices").format(count=count) if count > 1 else ""
-            self._lesions.append(Lesion(text, lesion["boxes"]))
-        self._fillList()
-        marks = [(lesion, box) for lesion in self._lesions for box in lesion.boxes]
+        lesions = [Lesion(lesion["region"], lesion["confidence"], lesion["boxes"]) for lesion in data["lesions"]]
+        marks = [(lesion, box) for lesion in lesions for box in lesion.boxes]
 
         def found(number: int, mask: Any) -> None:
             lesion, box = marks[number]
@@ -358,7 +386,11 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
             self.say("\n".join(dict.fromkeys([*data["notes"], *answer["notes"]])))
 
         asked = [{"plane": box["plane"], "box": box["box"]} for _lesion, box in marks]
-        self.ask("mark", {"marks": asked}, target, onDone=done, onPartial=partial)
+        self.ask(
+            "mark", {"marks": asked}, target, onDone=done, onPartial=partial, onFailed=lambda: self.dropResult("")
+        )
+        self._lesions = lesions
+        self._fillList()
 
     def _fillList(self) -> None:
         blocked = self.lesionList.blockSignals(True)
@@ -376,26 +408,7 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
             self.guarded(self.showPreview)
             self.updateControls()
 
-    def showPreview(self) -> None:
-        """Outline what is in the ticked boxes."""
-        assert self.target is not None
-        ticked = [
-            block
-            for row, lesion in enumerate(self._lesions)
-            if self.lesionList.item(row).checkState() == qt.Qt.Checked
-            for block in lesion.blocks
-        ]
-        if not ticked:
-            self.preview.clear()
-            return
-        whole = united(ticked)
-        self._labelmap = self.target.labelmap(
-            whole.mask, self.target.gridGeometry(), offset_zyx=whole.start_zyx
-        )
-        self.preview.show(self.target.segmentationNode, [(COLOUR_RGB, self._labelmap)])
-
 
 def _rectangle(corner: tuple[float, float], opposite: tuple[float, float]) -> tuple[tuple[float, float], ...]:
     """Its four corners, in order."""
     return corner, (opposite[0], corner[1]), opposite, (corner[0], opposite[1])
-

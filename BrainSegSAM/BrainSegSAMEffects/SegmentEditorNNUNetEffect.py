@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import qt
+import vtk
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from BrainSegSAMWidgets.ModelTexts import noticeOf
 from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request
@@ -39,6 +40,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
         self.inputSelectors: dict[str, Any] = {}
         self.results: list[tuple[Region, Any]] = []
         self._updating = False
+        self._editor: tuple[Any, int] | None = None  # the observed parameter node, while the effect is active
 
     def helpText(self) -> str:
         """Shown above the options."""
@@ -91,25 +93,48 @@ class SegmentEditorNNUNetEffect(EffectBase):
             self.say(problem)
         self._fill(self.modelComboBox, [(model.title, name) for name, model in self.models.items()])
         self.updateGUIFromMRML()
+        self._unwatchEditor()
+        node = self.scriptedEffect.parameterSetNode()
+        self._editor = node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onEditorModified)
+
+    def deactivate(self) -> None:
+        """See `EffectBase`."""
+        self._unwatchEditor()
+        EffectBase.deactivate(self)
+
+    def cleanup(self) -> None:
+        """See `EffectBase`."""
+        self._unwatchEditor()
+        EffectBase.cleanup(self)
+
+    def _onEditorModified(self, _caller: Any, _event: str) -> None:
+        """Perhaps another segment was selected, of which Slicer does not tell effects."""
+        self.updateControls()
+
+    def _unwatchEditor(self) -> None:
+        if self._editor is not None:
+            node, tag = self._editor
+            node.RemoveObserver(tag)
+            self._editor = None
 
     def updateGUIFromMRML(self) -> None:
         """Show the parameters."""
         if self._updating:
             return
         chosen = self.text("Model")
-        if chosen not in self.models and self.models:
+        if not chosen and self.models:
             self.scriptedEffect.setParameter("Model", next(iter(self.models)))  # comes back here
             return
         self._updating = True
         try:
             self._select(self.modelComboBox, chosen)
-            self.noticeLabel.text = noticeOf(self.model) if self.model is not None else ""
+            self.noticeLabel.text = noticeOf(self.model) if self.model is not None else self._reasonWithoutModel()
             self._showInputs()
             everything = (_("All regions, as new segments"), "")
             names = [region.name for region in self.model.scheme.regions] if self.model is not None else []
             only = [(_("Only {region}, into the selected segment").format(region=name), name) for name in names]
             self._fill(self.regionComboBox, [everything, *only])
-            self._select(self.regionComboBox, self.text("Region"))
+            self._select(self.regionComboBox, self.region)
             self.addCheckBox.checked = self.text("Add") == "1"
             self.addCheckBox.visible = bool(self.region)
         finally:
@@ -164,7 +189,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
 
     def _select(self, comboBox: Any, data: str) -> None:
         blocked = comboBox.blockSignals(True)
-        comboBox.currentIndex = max(0, comboBox.findData(data)) if comboBox.count else -1
+        comboBox.currentIndex = comboBox.findData(data)
         comboBox.blockSignals(blocked)
 
     # ---- inputs
@@ -217,7 +242,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
         if self.job is not None:
             return _("A segmentation is running.")
         if self.model is None:
-            return _("No nnU-Net model is installed; add one in the module BrainSegSAM.")
+            return self._reasonWithoutModel()
         nodes = {modality: selector.currentNode() for modality, selector in self.inputSelectors.items()}
         missing = [modality.upper() for modality, node in nodes.items() if node is None]
         if missing:
@@ -225,6 +250,11 @@ class SegmentEditorNNUNetEffect(EffectBase):
         if len({node.GetID() for node in nodes.values()}) < len(nodes):
             return _("Each sequence needs a volume of its own.")
         return ""
+
+    def _reasonWithoutModel(self) -> str:
+        if not self.models:
+            return _("No nnU-Net model is installed; add one in the module BrainSegSAM.")
+        return _("The model '{name}' is not there any more; choose another one.").format(name=self.text("Model"))
 
     def reasonNotToApply(self) -> str:
         """Why Apply cannot be pressed now."""

@@ -190,7 +190,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         return ""
 
     def _onOption(self, _value: Any) -> None:
-        self.updateMRMLFromGUI()
+        self.storeOptions()
         self.updateControls()
 
     def _onUnit(self, index: int) -> None:
@@ -379,7 +379,7 @@ class SegmentEditorSAMTrackEffect(InteractiveEffect):
         if eventId == vtk.vtkCommand.LeftButtonPressEvent and shift != control:
             return self._paint(callerInteractor, viewWidget, shift, begins=True)
         if self._painting is None:
-            return False
+            return self.isAiming(callerInteractor, eventId)
         if eventId == vtk.vtkCommand.MouseMoveEvent:
             self._paint(callerInteractor, viewWidget, self._painting[1], begins=False)
             return True

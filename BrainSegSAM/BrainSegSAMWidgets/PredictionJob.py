@@ -91,8 +91,7 @@ class PredictionJob:
         Raises:
             InputError: where a volume cannot be used, or the worker is busy; then nothing was started.
         """
-        if self._worker.busy:
-            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
+        self._worker.check()
         for node in self._request.volumes.values():
             mrml.volume_node_geometry(node)
         self._reader = VolumeReader(self._request.volumes, _CHANGED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -73,16 +74,18 @@ def ball_volume(editor):
 
 @pytest.fixture
 def choose_effect(editor, ball_volume, interactive_models, interactive_worker, dialogs, monkeypatch):
-    """Activates an effect, with a model."""
+    """Activates an effect; a model that is not the first one, which is chosen anyway, is chosen as a user does."""
     from BrainSegSAMEffects import EffectBase
 
     monkeypatch.setattr(EffectBase, "sharedWorker", lambda: interactive_worker)
 
     def choose(name, model):
         editor.setActiveEffectByName(name)
-        host = editor.activeEffect()
-        host.setParameter("Model", model)
-        return host.self()
+        effect = editor.activeEffect().self()
+        if effect.modelCombo.currentData != model:
+            effect.modelCombo.setCurrentIndex(effect.modelCombo.findData(model))
+        assert effect.model().name == model
+        return effect
 
     yield choose
     editor.setActiveEffect(None)
@@ -113,6 +116,11 @@ def mouse(layout):
         def click(self, view, ras, modifier=None):
             held = {"shift": QtCore.Qt.ShiftModifier, "control": QtCore.Qt.ControlModifier, None: QtCore.Qt.NoModifier}
             QtTest.QTest.mouseClick(view.sliceView(), QtCore.Qt.LeftButton, held[modifier], place(view, ras))
+
+        def move_with_shift(self, view, ras):
+            at, interactor = place(view, ras), view.sliceView().interactor()
+            interactor.SetEventInformation(at.x(), view.sliceView().height - 1 - at.y(), 0, 1, "\0", 0, None)
+            interactor.InvokeEvent("MouseMoveEvent")
 
     return Mouse()
 
@@ -182,6 +190,67 @@ def previewed(editor, effect):
 
     grid = mrml.volume_node_geometry(editor.sourceVolumeNode())
     return next(mrml.node_to_segmentation(effect.preview._node, geometry=grid).masks())[1]
+
+
+def bent(scene):
+    """A transform that is not linear."""
+    import vtk
+
+    landmarks = vtk.vtkPoints()
+    for point in ((0, 0, 0), (9, 0, 0), (0, 9, 0), (0, 0, 9)):
+        landmarks.InsertNextPoint(point)
+    spline = vtk.vtkThinPlateSplineTransform()
+    spline.SetSourceLandmarks(landmarks)
+    spline.SetTargetLandmarks(landmarks)
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")
+    node.SetAndObserveTransformToParent(spline)
+    return node
+
+
+def scene_contents(scene):
+    """All that there is: node id → class, name, XML where it is saved, voxels; of segments, how they look and where."""
+    scene.SetSaveToXMLString(1)
+    scene.Commit("not written.mrml")
+    saved = {element.get("id"): dict(element.attrib) for element in ElementTree.fromstring(scene.GetSceneXMLString())}
+    scene.SetSaveToXMLString(0)
+    found = {}
+    for index in range(scene.GetNumberOfNodes()):
+        node = scene.GetNthNode(index)
+        found[node.GetID()] = {"class": node.GetClassName(), "name": node.GetName(), **saved.get(node.GetID(), {})}
+        if node.IsA("vtkMRMLVolumeNode"):
+            found[node.GetID()]["voxels"] = _values(node.GetImageData()).tobytes()
+        if node.IsA("vtkMRMLSegmentationNode"):
+            names = node.GetSegmentation().GetSegmentIDs()
+            found[node.GetID()].update({f"segment {name}": _described(node, name) for name in names})
+    return found
+
+
+def scene_changes(before, after):
+    """Node id → what of it is another one; a node that came or went is there with all that it has."""
+    differences = {}
+    for name in before.keys() | after.keys():
+        one, other = before.get(name, {}), after.get(name, {})
+        differences[name] = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    return {name: keys for name, keys in differences.items() if keys}
+
+
+def _described(node, name):
+    import slicer
+
+    segment, image = node.GetSegmentation().GetSegment(name), slicer.vtkOrientedImageData()
+    look = segment.GetName(), segment.GetColor(), slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentStatus(segment)
+    if not node.GetBinaryLabelmapRepresentation(name, image) or image.IsEmpty():
+        return look
+    x0, x1, y0, y1, z0, z1 = image.GetExtent()
+    there = np.argwhere(_values(image).reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1))
+    there += np.array([z0, y0, x0])
+    return (*look, image.GetOrigin(), image.GetSpacing(), there.tolist()) if len(there) else look
+
+
+def _values(image):
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    return vtk_to_numpy(image.GetPointData().GetScalars())
 
 
 def let_qt_work():

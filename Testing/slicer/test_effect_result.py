@@ -448,6 +448,15 @@ def test_added_segments_overlap_and_are_one_step(editor, effect, door):
     assert editor.segmentationNode().GetSegmentation().GetSegmentIDs() == ("A", "B")
 
 
+def test_added_segments_are_in_progress(editor, effect, door):
+    import slicer
+
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    segments = editor.segmentationNode().GetSegmentation()
+    states = [logic.GetSegmentStatus(segments.GetSegment(name)) for name in add(effect, door, BLOCK, INNER)]
+    assert states == [logic.InProgress, logic.InProgress]
+
+
 def test_added_segments_get_names_of_their_own(editor, effect, door):
     add(effect, door, BLOCK, INNER)
     add(effect, door, OTHER, INNER)

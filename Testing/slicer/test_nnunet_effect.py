@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from Testing.slicer.interactive import bent, let_qt_work, scene_changes, scene_contents
+
 EFFECT = "BrainSegSAM nnU-Net"
 WHOLE = (slice(2, 6), slice(2, 7), slice(3, 9))  # where the worker that plays along finds the toy model's regions
 CORE = (slice(3, 5), slice(3, 6), slice(4, 7))
@@ -114,6 +116,29 @@ def test_without_a_model_it_says_so(editor, volumes, hire, dialogs, tmp_path, mo
     assert effect.segmentButton.toolTip.startswith("No nnU-Net model is installed")
 
 
+def test_a_model_that_is_gone_is_not_replaced_without_a_word(effect, editor, models):
+    import shutil
+
+    editor.setActiveEffect(None)
+    (models / "toy").rename(models / "other")
+    path = models / "other" / "model.json"
+    path.write_text(path.read_text().replace('"toy"', '"other"').replace('"Toy"', '"Other"'))
+    editor.setActiveEffectByName(EFFECT)
+    asks = "The model 'toy' is not there any more; choose another one."
+    assert effect.modelComboBox.currentIndex == -1
+    assert effect.noticeLabel.text == asks
+    assert effect.segmentButton.toolTip == asks
+    assert not effect.segmentButton.enabled
+    assert editor.mrmlSegmentEditorNode().GetAttribute(f"{EFFECT}.Model") == "toy"
+    effect.modelComboBox.currentIndex = 0
+    assert effect.model.name == "other"
+    assert effect.segmentButton.enabled
+    editor.setActiveEffect(None)
+    shutil.rmtree(models / "other")
+    editor.setActiveEffectByName(EFFECT)
+    assert effect.segmentButton.toolTip.startswith("No nnU-Net model is installed")
+
+
 def test_choices_are_kept_in_the_parameter_node(effect, editor, volumes, scene):
     import slicer
 
@@ -156,6 +181,33 @@ def test_all_regions_become_segments(effect, editor, bench, scene):
     assert names(editor.segmentationNode()) == ["A", "B"]
 
 
+def test_nothing_but_the_new_segments_is_changed(effect, editor, bench, scene, volumes):
+    let_qt_work()
+    before = scene_contents(scene)
+    run(bench, effect)
+    changed = scene_changes(before, scene_contents(scene))
+    assert changed.pop("vtkMRMLSegmentEditorNode1", {"attributes"}) == {"attributes"}
+    assert {scene.GetNodeByID(node).GetName() for node in changed} == {"BrainSegSAM preview"}
+    effect.applyButton.click()
+    changed = scene_changes(before, scene_contents(scene))
+    changed.pop("vtkMRMLSegmentEditorNode1", None)
+    assert changed.keys() <= {"vtkMRMLSegmentationNode1", "vtkMRMLSegmentationDisplayNode1"}
+    added = editor.segmentationNode().GetSegmentation().GetSegmentIDs()[2:]
+    assert changed["vtkMRMLSegmentationNode1"] == {f"segment {name}" for name in added}
+
+
+@pytest.mark.parametrize("moved", ["volume", "segmentation"])
+def test_a_bent_transform_is_refused_in_words(effect, editor, scene, volumes, dialogs, moved):
+    node = bent(scene)
+    (volumes["t1ce"] if moved == "volume" else editor.segmentationNode()).SetAndObserveTransformNodeID(node.GetID())
+    let_qt_work()
+    before = scene_contents(scene)
+    effect.segmentButton.click()
+    assert "non-linear transform 'bent'" in dialogs.messages.pop()[1]
+    assert effect.job is None
+    assert scene_changes(before, scene_contents(scene)) == {}
+
+
 def test_one_region_fills_the_selected_segment(effect, editor, bench):
     run(bench, effect)
     choose_region(effect, "Core")
@@ -182,9 +234,29 @@ def test_a_region_needs_a_selected_segment(effect, editor, bench):
     run(bench, effect)
     choose_region(effect, "Core")
     editor.setCurrentSegmentID("")
-    effect.updateControls()
     assert not effect.applyButton.enabled
     assert effect.applyButton.toolTip == "Select the segment that shall be filled."
+    editor.setCurrentSegmentID("B")
+    assert effect.applyButton.enabled
+    effect.applyButton.click()
+    assert np.array_equal(voxels(editor, "B"), mask(*CORE))
+
+
+@pytest.mark.parametrize("how", ["left", "cleaned up"])
+def test_the_editor_is_watched_only_while_the_effect_is_active(effect, editor, monkeypatch, how):
+    told = []
+    monkeypatch.setattr(effect, "updateControls", lambda: told.append("told"))
+    editor.setCurrentSegmentID("B")
+    assert told
+    editor.setActiveEffect(None) if how == "left" else effect.cleanup()
+    told.clear()
+    editor.setCurrentSegmentID("A")
+    assert not told
+    if how == "left":
+        editor.setActiveEffectByName(EFFECT)
+        told.clear()
+        editor.setCurrentSegmentID("B")
+        assert len(told) == 1
 
 
 def test_volumes_under_a_transform(effect, editor, bench, scene, volumes):
@@ -237,7 +309,11 @@ def close_scene(editor, scene):
     scene.Clear(False)
 
 
-@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene])
+def switch_volume(editor, scene):
+    editor.setSourceVolumeNode(scene.GetFirstNodeByName("source"))
+
+
+@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene, switch_volume])
 def test_work_ends_when_its_nodes_go(effect, editor, bench, scene, hire, change):
     worker = hire("wait")
     start(bench, effect)
@@ -248,7 +324,7 @@ def test_work_ends_when_its_nodes_go(effect, editor, bench, scene, hire, change)
     assert not effect.results
 
 
-@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene])
+@pytest.mark.parametrize("change", [leave_effect, remove_segmentation, remove_volume, close_scene, switch_volume])
 def test_a_preview_goes_with_its_nodes(effect, editor, bench, scene, change):
     run(bench, effect)
     assert effect.preview.visible
@@ -284,6 +360,17 @@ def test_a_busy_worker_is_said(effect, bench, hire, dialogs):
     ((_, text),) = dialogs.messages
     dialogs.messages.clear()
     assert "working on something else" in text
+
+
+def test_work_that_was_cancelled_does_not_stand_in_the_way(effect, bench, hire):
+    """Its end comes a moment later; the next one waits for it."""
+    hire("ponder")
+    effect.segmentButton.click()
+    assert bench.wait_until(lambda: effect.statusLabel.text == "Reading")
+    effect.cancelButton.click()
+    assert effect.worker.busy
+    run(bench, effect)
+    assert effect.preview.visible
 
 
 def test_the_moved_volume_is_noticed(effect, editor, bench, volumes, dialogs):

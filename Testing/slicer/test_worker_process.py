@@ -106,6 +106,59 @@ def test_a_waiting_mark_can_be_cancelled(bench, worker, ear):
     assert not one.busy
 
 
+@pytest.mark.parametrize("how", ["cancel", "abandon"])
+def test_the_next_request_waits_for_work_that_nobody_wants(bench, worker, ear, how):
+    from BrainSegSAMLib.errors import InputError
+
+    one = worker("slowly")
+    first, second, third = ear(), ear(), ear()
+    job = one.request("other", {"n": 1}, first.listener)
+    with pytest.raises(InputError, match="working on something else"):
+        one.check()
+    getattr(job, how)()
+    assert one.busy
+    one.check()
+    waiting = one.request("predict", {"n": 2}, second.listener)
+    for kind in ("other", "mark"):
+        with pytest.raises(InputError, match="working on something else"):
+            one.request(kind, {"n": 3}, third.listener)
+    assert bench.wait_until(lambda: not waiting.running)
+    assert first.ended == 1
+    assert bool(first.done) is (how == "abandon"), "what was abandoned goes on to its end"
+    assert second.done[0]["got"] == {"n": 2}
+    assert third.ended == 0
+    assert not one.busy
+
+
+@posix
+def test_what_waits_for_a_killed_process_gets_another_one(bench, worker, ear):
+    one, first, second = worker("stop"), ear(), ear()
+    job = one.request("other", {}, first.listener)
+    assert bench.wait_until(lambda: first.progress)
+    job.cancel("enough")
+    one.request("other", {}, second.listener)
+    assert bench.wait_until(lambda: second.progress)
+    assert [str(error) for error in first.failed] == ["enough"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "abandon", "quit"])
+def test_what_waited_in_vain_leaves_no_memory(bench, worker, ear, how, monkeypatch):
+    from BrainSegSAMLib import wire
+    from BrainSegSAMLib.errors import Cancelled
+
+    one, first, second = worker("slowly"), ear(), ear()
+    one.request("other", {}, first.listener).abandon()
+    shared = wire.share(np.arange(100_000))
+    freed = []
+    monkeypatch.setattr(wire.Shared, "free", lambda self, real=wire.Shared.free: (freed.append(self), real(self))[1])
+    job = one.request("other", {"volumes": [{"array": shared}]}, second.listener)
+    one.quit() if how == "quit" else getattr(job, how)()
+    assert freed == [shared]
+    assert not job.running
+    assert [type(error) for error in second.failed] == [Cancelled]
+    assert bench.wait_until(lambda: first.ended == 1)
+
+
 def test_cancel_keeps_the_process(bench, worker, ear):
     from BrainSegSAMLib.errors import Cancelled
 

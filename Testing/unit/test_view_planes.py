@@ -71,6 +71,7 @@ def test_an_aligned_view_has_the_voxels_of_the_volume(oblique_grid: Geometry, pl
     count = upright.shape_zyx[PLANES[plane]]
     for index in range(count):
         grid = view_plane(oblique_grid, aligned_view(oblique_grid, plane, index + 0.3, quarter_turns=turns))
+        assert grid.is_same_grid(volume_slice(oblique_grid, plane, index)), "wherever it is cut"
         assert plane_name(grid) == plane
         assert slice_index(oblique_grid, grid) == index
         mask = np.zeros(slices_first(np.zeros(upright.shape_zyx), plane).shape[1:], dtype=bool)
@@ -101,6 +102,7 @@ def brute_force(mask: NDArray[np.bool_], plane: Geometry, target: Geometry) -> N
     normal = plane.direction_lps[:, normal_axis]
     corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
     extent = np.ptp((corners * target.spacing_ijk_mm) @ target.direction_lps.T @ normal) / 2
+    extent = max(extent, plane.spacing_ijk_mm[normal_axis] / 2)
     found = np.zeros(target.shape_zyx, dtype=bool)
     for k, j, i in np.ndindex(target.shape_zyx):
         centre = target.to_lps((i, j, k))
@@ -119,16 +121,67 @@ def test_an_oblique_view_marks_the_voxels_that_it_cuts(
     axes = rotation(degrees)
     grid = view_plane(oblique_grid, slice_to_ras(axes, oblique_grid.centre_lps_mm + 0.123))
     assert slice_index(oblique_grid, grid) is None
-    assert set(grid.spacing_ijk_mm) == {0.8}
+    thick = np.abs(oblique_grid.direction_lps.T @ grid.direction_lps[:, grid.size_ijk.index(1)]) @ (0.8, 1.5, 3.0)
+    assert sorted(grid.spacing_ijk_mm) == pytest.approx([0.8, 0.8, thick]), "as thick as the voxels that it cuts"
     shape = as_plane(np.zeros(grid.shape_zyx, dtype=bool), grid).shape
     mask = np.random.default_rng(3).random(shape) > 0.4
-    for target in (oblique_grid, Geometry.axis_aligned((14, 12, 10), (1.5, 1.1, 0.9), (-30.0, 10.0, 30.0))):
+    other = Geometry.axis_aligned((14, 12, 10), (1.5, 1.1, 0.9), (-30.0, 10.0, 30.0))
+    for target in (oblique_grid, other, finer(oblique_grid, (1, 2, 4))):
         block = voxels_of(mask, grid, target)
         found = np.zeros(target.shape_zyx, dtype=bool)
         if block is not None:
             found[block.sides] = block.mask
         np.testing.assert_array_equal(found, brute_force(mask, grid, target))
         assert target is not oblique_grid or found.any()
+
+
+def finer(grid: Geometry, factors: tuple[int, int, int]) -> Geometry:
+    """Each voxel (i, j, k) cut into so many."""
+    i, j, k = (n * factor for n, factor in zip(grid.size_ijk, factors, strict=True))
+    corner = np.array([0.5 / factor - 0.5 for factor in factors])
+    small = np.diag([*(1 / factor for factor in factors), 1.0])
+    small[:3, 3] = corner
+    return Geometry.from_ijk_to_lps(grid.ijk_to_lps @ small, (i, j, k))
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("factors", [(4, 4, 4), (1, 1, 3), (3, 1, 1), (1, 5, 1)])
+def test_a_slice_fills_its_whole_thickness_on_a_finer_grid(
+    oblique_grid: Geometry, plane: str, factors: tuple[int, int, int]
+) -> None:
+    """Of voxels of three different spacings, each one is filled that lies in a marked voxel of the volume."""
+    upright = oblique_grid.reoriented("LPS")[0]
+    target = finer(oblique_grid, factors)
+    mask = np.random.default_rng(5).random(slices_first(np.zeros(upright.shape_zyx), plane).shape[1:]) > 0.4
+    marked = np.zeros(upright.shape_zyx, dtype=bool)
+    slices_first(marked, plane)[2] = mask
+    block = voxels_of(mask, view_plane(oblique_grid, aligned_view(oblique_grid, plane, 2.3)), target)
+    assert block is not None
+    found = np.zeros(target.shape_zyx, dtype=bool)
+    found[block.sides] = block.mask
+    centres = target.to_lps(np.stack(np.meshgrid(*map(np.arange, target.size_ijk), indexing="ij"), axis=-1))
+    i, j, k = np.moveaxis(np.rint(upright.to_ijk(centres)).astype(int), -1, 0)
+    np.testing.assert_array_equal(found, marked[k, j, i].transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("spacing", [0.4, 0.9, 2.0])
+def test_neighbouring_slices_leave_no_gaps_on_a_turned_grid(oblique_grid: Geometry, spacing: float) -> None:
+    upright = oblique_grid.reoriented("LPS")[0]
+    middle = oblique_grid.centre_lps_mm
+    count = round(12 / spacing)
+    target = Geometry.axis_aligned((count,) * 3, (spacing,) * 3, tuple(middle - (count - 1) / 2 * spacing))
+    mask = np.ones(slices_first(np.zeros(upright.shape_zyx), "axial").shape[1:], dtype=bool)
+    found = np.zeros(target.shape_zyx, dtype=bool)
+    for index in (2, 3, 4):
+        block = voxels_of(mask, volume_slice(oblique_grid, "axial", index), target)
+        assert block is not None
+        found[block.sides] |= block.mask
+    centres = upright.to_ijk(target.to_lps(np.argwhere(np.ones(target.shape_zyx))[:, ::-1]))
+    inside = ((centres > -0.49) & (centres < np.array(upright.size_ijk) - 0.51)).all(axis=1)
+    axial = centres[:, 2 - PLANES["axial"]]
+    inside &= (axial > 1.51) & (axial < 4.49)
+    assert found.ravel()[inside].all()
+    assert np.count_nonzero(inside) > 20
 
 
 def test_an_oblique_plane_holds_all_that_it_cuts(oblique_grid: Geometry) -> None:
