@@ -65,6 +65,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam_grid.py
   BrainSegSAMLib/backends/sam_network.py
   BrainSegSAMLib/backends/slice_features.py
+  BrainSegSAMLib/backends/two_way.py
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py
@@ -104,6 +105,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/interactive/marking.py
   BrainSegSAMLib/interactive/tracking.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/json_schema.py
   BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
