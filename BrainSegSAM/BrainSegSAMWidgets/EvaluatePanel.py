@@ -76,13 +76,14 @@ class EvaluatePanel:
         for model in models.values():
             combo.addItem(_("As in '{title}'").format(title=model.title))
         chosen = self._parameterNode.evaluateLabels if self._parameterNode is not None else ""
-        combo.currentIndex = self._labels.index(chosen) if chosen in self._labels else 0
+        combo.currentIndex = self._labels.index(chosen) if chosen in self._labels else -1
         self._filling = False
 
     def onLabelsChosen(self, index: int) -> None:
         """Keep the choice in the parameter node."""
         if self._parameterNode is not None and not self._filling and 0 <= index < len(self._labels):
             self._parameterNode.evaluateLabels = self._labels[index]
+            self.check()
 
     # ---- run
 
@@ -104,6 +105,11 @@ class EvaluatePanel:
                 return _("There is no '{path}'; choose another.").format(path=text)
         if self.paths.text("evaluateOther") == self.paths.text("evaluatePredictions"):
             return _("Both folders of predictions are the same; leave the second one empty.")
+        if self._parameterNode.evaluateLabels not in self._labels:
+            return _(
+                "The scene asks for the labels of the model '{name}', which is not installed here; download or import "
+                "it, or choose others."
+            ).format(name=self._parameterNode.evaluateLabels)
         return ""
 
     def check(self, *_changed: Any) -> None:

@@ -107,26 +107,43 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
-    """The panel in a window, with a worker that plays along: `child("succeed")`."""
+def open_panel(bench, module, scene, dialogs, monkeypatch):
+    """Maker of the panel in a window; all are taken away as Slicer does it when it ends."""
     import qt
+    import shiboken6
     import slicer
 
-    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
     monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote.DeviceNote._known", NO_GPU)
-    parent = slicer.qMRMLWidget()
-    parent.setLayout(qt.QVBoxLayout())
-    parent.setMRMLScene(scene)
-    widget = module.BrainSegSAMWidget(parent)
-    widget.setup()
+    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote._installedTorch", lambda: NO_GPU["torch"])
+    opened = []
+
+    def make():
+        parent = slicer.qMRMLWidget()
+        parent.setLayout(qt.QVBoxLayout())
+        parent.setMRMLScene(scene)
+        widget = module.BrainSegSAMWidget(parent)
+        widget.setup()
+        parent.show()
+        slicer.app.processEvents()
+        opened.append(widget)
+        return widget
+
+    yield make
+    for widget in opened:
+        widget.cleanup()
+        widget.parent.close()
+        shiboken6.delete(widget.parent)
+        widget.cleanup()  # as at Slicer's end: its modules are unloaded once their widgets are gone
+    slicer.app.processEvents()
+
+
+@pytest.fixture
+def widget(open_panel, models, worker, monkeypatch):
+    """The panel in a window, with a worker that plays along: `child("succeed")`."""
+    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    widget = open_panel()
     widget.logic.worker = worker("succeed")
-    parent.show()
-    slicer.app.processEvents()
-    yield widget
-    widget.cleanup()
-    parent.close()
-    parent.deleteLater()
-    slicer.app.processEvents()
+    return widget
 
 
 @pytest.fixture

@@ -95,22 +95,6 @@ def spy(task):
     return told
 
 
-def test_without_jsonschema_setup_is_offered(widget, module, monkeypatch):
-    from BrainSegSAMLib.errors import DependencyError
-
-    def missing(path=None):
-        raise DependencyError("Reading model descriptions needs the Python package jsonschema.")
-
-    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", missing)
-    monkeypatch.setattr(module.BrainSegSAMLogic, "needsSetup", True)
-    widget.panel.predict.fillModels()
-    assert widget.ui.setupButton.visible
-    assert "Python packages are missing" in widget.ui.applyReasonLabel.text
-    monkeypatch.undo()
-    widget.ui.setupButton.click()
-    assert not widget.ui.setupButton.visible
-
-
 # ---- training
 
 
