@@ -19,7 +19,7 @@ from BrainSegSAMLib.modalities import ModalityTable
 
 _PART = 1 << 19  # voxels that are copied at once
 _TURN_S = 0.01  # of copying, before the interface has its turn
-_PLANES = {"ax", "axial", "tra", "sag", "sagittal", "cor", "coronal", "2d", "3d"}  # in names of sequences, not of people
+_PLANES = {"ax", "axial", "tra", "sag", "sagittal", "cor", "coronal", "2d", "3d"}  # say nothing of the patient
 
 
 def volumesByModality(modalities: Iterable[str]) -> dict[str, list[Any]]:
@@ -37,7 +37,7 @@ def volumesByModality(modalities: Iterable[str]) -> dict[str, list[Any]]:
 def ofOneExamination(*nodes: Any) -> bool:
     """Whether volumes may be of one examination, by their studies and patients, or else by how their names begin.
 
-    Names are told apart by what stands before the sequence: "sub-07_flair" and "sub-08_t1" are of two; "t1" says nothing.
+    Names are compared before what says the sequence: "sub-07_flair" and "sub-08_t1" are of two; "t1" says nothing.
     """
     return all(_mayBelongTogether(one, other) for one, other in itertools.combinations(nodes, 2))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 DECISIVE = ("applyButton", "cancelButton", "useModelButton", "downloadButton", "removeButton", "importButton",
             "trainStartButton", "trainStopButton", "trainResetButton", "evaluateStartButton", "evaluateStopButton",
             "evaluateShowButton")  # fmt: skip
@@ -53,13 +57,74 @@ def test_the_tab_key_goes_from_top_to_bottom(widget, bench):
         assert places == sorted(places), page.objectName
 
 
-def test_the_panel_fits_a_small_screen(widget, both, bench):
-    for page in (widget.ui.segmentTab, widget.ui.modelsTab, widget.ui.trainTab, widget.ui.evaluateTab):
-        widget.panel.showPage(page)
-        bench.wait_until(lambda: False, seconds=0.02)
-        least = widget.panel.widget.minimumSizeHint()
-        assert least.width() <= 420
-        assert widget.panel.widget.layout().heightForWidth(410) <= 640
+@pytest.fixture
+def bundled(open_panel, volume, bench, tmp_path, monkeypatch, no_installing):
+    """The panel as users have it: with the catalogue and the models that ship, and four volumes chosen."""
+    monkeypatch.setenv("BRAINSEGSAM_MODELS", str(tmp_path))
+    widget = open_panel()
+    for seed, name in enumerate(("flair", "t1", "t1ce", "t2")):
+        volume(f"a_{name}", seed=seed)
+    assert bench.wait_until(lambda: widget.ui.applyButton.enabled)
+    return widget
+
+
+def height(widget):
+    """Of the module's panel where it is as wide as on a screen of 1366 x 768, which shows 640 of it."""
+    import slicer
+
+    for _round in range(4):
+        slicer.app.processEvents()
+    return widget.panel.widget.layout().heightForWidth(410)
+
+
+def finish(widget, scene, *, lesions=0):
+    """A run ends well, with three regions."""
+    from BrainSegSAMWidgets.PredictionJob import Result
+
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "made")
+    regions = [{"region": name, "volume_ml": 2.5, "components": 2, "largest_diameter_mm": 12.25}
+               for name in ("Whole tumour", "Tumour core", "Enhancing tumour")]  # fmt: skip
+    found = [{"number": n, "volume_mm3": 900.0, "agreement": 0.31, "flagged": True} for n in range(1, lesions + 1)]
+    record = {"regions": regions, "model": {"name": "x", "title": "t"}, "notes": ["Look at it."] if lesions else [],
+              "prediction": {"lesions": found}}  # fmt: skip
+    widget.panel.predict.onDone(Result(node, regions, record))
+
+
+def test_the_panel_fits_a_small_screen(bundled):
+    for page in (bundled.ui.segmentTab, bundled.ui.modelsTab, bundled.ui.trainTab, bundled.ui.evaluateTab):
+        bundled.panel.showPage(page)
+        assert height(bundled) <= 640, page.objectName
+        assert bundled.panel.widget.minimumSizeHint().width() <= 420
+
+
+def test_the_panel_fits_a_small_screen_when_a_run_has_ended(bundled, scene):
+    import qt
+
+    ui = bundled.ui
+    finish(bundled, scene)
+    assert height(bundled) <= 640
+    assert ui.resultTable.mapTo(bundled.panel.widget, qt.QPoint(0, 0)).y() + ui.resultTable.height <= 640
+    finish(bundled, scene, lesions=4)
+    assert height(bundled) <= 640
+    ui.inputsCollapsibleButton.collapsed = False  # for another run
+    assert bundled.panel.predict.inputSelectors["t1"].isVisibleTo(bundled.panel.widget)
+
+
+@pytest.mark.parametrize("lesions", [0, 2])
+def test_a_result_stays_together_in_a_high_panel(bundled, scene, lesions):
+    import qt
+    import slicer
+
+    ui, parent = bundled.ui, bundled.parent
+    parent.resize(430, 1000)
+    finish(bundled, scene, lesions=lesions)
+    for _round in range(4):
+        slicer.app.processEvents()
+    shown = [ui.statusLabel, ui.resultTable, *([ui.resultNotesLabel, ui.lesionTable] if lesions else []),
+             ui.provenanceCollapsibleButton, ui.logCollapsibleButton]  # fmt: skip
+    places = [(one.mapTo(parent, qt.QPoint(0, 0)).y(), one.height) for one in shown]
+    for (top, size), (below, _size) in itertools.pairwise(places):
+        assert 0 <= below - (top + size) <= 12, places
 
 
 def test_words_go_through_translation(widget, both, monkeypatch):
