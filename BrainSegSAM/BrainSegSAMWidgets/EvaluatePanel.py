@@ -11,7 +11,7 @@ from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 
 from . import Dialogs
 from .Dependencies import ensureDependencies
-from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl
+from .Fields import Connections, PathFields, allowOrSay, isUrl
 from .Task import CommandTask, TaskView
 
 _SOME_FAILED, _DOUBTFUL = 1, 3  # exit codes of the command
@@ -34,7 +34,7 @@ class EvaluatePanel:
         self._filling = False
         view = TaskView(ui.evaluateProgressBar, ui.evaluateStatusLabel, ui.evaluateLogText)
         self.task = CommandTask(view, self.check)
-        chooseFolders(ui.evaluateOutputEdit)
+        manifest = _("Manifests (*.csv)")
         self.paths = PathFields(
             {
                 "evaluatePredictions": ui.evaluatePredictionsEdit, "evaluateOther": ui.evaluateOtherEdit,
@@ -42,6 +42,10 @@ class EvaluatePanel:
                 "evaluateOutput": ui.evaluateOutputEdit,
             },
             self.check,
+            files={
+                "evaluateReference": (ui.evaluateReferenceFileButton, manifest),
+                "evaluateImages": (ui.evaluateImagesFileButton, manifest),
+            },
         )  # fmt: skip
         ui.evaluateSummaryText.visible = False
         self.fillLabels()

@@ -103,7 +103,11 @@ class ModelPanel:
         self._parameterNode: Any = None
         view = TaskView(ui.modelProgressBar, ui.modelStatusLabel, ui.modelLogText)
         self.task = CommandTask(view, self.check)
-        self.paths = PathFields({"importSource": ui.importSourceEdit}, self.check)
+        kinds = _("Zips and checkpoints (*.zip *.pt *.pth *.safetensors)")
+        self.paths = PathFields(
+            {"importSource": ui.importSourceEdit}, self.check,
+            files={"importSource": (ui.importSourceFileButton, kinds)},
+        )  # fmt: skip
         header = ui.modelTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)

@@ -335,7 +335,8 @@ class PredictPanel(VTKObservationMixin):
         """Show the measures and the segments."""
         self.task.end(_("Finished: '{name}'.").format(name=result.segmentationNode.GetName()))
         self.results.show(result.segmentationNode, result.record)
-        for section in (self.ui.modelCollapsibleButton, self.ui.inputsCollapsibleButton, self.ui.outputCollapsibleButton):
+        ui = self.ui
+        for section in (ui.modelCollapsibleButton, ui.inputsCollapsibleButton, ui.outputCollapsibleButton):
             section.collapsed = True  # so that the result is seen without scrolling on a small screen
         self.checkCanApply()
 

@@ -20,7 +20,7 @@ from BrainSegSAMLib.runs import RUN_FILE
 from . import Dialogs
 from .ConfigForm import ConfigForm
 from .Dependencies import ensureDependencies, ensureDetector
-from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl, orderTabs
+from .Fields import Connections, PathFields, allowOrSay, isUrl, orderTabs
 from .LossCurve import LossCurve
 from .ModelTexts import methodTitle
 from .Task import CommandTask, TaskView
@@ -54,8 +54,10 @@ class TrainPanel:
         self.task = CommandTask(
             TaskView(ui.trainProgressBar, ui.trainStatusLabel, ui.trainLogText), self.check, self._onProgress
         )
-        chooseFolders(ui.trainWorkEdit)
-        self.paths = PathFields({"trainData": ui.trainDataEdit, "trainWork": ui.trainWorkEdit}, self.check)
+        self.paths = PathFields(
+            {"trainData": ui.trainDataEdit, "trainWork": ui.trainWorkEdit}, self.check,
+            files={"trainData": (ui.trainDataFileButton, _("Manifests (*.csv)"))},
+        )  # fmt: skip
         self._filling = False
         self._fillRecipes()
         self._connections = Connections((
@@ -155,10 +157,11 @@ class TrainPanel:
         ui, editors = self.ui, self.form.editors
         main, other = self.form.names(matters=True), self.form.names(matters=False)
         orderTabs((
-            ui.trainDataCollapsibleButton, ui.trainRecipeComboBox, ui.trainDataEdit, ui.trainNameEdit, ui.trainWorkEdit,
-            ui.trainDeviceComboBox, ui.trainSettingsCollapsibleButton, *(editors[name] for name in main),
-            ui.trainAllSettingsCollapsibleButton, ui.trainSettingsSearchEdit, *(editors[name] for name in other),
-            ui.trainResetButton, ui.trainStartButton, ui.trainStopButton, ui.trainLogCollapsibleButton, ui.trainLogText,
+            ui.trainDataCollapsibleButton, ui.trainRecipeComboBox, ui.trainDataEdit, ui.trainDataFileButton,
+            ui.trainNameEdit, ui.trainWorkEdit, ui.trainDeviceComboBox, ui.trainSettingsCollapsibleButton,
+            *(editors[name] for name in main), ui.trainAllSettingsCollapsibleButton, ui.trainSettingsSearchEdit,
+            *(editors[name] for name in other), ui.trainResetButton, ui.trainStartButton, ui.trainStopButton,
+            ui.trainLogCollapsibleButton, ui.trainLogText,
         ))  # fmt: skip
 
     def onSettingsChanged(self) -> None:

@@ -9,21 +9,24 @@ import pytest
 DECISIVE = ("applyButton", "cancelButton", "useModelButton", "downloadButton", "removeButton", "importButton",
             "trainStartButton", "trainStopButton", "trainResetButton", "evaluateStartButton", "evaluateStopButton",
             "evaluateShowButton")  # fmt: skip
-OPERATED = {"QPushButton", "QToolButton", "QComboBox", "QLineEdit", "QCheckBox", "QPlainTextEdit", "QTableWidget",
-            "QTreeWidget", "QTextBrowser", "ctkPathLineEdit", "qMRMLNodeComboBox", "QTabBar"}  # fmt: skip
+ONLY_SHOWN = {"QWidget", "QFrame", "QLabel", "QScrollArea", "QScrollBar", "qMRMLWidget"}
+"""Classes that need no tooltip; a label that shows what has no words of its own may have one."""
 
 
 # ---- to use
 
 
 def controls(ui):
-    inner = ("qt_", "Scroll")  # parts of Qt's own widgets
-    return {name: w for name, w in vars(ui).items() if w.className() in OPERATED and not name.startswith(inner)}
+    """All that can be operated, or needs an explanation, by name; without the parts of Qt's own widgets."""
+    widgets = {name: w for name, w in vars(ui).items() if w.isWidgetType() and not name.startswith("qt_")}
+    return {name: w for name, w in widgets.items() if w.className() not in ONLY_SHOWN and "Scroll" not in name}
 
 
 def test_every_control_has_a_tooltip(widget):
     found = controls(widget.ui)
-    assert len(found) > 45
+    classes = {control.className() for control in found.values()}
+    assert {"ctkCollapsibleButton", "QProgressBar", "ctkPathLineEdit", "QTabBar"} <= classes
+    assert len(found) > 65
     assert [name for name, control in found.items() if not control.toolTip] == []
     assert all(selector.toolTip for selector in widget.panel.predict.inputSelectors.values())
 
@@ -36,6 +39,33 @@ def test_disabled_buttons_say_why(widget):
             tips[name] = button.toolTip
     assert {"applyButton", "cancelButton", "downloadButton", "trainStartButton", "evaluateStartButton"} <= set(tips)
     assert all(tip.endswith(".") for tip in tips.values())
+
+
+def test_every_path_can_be_chosen_with_the_mouse(widget, tmp_path, monkeypatch):
+    """A folder by the field's own button, and by another one a file, where one will do."""
+    import qt
+    from BrainSegSAMWidgets import Dialogs
+
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_args: str(tmp_path)))
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", staticmethod(lambda *_args: ("/a/file", "")))
+    monkeypatch.setattr(Dialogs, "openFile", lambda title, filters: f"/chosen {filters}")
+    edits = {name: w for name, w in vars(widget.ui).items() if w.className() == "ctkPathLineEdit"}
+    assert len(edits) == 8
+    node = widget.logic.getParameterNode()
+    for name, edit in edits.items():
+        edit.browse()
+        assert edit.currentPath == str(tmp_path), name
+        assert getattr(node, name.removesuffix("Edit")) == str(tmp_path)
+    files = {name: w for name, w in vars(widget.ui).items() if name.endswith("FileButton")}
+    withFiles = ("importSource", "trainData", "evaluateReference", "evaluateImages")
+    assert set(files) == {f"{name}FileButton" for name in withFiles}
+    for name, button in files.items():
+        button.click()
+        chosen = edits[name.replace("FileButton", "Edit")].currentPath
+        assert chosen.endswith("(*.csv)" if "import" not in name else ".safetensors)")
+    monkeypatch.setattr(Dialogs, "openFile", lambda title, filters: "")
+    widget.ui.trainDataFileButton.click()
+    assert node.trainData.startswith("/chosen")
 
 
 def test_the_tab_key_goes_from_top_to_bottom(widget, bench):
