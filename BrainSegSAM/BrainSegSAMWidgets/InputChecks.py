@@ -124,12 +124,17 @@ def _resampled(modality: str, geometry: Geometry, first: str, reference: Geometr
 
 def _grid(geometry: Geometry) -> str:
     voxels = " × ".join(str(count) for count in geometry.size_ijk)
-    spacing = " × ".join(f"{length:.3g}" for length in geometry.spacing_ijk_mm)
-    text = _("{voxels} voxels of {spacing} mm").format(voxels=voxels, spacing=spacing)
+    spacing = _("{lengths} mm").format(lengths=" × ".join(f"{length:.3g}" for length in geometry.spacing_ijk_mm))
+    text = _("{voxels} voxels of {spacing}").format(voxels=_unbroken(voxels), spacing=_unbroken(spacing))
     tilt = geometry.obliqueness_degrees
     if tilt >= _TILTED_DEGREES:
         text += ", " + _("tilted by {degrees}°").format(degrees=f"{tilt:.0f}")
     return text
+
+
+def _unbroken(text: str) -> str:
+    """A text that no line ends within, so that no "mm" stands alone."""
+    return text.replace(" ", "\u00a0")
 
 
 def _strangers(chosen: Mapping[str, Any]) -> list[str]:

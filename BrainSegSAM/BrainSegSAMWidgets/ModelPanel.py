@@ -162,9 +162,13 @@ class ModelPanel:
         for offer in self._shown:
             needs = " ".join(modality.upper() for modality in offer.modalities)
             item = qt.QTreeWidgetItem()
-            for column, text in enumerate((offer.title, states[offer.state], needs)):
+            # Not in the title, which is cut short where it is long.
+            state = _("{state}, demo").format(state=states[offer.state]) if offer.demonstration else states[offer.state]
+            for column, text in enumerate((offer.title, state, needs)):
                 item.setText(column, text)
             item.setToolTip(0, f"{offer.title} ({offer.name})")
+            if offer.demonstration:
+                item.setToolTip(1, _("A demonstration: it shows how the software works, and is no tool for diagnosis."))
             item.setToolTip(2, needs)
             tree.addTopLevelItem(item)
         names = [offer.name for offer in self._shown]

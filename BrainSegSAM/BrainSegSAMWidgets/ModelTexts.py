@@ -28,7 +28,8 @@ def methodTitle(method: str) -> str:
 
 def noticeOf(model: Any) -> str:
     """The sentence that must be read: what it is for, and whether it is a demonstration only."""
-    return (_("Demonstration model.") + " " if model.demonstration else "") + model.intended_use
+    said = "demonstration" in model.intended_use.lower()
+    return model.intended_use if said or not model.demonstration else _("Demonstration model.") + " " + model.intended_use
 
 
 def factsOf(model: Any) -> str:

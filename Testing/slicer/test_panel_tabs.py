@@ -21,6 +21,7 @@ def test_models_are_searched_and_described(widget, models):
     assert not ui.segmentTab.visible
     assert ui.modelTree.topLevelItemCount == 1
     details = ui.modelDetails.plainText
+    assert ui.modelTree.topLevelItem(0).text(1) == "installed, demo"
     for part in ("Toy", "Demonstration model.", "Finds nothing real.", "Apache-2.0", "FLAIR, T1CE", "Whole, Core"):
         assert part in details
     assert ui.useModelButton.enabled
