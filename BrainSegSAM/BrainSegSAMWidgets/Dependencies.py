@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 _KEPT = ("numpy", "scipy", "SimpleITK", "pillow", "pydicom", "requests", "vtk", "torch", "torchvision")
-_FOR_MEASURING = ("scikit-image",)
+_FOR_MEASURING = ("scikit-image", "matplotlib")
 _REQUESTER = "BrainSegSAM"
 
 

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 
 from . import Dialogs
-from .Dependencies import ensureDependencies
+from .Dependencies import ensureMeasuring
 from .Fields import Connections, PathFields, allowOrSay, isUrl
 from .Task import CommandTask, TaskView
 
@@ -150,7 +150,7 @@ class EvaluatePanel:
         self._report = None
         self.ui.evaluateSummaryText.visible = False
         try:
-            ensureDependencies("")
+            ensureMeasuring()
             self.task.start(self.arguments(), self._onDone, self._onFailed)
         except BrainSegSAMError as error:
             self.task.view.end(str(error))

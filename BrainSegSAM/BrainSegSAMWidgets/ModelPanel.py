@@ -242,7 +242,9 @@ class ModelPanel:
     def onDownload(self, *_checked: Any) -> None:
         """Fetch the chosen model."""
         if self.chosen is not None:
-            self._run(["models", "download", self.chosen.name], _("'{name}' is installed."), self.chosen.name)
+            name, method = self.chosen.name, self.chosen.method
+            said = _("'{name}' is installed.")
+            self._run(["models", "download", name], said, name, lambda: ensureDependencies(method))
 
     def onRemove(self, *_checked: Any) -> None:
         """Delete the chosen model, after asking."""
@@ -263,14 +265,16 @@ class ModelPanel:
             words += ["--licence", licence]
         if ui.importTrustCheckBox.checked:
             words.append("--trust")
-        self._run(words, _("'{name}' is installed."), name)
+        self._run(words, _("'{name}' is installed."), name, lambda: ensureDependencies(""))
 
     def onStop(self, *_checked: Any) -> None:
         """Ask what runs to end."""
         self.task.cancel()
 
-    def _run(self, arguments: list[str], said: str, choose: str) -> None:
-        """Run a command, then read again what there is, and choose a model."""
+    def _run(
+        self, arguments: list[str], said: str, choose: str, prepare: Callable[[], None] = lambda: None
+    ) -> None:
+        """Install what a command needs, run it, then read again what there is, and choose a model."""
         name = choose or arguments[-1]
 
         def done(_data: dict[str, Any]) -> None:
@@ -280,7 +284,7 @@ class ModelPanel:
             self._onChanged()
 
         try:
-            ensureDependencies("")
+            prepare()
             self.task.start(arguments, done, self._onFailed)
         except BrainSegSAMError as error:
             self.task.view.end(str(error))

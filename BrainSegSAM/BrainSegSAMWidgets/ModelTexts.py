@@ -28,8 +28,8 @@ def methodTitle(method: str) -> str:
 
 def noticeOf(model: Any) -> str:
     """The sentence that must be read: what it is for, and whether it is a demonstration only."""
-    said = "demonstration" in model.intended_use.lower()
-    return model.intended_use if said or not model.demonstration else _("Demonstration model.") + " " + model.intended_use
+    use = model.intended_use
+    return _("Demonstration model.") + " " + use if model.demonstration and "emonstration" not in use else str(use)
 
 
 def factsOf(model: Any) -> str:

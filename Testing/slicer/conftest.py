@@ -26,6 +26,11 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 NO_GPU = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": "2"}
 """What the worker's "devices" answers on a machine with a processor alone."""
 CHILD = Path(__file__).with_name("child.py")
+FRESH = Path(__file__).with_name("fresh")
+HIDDEN = ("torch", "torchvision", "nnunetv2", "batchgenerators", "dynamic_network_architectures", "segment_anything",
+          "sam2", "ultralytics", "jsonschema", "skimage", "scikit_image", "matplotlib", "tensorboard", "tqdm",
+          "distributed", "dask", "fsspec", "psutil")  # fmt: skip
+"""Modules and packages that the library can use and Slicer 5.12 does not bring."""
 
 
 def _load_bench():
@@ -230,8 +235,23 @@ def editor(bench, scene, layout, volume):
 @pytest.fixture
 def no_installing(monkeypatch):
     """Packages are taken to be there."""
-    for panel in ("TrainPanel", "EvaluatePanel", "ModelPanel", "PredictPanel"):
+    for panel in ("TrainPanel", "ModelPanel", "PredictPanel"):
         monkeypatch.setattr(f"BrainSegSAMWidgets.{panel}.ensureDependencies", lambda method: None)
+    monkeypatch.setattr("BrainSegSAMWidgets.EvaluatePanel.ensureMeasuring", lambda: None)
+
+
+@pytest.fixture
+def hidden(bench, monkeypatch):
+    """A fresh Slicer: this process and its workers do without what it does not bring; gives the names."""
+    spec = importlib.util.spec_from_file_location("fresh_sitecustomize", FRESH / "sitecustomize.py")
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    for name in [name for name in sys.modules if name.partition(".")[0] in HIDDEN]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", fresh.hide(HIDDEN))
+    monkeypatch.setenv("PYTHONPATH", str(FRESH))
+    monkeypatch.setenv(fresh.VARIABLE, ",".join(HIDDEN))
+    return HIDDEN
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_the_machine_is_asked_once_when_the_module_is_opened(widget, bench, comm
 
 @pytest.fixture
 def machine(widget, commands, monkeypatch):
-    """Plays what is installed and what a worker answers: `torch` is the version, `answer` sends an answer or an error."""
+    """Plays the PyTorch that is installed, and what a worker answers."""
     from BrainSegSAMWidgets.DeviceNote import DeviceNote
 
     state = SimpleNamespace(torch="", asked=commands)

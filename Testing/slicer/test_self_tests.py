@@ -11,7 +11,7 @@ import pytest
 FILE = Path(__file__).resolve().parents[1] / "Python" / "BrainSegSAMSelfTest.py"
 QUICK = [
     "test_effects_are_registered_once", "test_every_effect_opens_and_leaves_nothing",
-    "test_a_result_goes_through_the_editors_own_path", "test_the_panel_opens",
+    "test_a_result_goes_through_the_editors_own_path", "test_the_panel_opens", "test_the_worker_starts_and_answers",
 ]
 SLOW = ["test_the_demonstration_model_finds_the_lesion"]
 
@@ -38,6 +38,24 @@ def run(self_tests, name):
 @pytest.mark.parametrize("name", QUICK)
 def test_quick(self_tests, name):
     run(self_tests, name)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_in_a_fresh_slicer(hidden, self_tests, name):
+    """As in the workflow's first step, before anything is installed."""
+    run(self_tests, name)
+
+
+def test_the_modules_own_test_in_a_fresh_slicer(hidden, module, scene):
+    module.BrainSegSAMTest().runTest()
+
+
+def test_what_needs_packages_is_left_out_in_a_fresh_slicer(hidden, self_tests):
+    import unittest
+
+    result = unittest.TestResult()
+    self_tests(SLOW[0]).run(result)
+    assert [reason for _test, reason in result.skipped] == ["torch, nnunetv2 is not installed"]
 
 
 @pytest.mark.slow
