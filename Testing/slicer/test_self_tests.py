@@ -98,6 +98,29 @@ def test_how_slicer_is_run(get_slicer, tmp_path, monkeypatch):
         get_slicer.executable(tmp_path, "PythonSlicer")
 
 
+def test_installing_holds_what_slicer_brings(get_slicer, monkeypatch):
+    import subprocess
+
+    import numpy as np
+
+    commands, real = [], subprocess.run
+
+    def run(command, **options):
+        if "install" not in command:
+            return real(command, **options)
+        commands.append((command, Path(command[command.index("--constraint") + 1]).read_text().splitlines()))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert get_slicer.install(sys.executable) == 7
+    ((command, held),) = commands
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert Path(command[command.index("--requirement") + 1]).is_file()
+    assert f"numpy=={np.__version__}" in held
+    assert {line.partition("==")[0].lower() for line in held} >= {"numpy", "scipy", "simpleitk", "pillow"}
+    assert not any(line.startswith("pip==") for line in held)
+
+
 def test_slicers_script_ends_with_the_outcome(self_tests, monkeypatch):
     """As Slicer runs it: `main()` is 0 where all self-tests pass."""
     import unittest
