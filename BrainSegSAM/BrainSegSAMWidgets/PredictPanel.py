@@ -101,7 +101,7 @@ class PredictPanel(VTKObservationMixin):
 
         A model that was chosen stays chosen; where it has gone, that is said.
         """
-        before = self.model
+        before, hadModel = self.modelName, self.model
         self._models, problems = self.logic.installedModels()
         self._filling = True
         self.ui.modelComboBox.clear()
@@ -112,8 +112,8 @@ class PredictPanel(VTKObservationMixin):
         for problem in problems:
             self.task.log(problem)
         self._chooseAsked()
-        if before is not None and before.name not in self._models and not self.logic.running:
-            self.task.say(_("The model '{title}' is not installed any more.").format(title=before.title))
+        if hadModel is not None and before not in self._models and not self.logic.running:
+            self.task.say(_("The model '{title}' is not installed any more.").format(title=hadModel.title))
 
     def _chooseAsked(self) -> None:
         """Choose the model that the scene asks for: none where that is not installed, the first if it asks for none."""
