@@ -110,6 +110,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/interactive/marking.py
   BrainSegSAMLib/interactive/tracking.py
   BrainSegSAMLib/itk.py
+  BrainSegSAMLib/json_schema.py
   BrainSegSAMLib/label_sources.py
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py

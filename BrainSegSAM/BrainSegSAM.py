@@ -7,8 +7,8 @@ This file is what Slicer loads: the module's description, its parameters, its pa
 from __future__ import annotations
 
 import enum
-import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,18 +171,24 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = ModulePanel(self.logic)
         self.layout.addWidget(self.panel.widget)
         self.ui = self.panel.ui
-        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAddedEvent, self.panel.onNodeAdded)
+        scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
+        # While a scene is closed or loaded, nothing that happens on the way may write into its parameters.
+        for event in (events.StartCloseEvent, events.StartImportEvent):
+            self.addObserver(scene, event, self.onSceneStartsChanging)
+        for event in (events.EndCloseEvent, events.EndImportEvent):
+            self.addObserver(scene, event, self.onSceneHasChanged)
+        self.addObserver(scene, events.NodeAddedEvent, self.panel.onNodeAdded)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
+        """Let go of everything; Slicer calls this twice when it ends, the second time when the widgets are gone."""
         if self.panel is None:
             return
         self.logic.abort()
         self.setParameterNode(None)
-        self.panel.disconnect()
         self.removeObservers()
+        self.panel.disconnect()
+        self.panel = None
 
     def enter(self) -> None:
         if self.panel is not None:
@@ -193,10 +199,10 @@ class BrainSegSAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.panel is not None:
             self.setParameterNode(None)
 
-    def onSceneStartClose(self, caller: Any, event: Any) -> None:
+    def onSceneStartsChanging(self, caller: Any, event: Any) -> None:
         self.setParameterNode(None)
 
-    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+    def onSceneHasChanged(self, caller: Any, event: Any) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -228,11 +234,6 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
         """The module's parameters in the current scene."""
         return BrainSegSAMParameterNode(super().getParameterNode())
 
-    @property
-    def needsSetup(self) -> bool:
-        """Whether a package is missing without which no model can even be read; Slicer does not bring it."""
-        return importlib.util.find_spec("jsonschema") is None
-
     def installedModels(self) -> tuple[dict[str, Any], list[str]]:
         """Name → model for all that segment and can be used now, and what is wrong with those that cannot."""
         from BrainSegSAMLib.methods import OTHER_METHODS
@@ -254,12 +255,27 @@ class BrainSegSAMLogic(ScriptedLoadableModuleLogic):
                 models[name] = model
         return models, problems
 
-    def matchVolumes(self, modalities: tuple[str, ...]) -> dict[str, Any]:
-        """Modality → the scene's only volume whose name says that modality; where there are several, none."""
-        from BrainSegSAMWidgets.Volumes import volumesByModality
+    def matchVolumes(self, modalities: tuple[str, ...], beside: Sequence[Any] = ()) -> dict[str, Any]:
+        """Modality → the scene's only volume whose name says that modality; where there are several, none.
+
+        All of them seem to be of one examination: that of the volumes `beside`, where there are such; otherwise the
+        only one, or the only one that has every modality.
+        """
+        from BrainSegSAMWidgets.Volumes import ofOneExamination, volumesByModality
 
         found = volumesByModality(modalities)
-        return {modality: found[modality][0] for modality in modalities if len(found.get(modality, [])) == 1}
+        candidates = [node for modality in modalities for node in found.get(modality, [])]
+        sets: list[dict[str, Any]] = []
+        for anchor in list(beside[:1]) or candidates:
+            fitting = {
+                modality: [node for node in found.get(modality, []) if ofOneExamination(anchor, *beside, node)]
+                for modality in modalities
+            }
+            one = {modality: nodes[0] for modality, nodes in fitting.items() if len(nodes) == 1}
+            if ofOneExamination(*one.values()) and one not in sets:
+                sets.append(one)
+        best = sets if len(sets) == 1 else [one for one in sets if len(one) == len(modalities)]
+        return best[0] if len(best) == 1 else {}
 
     @property
     def running(self) -> bool:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from .case_evaluation import EVALUATED
-from .errors import DependencyError, InputError
+from .errors import InputError
 from .evaluation_inputs import EvaluationSettings
 from .files import cell_text, write_json, write_text
+from .json_schema import first_fault
 from .metrics import METRICS
 from .runs import versions
 from .statistics import compare, holm, summarise, worst_first
@@ -94,7 +95,6 @@ def write_record(data: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: where it breaks the schema, which only a mistake of ours does.
         OutputError: where it cannot be written.
-        DependencyError: where jsonschema is not installed.
     """
     check_record(data)
     write_json(data, path)
@@ -102,16 +102,9 @@ def write_record(data: Mapping[str, Any], path: Path) -> None:
 
 def check_record(data: Mapping[str, Any]) -> None:
     """Check the content of `metrics.json` against its schema; raises as `write_record`."""
-    try:
-        import jsonschema
-    except ImportError as error:
-        raise DependencyError(
-            "The Python package jsonschema is needed to check metrics.json; install it with: pip install jsonschema"
-        ) from error
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(data))
-    if fault is not None:
-        raise ValueError(f"metrics.json breaks its schema at {fault.json_path}: {fault.message[:300]}")
+    fault = first_fault(data, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    if fault:
+        raise ValueError(f"metrics.json breaks its schema: {fault}")
 
 
 def write_csv(data: Mapping[str, Any], path: Path) -> None:

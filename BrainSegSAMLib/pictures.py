@@ -40,8 +40,10 @@ _HEADER: Final = 0.32
 _FOOTER: Final = 0.62
 _LEGEND: Final = 2.9
 _LEGEND_ENTRY: Final = 0.46
+_MOST_DASHES: Final = 3  # for which there is room beside the word "reference"
 _SMALLEST_HEIGHT: Final = 2.2
 
+_DASHES: Final = (0, (3.5, 2.5))
 _GROUND: Final = "#000000"
 _TEXT: Final = "#f2f2f2"
 _DIM: Final = "#b4b4b4"
@@ -198,6 +200,11 @@ def _middle(mask: BoolArray, geometry: Geometry) -> tuple[int, int, int]:
     return i, j, k
 
 
+def _pale(colour: tuple[float, float, float]) -> tuple[float, ...]:
+    """Half-way to white: seen on the area of its own colour and on bright tissue."""
+    return tuple(0.5 + 0.5 * part for part in colour)
+
+
 class _Drawing:
     """A figure being drawn; positions are in inches from its lower left corner."""
 
@@ -282,10 +289,9 @@ class _Drawing:
         if not dashed:
             axes.contour(x, y, inside, levels=[0.5], colors=[colour], linewidths=1.1)
             return
-        # Black below, and half-way to white: seen on the area of its own colour and on bright tissue.
+        # Black below, and pale above.
         axes.contour(x, y, inside, levels=[0.5], colors=["black"], linewidths=1.9, alpha=0.5)
-        pale = tuple(0.5 + 0.5 * c for c in colour)
-        axes.contour(x, y, inside, levels=[0.5], colors=[pale], linewidths=1.3, linestyles=[(0, (3.5, 2.5))])
+        axes.contour(x, y, inside, levels=[0.5], colors=[_pale(colour)], linewidths=1.3, linestyles=[_DASHES])
 
     def _letter_edges(self, axes: Any, plane: Plane) -> None:
         stroke = matplotlib_module("patheffects").withStroke(linewidth=2.5, foreground="black")
@@ -311,7 +317,10 @@ class _Drawing:
             self._say(left, y, f"and {len(largest) - len(names)} smaller regions", size=10, colour=_DIM)
             y -= _LEGEND_ENTRY
         if scene.references:
-            self._line(left, left + 0.26, y + 0.04, linestyle=(0, (3.5, 2.5)), linewidth=1.4)
+            shown = [scene.colours[name] for name in scene.references if name in names][:_MOST_DASHES]
+            for place, colour in enumerate(shown):
+                height = y + 0.04 + 0.07 * ((len(shown) - 1) / 2 - place)
+                self._line(left, left + 0.26, height, linestyle=_DASHES, linewidth=1.4, colour=_pale(colour))
             self._say(left + 0.34, y, "reference", size=11)
 
     def _volumes(self, name: str) -> str:
@@ -341,10 +350,12 @@ class _Drawing:
         box = matplotlib_module("patches").Rectangle(place, *size, transform=self._figure.transFigure, **lines)
         self._figure.add_artist(box)
 
-    def _line(self, left: float, right: float, y: float, *, linestyle: Any, linewidth: float) -> None:
+    def _line(
+        self, left: float, right: float, y: float, *, linestyle: Any, linewidth: float, colour: Any = _TEXT
+    ) -> None:
         line = matplotlib_module("lines").Line2D(
             (left / self._width, right / self._width), (y / self._height,) * 2,
-            color=_TEXT, linestyle=linestyle, linewidth=linewidth, solid_capstyle="butt",
+            color=colour, linestyle=linestyle, linewidth=linewidth, solid_capstyle="butt",
             transform=self._figure.transFigure,
         )
         self._figure.add_artist(line)

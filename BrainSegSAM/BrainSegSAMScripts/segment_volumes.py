@@ -16,12 +16,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="segment_volumes.py", description=__doc__)
     parser.add_argument("--model", required=True, help="name or folder of a model")
     parser.add_argument(
-        "--volume", action="append", required=True, metavar="MODALITY=FILE", help="one for each modality of the model"
+        "--volume", action="append", required=True, type=modality_and_file, metavar="MODALITY=FILE",
+        help="one for each modality of the model",
     )
     parser.add_argument("--output", required=True, type=Path, help="segmentation to write, as in case.seg.nrrd")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     try:
         options = parser.parse_args(arguments)
+        given = [modality for modality, _path in options.volume]
+        if twice := sorted({modality for modality in given if given.count(modality) > 1}):
+            parser.error(f"argument --volume: '{twice[0]}' is given twice.")
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
@@ -31,6 +35,14 @@ def main(arguments: list[str]) -> int:
         return 1
     sys.stdout.write(f"Written: {options.output}\n")
     return 0
+
+
+def modality_and_file(text: str) -> tuple[str, str]:
+    """The two parts of a --volume."""
+    modality, equals, path = text.partition("=")
+    if not (modality and equals and path):
+        raise argparse.ArgumentTypeError(f"'{text}' is not MODALITY=FILE, as in flair=case_flair.nii.gz.")
+    return modality, path
 
 
 def segment(options: argparse.Namespace) -> None:
@@ -43,10 +55,9 @@ def segment(options: argparse.Namespace) -> None:
     from BrainSegSAM import BrainSegSAMLogic
 
     volumes = {}
-    for text in options.volume:
-        modality, _, path = text.partition("=")
+    for modality, path in options.volume:
         if not Path(path).exists():
-            raise FileNotFoundError(f"There is no file '{path}' (--volume {text}).")
+            raise FileNotFoundError(f"There is no file '{path}' (--volume {modality}={path}).")
         volumes[modality] = slicer.util.loadVolume(path)
     node = BrainSegSAMLogic().predict(volumes, model=options.model, device=options.device)
     if not slicer.util.saveNode(node, str(options.output)):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 _KEPT = ("numpy", "scipy", "SimpleITK", "pillow", "pydicom", "requests", "vtk", "torch", "torchvision")
+_FOR_MEASURING = ("scikit-image", "matplotlib")
 _REQUESTER = "BrainSegSAM"
 
 
@@ -54,7 +55,7 @@ def ensureDependencies(method: str) -> None:
     """Install what is missing, after asking the user; returns when everything is there. On the main thread only.
 
     Args:
-        method: of the chosen model; those that track need sam2 beside what all need.
+        method: of the chosen model; those that track need sam2 beside what all need; "" where it is not known yet.
 
     Raises:
         DependencyError: what is missing and how to get it, where it was refused or could not be installed.
@@ -64,6 +65,12 @@ def ensureDependencies(method: str) -> None:
     if method in NEED_SAM2:
         byHand = _("By hand, in a terminal: {command}").format(command=sam2_package.install_command("PythonSlicer"))
         _ensure(_missingSam2, _installSam2, byHand)
+
+
+def ensureMeasuring() -> None:
+    """Install what measuring segmentations needs, which is neither PyTorch nor nnU-Net; as `ensureDependencies`."""
+    needed = [requirement for requirement in readRequirements() if requirement.name in _FOR_MEASURING]
+    _ensure(lambda: missingRequirements(needed), _install, "")
 
 
 def ensureDetector() -> None:

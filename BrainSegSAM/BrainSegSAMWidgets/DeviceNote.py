@@ -1,8 +1,9 @@
-"""What a device means on this machine, in words; asked for once a session, in a worker, because it needs torch."""
+"""What a device means on this machine, in words; asked for in a worker, because it needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import qt
@@ -20,7 +21,7 @@ class DeviceNote:
         onKnown: told when something has become known.
     """
 
-    _known: dict[str, Any] | None = None  # of the session: it does not change while Slicer runs
+    _known: dict[str, Any] | None = None  # of the session: it changes with the PyTorch that is installed alone
 
     def __init__(self, onKnown: Callable[[], None]) -> None:
         self._onKnown = onKnown
@@ -28,15 +29,16 @@ class DeviceNote:
         self._problem = ""
 
     def ask(self) -> None:
-        """Find out, unless that is known or on its way; returns at once."""
-        if DeviceNote._known is None and self._worker is None and not self._problem:
+        """Find out, unless that is known of the PyTorch that is installed, or on its way; returns at once."""
+        torch = _installedTorch()
+        if not torch:
+            DeviceNote._known = None
+            self._problem = _("What this computer can run on is known once PyTorch is installed; Apply asks for it.")
+            self._onKnown()
+        elif self._worker is None and (DeviceNote._known is None or DeviceNote._known["torch"] != torch):
+            self._problem = ""
             self._worker = WorkerProcess.newWorker()
             self._worker.request("devices", {}, WorkerProcess.Listener(onDone=self._done, onFailed=self._failed))
-
-    def forget(self) -> None:
-        """Ask anew next time: something was installed."""
-        self._problem = ""
-        DeviceNote._known = None
 
     def abort(self) -> None:
         """Stop asking, for when the panel goes."""
@@ -92,3 +94,11 @@ class DeviceNote:
         if worker is not None:
             qt.QTimer.singleShot(0, worker.quit)  # not from in here: it is speaking to us just now
         self._onKnown()
+
+
+def _installedTorch() -> str:
+    """Version of the PyTorch that is installed now; "" for none."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return ""

@@ -10,8 +10,8 @@ from slicer.i18n import tr as _
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled
 
 from . import Dialogs
-from .Dependencies import ensureDependencies
-from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl
+from .Dependencies import ensureMeasuring
+from .Fields import Connections, PathFields, allowOrSay, isUrl
 from .Task import CommandTask, TaskView
 
 _SOME_FAILED, _DOUBTFUL = 1, 3  # exit codes of the command
@@ -34,7 +34,7 @@ class EvaluatePanel:
         self._filling = False
         view = TaskView(ui.evaluateProgressBar, ui.evaluateStatusLabel, ui.evaluateLogText)
         self.task = CommandTask(view, self.check)
-        chooseFolders(ui.evaluateOutputEdit)
+        manifest = _("Manifests (*.csv)")
         self.paths = PathFields(
             {
                 "evaluatePredictions": ui.evaluatePredictionsEdit, "evaluateOther": ui.evaluateOtherEdit,
@@ -42,6 +42,10 @@ class EvaluatePanel:
                 "evaluateOutput": ui.evaluateOutputEdit,
             },
             self.check,
+            files={
+                "evaluateReference": (ui.evaluateReferenceFileButton, manifest),
+                "evaluateImages": (ui.evaluateImagesFileButton, manifest),
+            },
         )  # fmt: skip
         ui.evaluateSummaryText.visible = False
         self.fillLabels()
@@ -76,13 +80,14 @@ class EvaluatePanel:
         for model in models.values():
             combo.addItem(_("As in '{title}'").format(title=model.title))
         chosen = self._parameterNode.evaluateLabels if self._parameterNode is not None else ""
-        combo.currentIndex = self._labels.index(chosen) if chosen in self._labels else 0
+        combo.currentIndex = self._labels.index(chosen) if chosen in self._labels else -1
         self._filling = False
 
     def onLabelsChosen(self, index: int) -> None:
         """Keep the choice in the parameter node."""
         if self._parameterNode is not None and not self._filling and 0 <= index < len(self._labels):
             self._parameterNode.evaluateLabels = self._labels[index]
+            self.check()
 
     # ---- run
 
@@ -104,6 +109,11 @@ class EvaluatePanel:
                 return _("There is no '{path}'; choose another.").format(path=text)
         if self.paths.text("evaluateOther") == self.paths.text("evaluatePredictions"):
             return _("Both folders of predictions are the same; leave the second one empty.")
+        if self._parameterNode.evaluateLabels not in self._labels:
+            return _(
+                "The scene asks for the labels of the model '{name}', which is not installed here; download or import "
+                "it, or choose others."
+            ).format(name=self._parameterNode.evaluateLabels)
         return ""
 
     def check(self, *_changed: Any) -> None:
@@ -140,7 +150,7 @@ class EvaluatePanel:
         self._report = None
         self.ui.evaluateSummaryText.visible = False
         try:
-            ensureDependencies("")
+            ensureMeasuring()
             self.task.start(self.arguments(), self._onDone, self._onFailed)
         except BrainSegSAMError as error:
             self.task.view.end(str(error))

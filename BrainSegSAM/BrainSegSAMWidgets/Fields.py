@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ctk
 import qt
 from slicer.i18n import tr as _
 
+from . import Dialogs
+
 
 class PathFields:
-    """Keeps path edits and the text parameters of a parameter node alike.
+    """Keeps path edits and the text parameters of a parameter node alike. Their own buttons choose folders.
 
     A parameter of the type Path would show an empty path as ".".
 
     Args:
         edits: name of the parameter → ctkPathLineEdit.
         onChanged: told after the user has changed one.
+        files: name of the parameter → a button that chooses a file instead, where one will do as well, and the filter
+            of its dialog.
     """
 
-    def __init__(self, edits: Mapping[str, Any], onChanged: Callable[[], None]) -> None:
+    def __init__(
+        self, edits: Mapping[str, Any], onChanged: Callable[[], None],
+        files: Mapping[str, tuple[Any, str]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self._edits = dict(edits)
         self._onChanged = onChanged
         self._parameterNode: Any = None
         for edit in self._edits.values():
+            edit.filters = ctk.ctkPathLineEdit.Dirs  # with Files among them, its dialog would offer files alone
             edit.connect("currentPathChanged(QString)", self._onEdited)
+        self._buttons = [_FileButton(button, self._edits[name], kinds) for name, (button, kinds) in files.items()]
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show the paths of a parameter node, or keep none."""
@@ -44,6 +54,8 @@ class PathFields:
         """Let go of the widgets."""
         for edit in self._edits.values():
             edit.disconnect("currentPathChanged(QString)", self._onEdited)
+        for button in self._buttons:
+            button.disconnect()
         self._parameterNode = None
 
     def _onEdited(self, *_path: Any) -> None:
@@ -53,6 +65,22 @@ class PathFields:
             if getattr(self._parameterNode, name) != edit.currentPath:
                 setattr(self._parameterNode, name, edit.currentPath)
         self._onChanged()
+
+
+class _FileButton:
+    """Chooses a file for a path edit."""
+
+    def __init__(self, button: Any, edit: Any, kinds: str) -> None:
+        self._button, self._edit, self._kinds = button, edit, kinds
+        button.connect("clicked(bool)", self._onClicked)
+
+    def disconnect(self) -> None:
+        self._button.disconnect("clicked(bool)", self._onClicked)
+
+    def _onClicked(self, *_checked: Any) -> None:
+        path = Dialogs.openFile(_("Choose a file"), self._kinds)
+        if path:
+            self._edit.currentPath = path
 
 
 class Connections:
@@ -68,11 +96,6 @@ class Connections:
         for widget, signal, slot in self._connections:
             widget.disconnect(signal, slot)
         self._connections = []
-
-
-def chooseFolders(edit: Any) -> None:
-    """Let a path edit choose folders only."""
-    edit.filters = ctk.ctkPathLineEdit.Dirs
 
 
 def allowOrSay(button: Any, reason: str, tip: str, label: Any = None) -> None:

@@ -17,6 +17,8 @@ from BrainSegSAMLib.mrml.spaces import parent_to_world
 from BrainSegSAMLib.mrml.volumes import check_is_scalar_volume
 from BrainSegSAMLib.resample import MINIMUM_OVERLAP
 
+from .Volumes import ofOneExamination
+
 _TILTED_DEGREES = 1.0
 
 
@@ -54,7 +56,7 @@ def checkInputs(chosen: Mapping[str, Any]) -> InputCheck:
     except InputError as error:
         return InputCheck(str(error))
     problem, notes = _compare(chosen, geometries)
-    return InputCheck(problem, tuple(notes) if problem else (*_strangeNames(chosen), *notes))
+    return InputCheck(problem, tuple(notes) if problem else (*_strangers(chosen), *_strangeNames(chosen), *notes))
 
 
 def outputProblem(segmentationNode: Any) -> str:
@@ -122,12 +124,27 @@ def _resampled(modality: str, geometry: Geometry, first: str, reference: Geometr
 
 def _grid(geometry: Geometry) -> str:
     voxels = " × ".join(str(count) for count in geometry.size_ijk)
-    spacing = " × ".join(f"{length:.3g}" for length in geometry.spacing_ijk_mm)
-    text = _("{voxels} voxels of {spacing} mm").format(voxels=voxels, spacing=spacing)
+    spacing = _("{lengths} mm").format(lengths=" × ".join(f"{length:.3g}" for length in geometry.spacing_ijk_mm))
+    text = _("{voxels} voxels of {spacing}").format(voxels=_unbroken(voxels), spacing=_unbroken(spacing))
     tilt = geometry.obliqueness_degrees
     if tilt >= _TILTED_DEGREES:
         text += ", " + _("tilted by {degrees}°").format(degrees=f"{tilt:.0f}")
     return text
+
+
+def _unbroken(text: str) -> str:
+    """A text that no line ends within, so that no "mm" stands alone."""
+    return text.replace(" ", "\u00a0")
+
+
+def _strangers(chosen: Mapping[str, Any]) -> list[str]:
+    """Volumes that seem to be of another examination than the reference."""
+    reference, *others = chosen.values()
+    sentence = _("'{name}' seems to be of another examination than '{reference}'.")
+    return [
+        sentence.format(name=node.GetName(), reference=reference.GetName())
+        for node in others if not ofOneExamination(reference, node)
+    ]  # fmt: skip
 
 
 def _strangeNames(chosen: Mapping[str, Any]) -> list[str]:

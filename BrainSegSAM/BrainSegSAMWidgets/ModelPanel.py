@@ -103,7 +103,11 @@ class ModelPanel:
         self._parameterNode: Any = None
         view = TaskView(ui.modelProgressBar, ui.modelStatusLabel, ui.modelLogText)
         self.task = CommandTask(view, self.check)
-        self.paths = PathFields({"importSource": ui.importSourceEdit}, self.check)
+        kinds = _("Zips and checkpoints (*.zip *.pt *.pth *.safetensors)")
+        self.paths = PathFields(
+            {"importSource": ui.importSourceEdit}, self.check,
+            files={"importSource": (ui.importSourceFileButton, kinds)},
+        )  # fmt: skip
         header = ui.modelTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -158,9 +162,13 @@ class ModelPanel:
         for offer in self._shown:
             needs = " ".join(modality.upper() for modality in offer.modalities)
             item = qt.QTreeWidgetItem()
-            for column, text in enumerate((offer.title, states[offer.state], needs)):
+            # Not in the title, which is cut short where it is long.
+            state = _("{state}, demo").format(state=states[offer.state]) if offer.demonstration else states[offer.state]
+            for column, text in enumerate((offer.title, state, needs)):
                 item.setText(column, text)
             item.setToolTip(0, f"{offer.title} ({offer.name})")
+            if offer.demonstration:
+                item.setToolTip(1, _("A demonstration: it shows how the software works, and is no tool for diagnosis."))
             item.setToolTip(2, needs)
             tree.addTopLevelItem(item)
         names = [offer.name for offer in self._shown]
@@ -234,7 +242,9 @@ class ModelPanel:
     def onDownload(self, *_checked: Any) -> None:
         """Fetch the chosen model."""
         if self.chosen is not None:
-            self._run(["models", "download", self.chosen.name], _("'{name}' is installed."), self.chosen.name)
+            name, method = self.chosen.name, self.chosen.method
+            said = _("'{name}' is installed.")
+            self._run(["models", "download", name], said, name, lambda: ensureDependencies(method))
 
     def onRemove(self, *_checked: Any) -> None:
         """Delete the chosen model, after asking."""
@@ -255,14 +265,16 @@ class ModelPanel:
             words += ["--licence", licence]
         if ui.importTrustCheckBox.checked:
             words.append("--trust")
-        self._run(words, _("'{name}' is installed."), name)
+        self._run(words, _("'{name}' is installed."), name, lambda: ensureDependencies(""))
 
     def onStop(self, *_checked: Any) -> None:
         """Ask what runs to end."""
         self.task.cancel()
 
-    def _run(self, arguments: list[str], said: str, choose: str) -> None:
-        """Run a command, then read again what there is, and choose a model."""
+    def _run(
+        self, arguments: list[str], said: str, choose: str, prepare: Callable[[], None] = lambda: None
+    ) -> None:
+        """Install what a command needs, run it, then read again what there is, and choose a model."""
         name = choose or arguments[-1]
 
         def done(_data: dict[str, Any]) -> None:
@@ -272,7 +284,7 @@ class ModelPanel:
             self._onChanged()
 
         try:
-            ensureDependencies("")
+            prepare()
             self.task.start(arguments, done, self._onFailed)
         except BrainSegSAMError as error:
             self.task.view.end(str(error))

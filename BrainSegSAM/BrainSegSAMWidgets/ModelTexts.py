@@ -28,7 +28,8 @@ def methodTitle(method: str) -> str:
 
 def noticeOf(model: Any) -> str:
     """The sentence that must be read: what it is for, and whether it is a demonstration only."""
-    return (_("Demonstration model.") + " " if model.demonstration else "") + model.intended_use
+    use = model.intended_use
+    return _("Demonstration model.") + " " + use if model.demonstration and "emonstration" not in use else str(use)
 
 
 def factsOf(model: Any) -> str:

@@ -51,7 +51,7 @@ class ModulePanel:
         self.evaluate = EvaluatePanel(self.ui, logic)
         self._panels = (self.predict, self.models, self.train, self.evaluate)
         self._connections = Connections(((self.tabBar, "currentChanged(int)", self._onTab),))
-        self._onTab(0)
+        self._showPage(0)
 
     def disconnect(self) -> None:
         """Let go of the widgets, and end what runs."""
@@ -101,6 +101,10 @@ class ModulePanel:
         self.models.fill()
 
     def _onTab(self, index: int) -> None:
+        self._showPage(index)
+        self.predict.device.ask()  # the other tabs may have installed PyTorch
+
+    def _showPage(self, index: int) -> None:
         for number, page in enumerate(self._pages):
             page.visible = number == index
 

@@ -52,11 +52,11 @@ class PredictPanel(VTKObservationMixin):
         self._matchPending = False
         self._checkPending = False
         self._check = InputCheck()
+        self._takenOut: dict[str, str] = {}  # modality → id of the volume whose place the user has emptied
         self._filling = False
         self._connections = Connections((
             (ui.modelComboBox, "currentIndexChanged(int)", self.onModelChanged),
             (ui.moreModelsButton, "clicked(bool)", self.onMoreModels),
-            (ui.setupButton, "clicked(bool)", self.onSetup),
             (ui.deviceComboBox, "currentIndexChanged(int)", self.checkCanApply),
             (ui.applyButton, "clicked(bool)", self.onApply),
             (ui.cancelButton, "clicked(bool)", self.onCancel),
@@ -74,17 +74,14 @@ class PredictPanel(VTKObservationMixin):
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show the choices that a parameter node holds; None while there is no scene to work in."""
         self._parameterNode = parameterNode
-        if parameterNode is None:
-            return
-        if parameterNode.model in self._models:
-            self.ui.modelComboBox.currentIndex = list(self._models).index(parameterNode.model)
-        self.onModelChanged(self.ui.modelComboBox.currentIndex)
+        self._takenOut = {}
+        if parameterNode is not None:
+            self._chooseAsked()
 
     def onNodeAdded(self, caller: Any, event: Any) -> None:
         """Offer a new volume; later, because a node that is being loaded gets its name and image after it was added."""
-        if self._parameterNode is not None and not self._matchPending:
-            self._matchPending = True
-            qt.QTimer.singleShot(0, self.matchInputs)
+        if self._parameterNode is not None:
+            self._matchLater()
 
     # ---- model and inputs
 
@@ -111,15 +108,23 @@ class PredictPanel(VTKObservationMixin):
         for name, model in self._models.items():
             self.ui.modelComboBox.addItem(model.title)
             self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, name, qt.Qt.ToolTipRole)
-        names = list(self._models)
-        self.ui.modelComboBox.currentIndex = names.index(before) if before in names else (0 if names else -1)
         self._filling = False
         for problem in problems:
             self.task.log(problem)
-        self.ui.setupButton.visible = self.logic.needsSetup
-        if hadModel is not None and before not in names and not self.logic.running:
+        self._chooseAsked()
+        if hadModel is not None and before not in self._models and not self.logic.running:
             self.task.say(_("The model '{title}' is not installed any more.").format(title=hadModel.title))
-        self.onModelChanged(self.ui.modelComboBox.currentIndex)
+
+    def _chooseAsked(self) -> None:
+        """Choose the model that the scene asks for: none where that is not installed, the first if it asks for none."""
+        names, node = list(self._models), self._parameterNode
+        asked = (node.model if node is not None else "") or next(iter(names), "")
+        if node is not None and node.model != asked:
+            node.model = asked
+        self._filling = True
+        self.ui.modelComboBox.currentIndex = names.index(asked) if asked in names else -1
+        self._filling = False
+        self._showModel()
 
     def chooseModel(self, name: str) -> None:
         """Choose an installed model that segments."""
@@ -134,36 +139,43 @@ class PredictPanel(VTKObservationMixin):
         """Show the catalogue."""
         self._onMoreModels()
 
-    def onSetup(self, *_checked: Any) -> None:
-        """Install what models need to be read at all."""
-        try:
-            ensureDependencies("")
-        except BrainSegSAMError as error:
-            self.onFailed(error)
-        self.device.forget()
-        self.fillModels()
-
     def onModelChanged(self, _index: int) -> None:
-        """Show what the model is and one selector for each sequence that it needs."""
-        if self._filling:
+        """The user has chosen a model."""
+        if self._filling or self.model is None:
             return
-        model = self.model
-        if self._parameterNode is not None and model is not None:
+        if self._parameterNode is not None:
             self._parameterNode.model = self.modelName
-        for label in (self.ui.modelNoticeLabel, self.ui.modelDescriptionLabel, self.ui.modelFactsLabel):
-            label.visible = model is not None
-        if model is not None:
-            self.ui.modelNoticeLabel.text = noticeOf(model)
-            self.ui.modelDescriptionLabel.text = model.description
-            self.ui.modelDescriptionLabel.visible = bool(model.description)
-            self.ui.modelFactsLabel.text = factsOf(model)
+        self._showModel()
+
+    def _showModel(self) -> None:
+        """Show what the model is, and one selector for each sequence that it needs."""
+        model = self.model
+        ui = self.ui
+        ui.modelNoticeLabel.text = noticeOf(model) if model is not None else ""
+        ui.modelDescriptionLabel.text = model.description if model is not None else ""
+        ui.modelFactsLabel.text = factsOf(model) if model is not None else ""
+        for label in (ui.modelNoticeLabel, ui.modelDescriptionLabel, ui.modelFactsLabel):
+            label.visible = bool(label.text)
         modalities = () if model is None else model.modalities
         if tuple(self.inputSelectors) != tuple(modalities):
             self._rebuildSelectors(modalities)
         if self._parameterNode is not None:
-            for modality, selector in self.inputSelectors.items():
-                selector.setCurrentNode(self._parameterNode.parameterNode.GetNodeReference(INPUT_ROLE + modality))
             self.matchInputs()
+
+    def _kept(self, modality: str) -> Any:
+        """The volume that the scene's parameters say, or None."""
+        return self._parameterNode.parameterNode.GetNodeReference(INPUT_ROLE + modality)
+
+    def _keep(self, modality: str, node: Any) -> None:
+        identifier = node.GetID() if node is not None else None
+        self._parameterNode.parameterNode.SetNodeReferenceID(INPUT_ROLE + modality, identifier)
+
+    def _showInputs(self) -> None:
+        """Show the volumes that the scene's parameters say; what the selectors signal meanwhile is no choice."""
+        self._filling = True
+        for modality, selector in self.inputSelectors.items():
+            selector.setCurrentNode(self._kept(modality))
+        self._filling = False
         self.checkInputs()
 
     def _rebuildSelectors(self, modalities: Any) -> None:
@@ -185,32 +197,47 @@ class PredictPanel(VTKObservationMixin):
             self.inputSelectors[modality] = selector
         ui = self.ui
         orderTabs((
-            ui.modelCollapsibleButton, ui.modelComboBox, ui.moreModelsButton, ui.setupButton,
-            ui.inputsCollapsibleButton, *self.inputSelectors.values(), ui.outputCollapsibleButton, ui.outputSelector,
+            ui.modelCollapsibleButton, ui.modelComboBox, ui.moreModelsButton, ui.inputsCollapsibleButton,
+            *self.inputSelectors.values(), ui.outputCollapsibleButton, ui.outputSelector,
             ui.deviceComboBox, ui.applyButton, ui.cancelButton, ui.resultTable, ui.lesionTable,
             ui.provenanceCollapsibleButton, ui.provenanceText, ui.logCollapsibleButton, ui.logText,
         ))  # fmt: skip
 
     def onInputChanged(self, *_node: Any) -> None:
-        """Keep the chosen volumes in the parameter node."""
-        if self._parameterNode is None:
+        """The user has chosen a volume, or none: keep that, and later fill in what goes with it."""
+        if self._parameterNode is None or self._filling:
             return
         for modality, selector in self.inputSelectors.items():
-            node = selector.currentNode()
-            identifier = node.GetID() if node is not None else None
-            self._parameterNode.parameterNode.SetNodeReferenceID(INPUT_ROLE + modality, identifier)
+            before, node = self._kept(modality), selector.currentNode()
+            if node is not None:
+                self._takenOut.pop(modality, None)
+            elif before is not None:
+                self._takenOut[modality] = before.GetID()
+            self._keep(modality, node)
         self.checkInputs()
+        self._matchLater()
+
+    def _matchLater(self) -> None:
+        """Match once, when all that is under way has happened."""
+        if not self._matchPending:
+            self._matchPending = True
+            qt.QTimer.singleShot(0, self.matchInputs)
 
     def matchInputs(self) -> None:
-        """Fill selectors that are empty with volumes whose names say their sequence."""
+        """Fill selectors that are empty with volumes whose names say their sequence, of the examination that is chosen.
+
+        One that the user has emptied stays so while the volume that was in it is there.
+        """
         self._matchPending = False
         if self._parameterNode is None:
             return
-        found = self.logic.matchVolumes(tuple(self.inputSelectors))
-        for modality, selector in self.inputSelectors.items():
-            if selector.currentNode() is None and modality in found:
-                selector.setCurrentNode(found[modality])
-        self.checkInputs()
+        chosen = {modality: self._kept(modality) for modality in self.inputSelectors}
+        found = self.logic.matchVolumes(tuple(chosen), beside=[node for node in chosen.values() if node is not None])
+        for modality, node in found.items():
+            takenOut = slicer.mrmlScene.GetNodeByID(self._takenOut.get(modality, ""))
+            if chosen[modality] is None and takenOut is None:
+                self._keep(modality, node)
+        self._showInputs()
 
     # ---- checks
 
@@ -243,11 +270,14 @@ class PredictPanel(VTKObservationMixin):
         """Why Apply cannot be pressed now; "" when it can."""
         if self.logic.running:
             return _("A segmentation is running.")
-        if self.logic.needsSetup and not self._models:
-            return _("Models cannot be read yet because Python packages are missing.")
-        if self.model is None:
-            return _("No model is installed.")
         node = self._parameterNode
+        if not self._models:
+            return _("No model is installed.")
+        if self.model is None:
+            return _(
+                "The scene asks for the model '{name}', which is not installed here; download or import it, or choose "
+                "another."
+            ).format(name=node.model)
         return self._check.problem or outputProblem(node.outputSegmentation) or self.device.problem(node.device.value)
 
     def checkCanApply(self, *_changed: Any) -> None:
@@ -282,6 +312,7 @@ class PredictPanel(VTKObservationMixin):
             ensureDependencies(self.model.method)
             if findsBoxes(self.model):
                 ensureDetector()
+            self.device.ask()
             listener = Listener(
                 onProgress=self.onProgress, onLog=self.task.log, onDone=self.onDone, onFailed=self.onFailed
             )
@@ -304,6 +335,9 @@ class PredictPanel(VTKObservationMixin):
         """Show the measures and the segments."""
         self.task.end(_("Finished: '{name}'.").format(name=result.segmentationNode.GetName()))
         self.results.show(result.segmentationNode, result.record)
+        ui = self.ui
+        for section in (ui.modelCollapsibleButton, ui.inputsCollapsibleButton, ui.outputCollapsibleButton):
+            section.collapsed = True  # so that the result is seen without scrolling on a small screen
         self.checkCanApply()
 
     def onFailed(self, error: BrainSegSAMError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from BrainSegSAMLib.runs import RUN_FILE
 from . import Dialogs
 from .ConfigForm import ConfigForm
 from .Dependencies import ensureDependencies, ensureDetector
-from .Fields import Connections, PathFields, allowOrSay, chooseFolders, isUrl, orderTabs
+from .Fields import Connections, PathFields, allowOrSay, isUrl, orderTabs
 from .LossCurve import LossCurve
 from .ModelTexts import methodTitle
 from .Task import CommandTask, TaskView
@@ -54,8 +54,10 @@ class TrainPanel:
         self.task = CommandTask(
             TaskView(ui.trainProgressBar, ui.trainStatusLabel, ui.trainLogText), self.check, self._onProgress
         )
-        chooseFolders(ui.trainWorkEdit)
-        self.paths = PathFields({"trainData": ui.trainDataEdit, "trainWork": ui.trainWorkEdit}, self.check)
+        self.paths = PathFields(
+            {"trainData": ui.trainDataEdit, "trainWork": ui.trainWorkEdit}, self.check,
+            files={"trainData": (ui.trainDataFileButton, _("Manifests (*.csv)"))},
+        )  # fmt: skip
         self._filling = False
         self._fillRecipes()
         self._connections = Connections((
@@ -97,16 +99,20 @@ class TrainPanel:
         self._filling = False
 
     def _showRecipe(self, text: str) -> None:
-        """Show the recipe of a name that ships, or of a path."""
+        """Show the recipe of a name that ships, or of a path; none where there is no such recipe."""
         wanted = Path(text) if text else self._recipes[0]
         found = [path for path in self._recipes if path == wanted or path.name == text]
-        if not found:
+        if not found and wanted.is_file():
             self._fillRecipes(wanted)
             found = [wanted]
         self._filling = True
-        self.ui.trainRecipeComboBox.currentIndex = self._recipes.index(found[0])
+        self.ui.trainRecipeComboBox.currentIndex = self._recipes.index(found[0]) if found else -1
         self._filling = False
-        self._load(found[0], keepSettings=True)
+        if found:
+            self._load(found[0], keepSettings=True)
+            return
+        sentence = _("The scene asks for the recipe '{name}', which is not there; choose another.")
+        self._showSettings(None, (), sentence.format(name=text), {})
 
     def onRecipeChosen(self, index: int) -> None:
         """Take another recipe; the last entry asks for a file."""
@@ -124,33 +130,44 @@ class TrainPanel:
 
     def _load(self, path: Path, *, keepSettings: bool) -> None:
         shipped = path.parent == resource_path("Models", "recipes")
-        if not keepSettings:
-            self._parameterNode.trainSettings = ""
         self._parameterNode.trainRecipe = path.name if shipped else str(path)
         try:
-            self._recipe = read_recipe(path)
-            groups, self._recipeProblem = settings_groups(self._recipe), ""
+            recipe = read_recipe(path)
+            groups, problem = settings_groups(recipe), ""
         except BrainSegSAMError as error:
-            self._recipe, groups, self._recipeProblem = None, (), str(error)
-        self.form.setGroups(groups, json.loads(self._parameterNode.trainSettings or "{}"))
+            recipe, groups, problem = None, (), str(error)
+        self._showSettings(recipe, groups, problem, self._savedSettings() if keepSettings else {})
+
+    def _showSettings(self, recipe: Any, groups: Sequence[Any], problem: str, overrides: Mapping[str, Any]) -> None:
+        self._recipe, self._recipeProblem = recipe, problem
+        self.form.setGroups(groups, overrides)
         self._orderTabs()
-        self.ui.trainRecipeNote.text = self._recipeProblem or _recipeText(self._recipe)
+        self.ui.trainRecipeNote.text = problem or _recipeText(recipe)
         self.onSettingsChanged()
+
+    def _savedSettings(self) -> dict[str, Any]:
+        """What the scene's parameters say; a scene may come from anybody."""
+        try:
+            saved = json.loads(self._parameterNode.trainSettings or "{}")
+        except ValueError:
+            return {}
+        return saved if isinstance(saved, dict) else {}
 
     def _orderTabs(self) -> None:
         ui, editors = self.ui, self.form.editors
         main, other = self.form.names(matters=True), self.form.names(matters=False)
         orderTabs((
-            ui.trainDataCollapsibleButton, ui.trainRecipeComboBox, ui.trainDataEdit, ui.trainNameEdit, ui.trainWorkEdit,
-            ui.trainDeviceComboBox, ui.trainSettingsCollapsibleButton, *(editors[name] for name in main),
-            ui.trainAllSettingsCollapsibleButton, ui.trainSettingsSearchEdit, *(editors[name] for name in other),
-            ui.trainResetButton, ui.trainStartButton, ui.trainStopButton, ui.trainLogCollapsibleButton, ui.trainLogText,
+            ui.trainDataCollapsibleButton, ui.trainRecipeComboBox, ui.trainDataEdit, ui.trainDataFileButton,
+            ui.trainNameEdit, ui.trainWorkEdit, ui.trainDeviceComboBox, ui.trainSettingsCollapsibleButton,
+            *(editors[name] for name in main), ui.trainAllSettingsCollapsibleButton, ui.trainSettingsSearchEdit,
+            *(editors[name] for name in other), ui.trainResetButton, ui.trainStartButton, ui.trainStopButton,
+            ui.trainLogCollapsibleButton, ui.trainLogText,
         ))  # fmt: skip
 
     def onSettingsChanged(self) -> None:
         """Keep what differs from the recipe in the parameter node, and say what is wrong."""
         overrides = self.form.overrides()
-        if self._parameterNode is not None:
+        if self._parameterNode is not None and self._recipe is not None:
             self._parameterNode.trainSettings = json.dumps(overrides) if overrides else ""
         problem = self.form.problem()
         self.ui.trainSettingsProblem.text = problem

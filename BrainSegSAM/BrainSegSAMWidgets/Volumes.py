@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,6 +19,7 @@ from BrainSegSAMLib.modalities import ModalityTable
 
 _PART = 1 << 19  # voxels that are copied at once
 _TURN_S = 0.01  # of copying, before the interface has its turn
+_PLANES = {"ax", "axial", "tra", "sag", "sagittal", "cor", "coronal", "2d", "3d"}  # say nothing of the patient
 
 
 def volumesByModality(modalities: Iterable[str]) -> dict[str, list[Any]]:
@@ -29,6 +32,37 @@ def volumesByModality(modalities: Iterable[str]) -> dict[str, list[Any]]:
         if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
             found.setdefault(table.recognise(node.GetName() or "") or "", []).append(node)
     return found
+
+
+def ofOneExamination(*nodes: Any) -> bool:
+    """Whether volumes may be of one examination, by their studies and patients, or else by how their names begin.
+
+    Names are compared before what says the sequence: "sub-07_flair" and "sub-08_t1" are of two; "t1" says nothing.
+    """
+    return all(_mayBelongTogether(one, other) for one, other in itertools.combinations(nodes, 2))
+
+
+def _mayBelongTogether(one: Any, other: Any) -> bool:
+    for level in ("Study", "Patient"):
+        first, second = _ancestor(one, level), _ancestor(other, level)
+        if first and second:
+            return first == second
+    return all(first == second for first, second in zip(_beginning(one), _beginning(other), strict=False))
+
+
+def _ancestor(node: Any, level: str) -> int:
+    """Item of the subject hierarchy that a volume lies under; 0 for none."""
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = tree.GetItemByDataNode(node)  # none yet for a node that is just being added
+    return int(tree.GetItemAncestorAtLevel(item, level)) if item else 0
+
+
+def _beginning(node: Any) -> list[str]:
+    """Words of a volume's name before what says its sequence."""
+    words = re.findall(r"[a-z0-9+]+", (node.GetName() or "").lower())
+    table = ModalityTable.default()
+    known = [index for index, word in enumerate(words) if table.recognise(word) is not None]
+    return [word for word in words[: known[0] if known else None] if word not in _PLANES]
 
 
 def volumeSelector(modality: str) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import DependencyError, ModelError
+from ..errors import ModelError
+from ..json_schema import first_fault
 
 _MAX_BYTES = 16 * 2**20  # such files hold kilobytes; a larger one is something else
 
@@ -44,19 +45,11 @@ def check_described(data: Mapping[str, Any], schema_name: str, path: Path) -> No
 
     Raises:
         ModelError: one sentence that names the file and the field.
-        DependencyError: the package jsonschema is not installed.
     """
-    try:
-        import jsonschema
-    except ImportError as error:
-        raise DependencyError(
-            "Reading model descriptions needs the Python package jsonschema; install it with 'pip install jsonschema'."
-        ) from error
     schema = json.loads((Path(__file__).parent / schema_name).read_text(encoding="utf-8"))
     _check_format_version(data, schema, path)
-    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(data))
-    if fault is not None:
-        raise ModelError(f"'{path}': {_sentence(fault)}")
+    if fault := first_fault(data, schema):
+        raise ModelError(f"'{path}': {fault}")
 
 
 def stays_inside(relative: str) -> bool:
@@ -79,17 +72,3 @@ def _check_format_version(data: Mapping[str, Any], schema: Mapping[str, Any], pa
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _sentence(fault: Any) -> str:
-    """A jsonschema fault in words, without the offending value where that may be large."""
-    field = fault.json_path.removeprefix("$").removeprefix(".")
-    where = f"the field '{field}'" if field else "the file"
-    if fault.validator == "required":
-        missing = [name for name in fault.validator_value if name not in fault.instance]
-        return f"{where} lacks {', '.join(repr(name) for name in missing)}."
-    if fault.validator == "type":
-        kinds = fault.validator_value if isinstance(fault.validator_value, list) else [fault.validator_value]
-        return f"{where} must be of type {' or '.join(kinds)}, but is {type(fault.instance).__name__}."
-    message = fault.message if len(fault.message) <= 200 else fault.message[:200] + " …"
-    return f"{where} is not valid: {message}."

@@ -54,6 +54,7 @@ def main() -> None:
     left.set_ylabel("seconds")
     left.legend(frameon=False, loc="upper left")
     stack(right, rows["curve"], "slices", f"slices, {rows['curve'][0]['lesions']} lesions")
+    right.set_ylabel("seconds")
     figure.suptitle(f"Tracking at {rows['shares'][0]['size']} pixels, SAM 2.1 tiny's size", fontsize=11)
     figure.savefig(options.output, dpi=110)
 

@@ -16,6 +16,7 @@ import qt
 import SampleData
 import slicer
 from BrainSegSAMEffects.EffectResult import Target, fillSegment
+from BrainSegSAMWidgets.WorkerProcess import Listener, newWorker
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 import BrainSegSAM
@@ -26,7 +27,7 @@ PACKAGES = ("torch", "nnunetv2")
 
 
 class BrainSegSAMSelfTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer 5.8 and later; what needs model packages is left out where they are not installed."""
+    """Runs in Slicer 5.10 and later; what needs model packages is left out where they are not installed."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
@@ -143,6 +144,15 @@ class BrainSegSAMSelfTest(ScriptedLoadableModuleTest):
         parent.close()
         parent.deleteLater()
         slicer.app.processEvents()
+
+    def test_the_worker_starts_and_answers(self) -> None:
+        """Slicer's Python runs the worker, and the two understand each other; what is asked for needs no package."""
+        worker, errors = newWorker(), []
+        worker.request("no such thing", {}, Listener(onFailed=errors.append)).wait()
+        self.assertIn("no such thing", str(errors[0]))
+        self.assertGreater(worker.pid, 0)
+        worker.quit(wait=True)
+        self.assertEqual(worker.pid, 0)
 
     def test_the_demonstration_model_finds_the_lesion(self) -> None:
         """The bundled model, by the real worker process: the lesion of the sample, about where it is."""

@@ -10,6 +10,8 @@ Needs nothing but Python and the system's own tools.
 from __future__ import annotations
 
 import argparse
+import ast
+import json
 import platform
 import shutil
 import subprocess
@@ -40,10 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(executable(options.into))
         return 0
     if options.install:
-        requirements = ROOT / "Resources" / "requirements.txt"
-        python = executable(options.into, "PythonSlicer")
-        packages = [python, "-m", "pip", "install", "--quiet", "torch", "-r", str(requirements)]
-        return subprocess.run(packages, check=False, timeout=TIMEOUT_S).returncode
+        return install(executable(options.into, "PythonSlicer"))
     return subprocess.run(command(options.into), check=False, timeout=TIMEOUT_S).returncode
 
 
@@ -63,6 +62,29 @@ def download(version: str, folder: Path) -> None:
         with urllib.request.urlopen(address(system, version), timeout=120) as answer, package.open("wb") as file:
             shutil.copyfileobj(answer, file)
         {"Linux": _unpack_linux, "Darwin": _unpack_macos, "Windows": _unpack_windows}[system](package, folder.resolve())
+
+
+def install(python: str) -> int:
+    """Install the model packages beside what Slicer brings, which stays as it is; pip's exit code."""
+    with tempfile.TemporaryDirectory() as temporary:
+        constraints = Path(temporary) / "constraints.txt"
+        constraints.write_text("\n".join(kept_versions(python)), encoding="utf-8")
+        requirements = ROOT / "Resources" / "requirements.txt"
+        packages = ["torch", "--requirement", str(requirements), "--constraint", str(constraints)]
+        command = [python, "-m", "pip", "install", "--quiet", *packages]
+        return subprocess.run(command, check=False, timeout=TIMEOUT_S).returncode
+
+
+def kept_versions(python: str) -> list[str]:
+    """Constraints that hold what the panel holds as well when it installs: see `Dependencies.keptVersions`."""
+    panel = ROOT / "BrainSegSAM" / "BrainSegSAMWidgets" / "Dependencies.py"
+    tree = ast.parse(panel.read_text(encoding="utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    held = {name.lower() for name in ast.literal_eval(assigned["_KEPT"])}
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format", "json"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    return [f"{one['name']}=={one['version']}" for one in json.loads(listed.stdout) if one["name"].lower() in held]
 
 
 def _unpack_linux(package: Path, folder: Path) -> None:

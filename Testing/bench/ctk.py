@@ -15,7 +15,7 @@ def stand_in(cls: type) -> type:
 
 @stand_in
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A line for a path, and a button that would open a file dialog."""
+    """A line for a path, and a button that opens a dialog: for files as soon as they are among the filters."""
 
     currentPathChanged = QtCore.Signal(str)
     Dirs, Files, Drives, Readable, Writable = 1, 2, 4, 0x10, 0x20
@@ -33,6 +33,18 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         box.addWidget(self._line)
         box.addWidget(self._browse)
         self._line.textChanged.connect(self.currentPathChanged)
+        self._browse.clicked.connect(lambda: self.browse())
+
+    def browse(self):
+        dialog = QtWidgets.QFileDialog
+        if not self._filters & self.Files:
+            path = dialog.getExistingDirectory(self, "Select a directory...", self.currentPath)
+        elif self._filters & self.Writable:
+            path, _kind = dialog.getSaveFileName(self, "Select a file to save ", self.currentPath)
+        else:
+            path, _kind = dialog.getOpenFileName(self, "Open a file", self.currentPath)
+        if path:
+            self.setCurrentPath(path)
 
     def setCurrentPath(self, path):
         self._line.setText(path)

@@ -1,4 +1,4 @@
-"""Stands in for Slicer's module SampleData: registering, and loading what was registered with its checksum."""
+"""Stands in for Slicer's module SampleData: its sources, and loading what was registered with its checksum."""
 
 from __future__ import annotations
 
@@ -15,27 +15,19 @@ import slicer
 class SampleDataSource:
     """One data set; all lists are as long as that of its addresses."""
 
-    def __init__(self, **fields):
-        vars(self).update(fields)
-        lists = (self.uris, self.fileNames, self.nodeNames, self.checksums, self.loadFileTypes)
-        if len({len(one) for one in lists}) != 1:
+    def __init__(
+        self, sampleName=None, sampleDescription=None, uris=None, fileNames=None, nodeNames=None, checksums=None,
+        loadFiles=None, customDownloader=None, thumbnailFileName=None, loadFileType=None, loadFileProperties=None,
+    ):
+        self.sampleName, self.sampleDescription = sampleName, sampleDescription or sampleName
+        self.uris, self.fileNames, self.nodeNames, self.checksums = uris, fileNames, nodeNames, checksums
+        self.thumbnailFileName, self.loadFileType = thumbnailFileName, loadFileType
+        if len({len(one) for one in (uris, fileNames, nodeNames, checksums, loadFileType)}) != 1:
             raise ValueError("All fields of sample data source must have the same length")
 
 
 class SampleDataLogic:
-    """Where data sets are registered and loaded."""
-
-    @staticmethod
-    def registerCustomSampleDataSource(
-        category="Custom", sampleName=None, uris=None, fileNames=None, nodeNames=None, customDownloader=None,
-        thumbnailFileName=None, loadFileTypes=None, loadFiles=None, loadFileProperties=None, checksums=None,
-    ):
-        known = slicer.modules.sampleDataSources.setdefault(category, [])
-        if not any(source.sampleName == sampleName for source in known):
-            known.append(SampleDataSource(
-                sampleName=sampleName, uris=uris, fileNames=fileNames, nodeNames=nodeNames, checksums=checksums,
-                thumbnailFileName=thumbnailFileName, loadFileTypes=loadFileTypes,
-            ))
+    """Where data sets are loaded."""
 
     def downloadSamples(self, name):
         """Fetch, compare and load with MRML's own reader."""

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -21,7 +22,8 @@ import application
 CAPTION = "Bench render (Qt Fusion), not 3D Slicer"
 SIZE = (430, 640)
 """What Slicer's module panel has on a screen of 1366 x 768, about."""
-PROCESSOR = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": ""}
+PROCESSOR = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True,
+             "torch": metadata.version("torch")}  # fmt: skip
 
 
 def main(folder: Path) -> None:
@@ -62,51 +64,49 @@ def _draw(folder: Path, scratch: Path) -> None:
 
 
 def _segment(widget, parent, folder: Path) -> None:
-    _save(parent, folder / "panel-empty.png")
+    save(parent, folder / "panel-empty.png")
     phantom = _phantom()
     nodes = _add_volumes(phantom)
     application.wait_until(lambda: widget.ui.applyButton.enabled, seconds=5)
-    _save(parent, folder / "panel-ready.png")
+    save(parent, folder / "panel-ready.png")
     widget.panel.predict.onProgress(
         {"stage": "Segmenting", "fraction": 0.42, "remaining_s": 38.0, "message": "tile 21 of 50"}
     )
     widget.ui.cancelButton.enabled = True
     widget.ui.applyButton.enabled = False
-    _save(parent, folder / "panel-running.png")
+    save(parent, folder / "panel-running.png")
     widget.panel.predict.onDone(_result(phantom, nodes["flair"]))
-    _save(parent, folder / "panel-finished.png")
+    save(parent, folder / "panel-finished.png")
     widget.panel.predict.onDone(_with_lesions(_result(phantom, nodes["flair"])))
-    for section in ("modelCollapsibleButton", "inputsCollapsibleButton", "outputCollapsibleButton"):
-        getattr(widget.ui, section).collapsed = True
     widget.ui.provenanceCollapsibleButton.collapsed = False
     widget.ui.logCollapsibleButton.collapsed = False
-    _save(parent, folder / "panel-log.png")
+    save(parent, folder / "panel-log.png")
 
 
 def _models(widget, parent, folder: Path) -> None:
     ui = widget.ui
     widget.panel.showPage(ui.modelsTab)
-    _save(parent, folder / "models.png")
+    save(parent, folder / "models.png")
     ui.modelSearchEdit.text = "sclerosis"
     ui.importCollapsibleButton.collapsed = False
-    _save(parent, folder / "models-search.png")
+    save(parent, folder / "models-search.png")
 
 
 def _train(widget, parent, folder: Path, scratch: Path) -> None:
     ui, panel = widget.ui, widget.panel.train
     widget.panel.showPage(ui.trainTab)
-    _save(parent, folder / "train-empty.png")
+    save(parent, folder / "train-empty.png")
     ui.trainDataEdit.currentPath = str(scratch)
     ui.trainNameEdit.text = "my-glioma-model"
     panel.form.editors["learning_rate"].text = "0.003"
     panel.onSettingsChanged()
-    _save(parent, folder / "train-ready.png")
+    save(parent, folder / "train-ready.png")
     ui.trainDataCollapsibleButton.collapsed = True
     ui.trainAllSettingsCollapsibleButton.collapsed = False
     ui.trainSettingsSearchEdit.text = "augment"
     for step in range(1, 61):
         _pretend_training(panel, step)
-    _save(parent, folder / "train-running.png")
+    save(parent, folder / "train-running.png")
 
 
 def _pretend_training(panel, step: int) -> None:
@@ -122,7 +122,7 @@ def _pretend_training(panel, step: int) -> None:
 def _evaluate(widget, parent, folder: Path, scratch: Path) -> None:
     ui = widget.ui
     widget.panel.showPage(ui.evaluateTab)
-    _save(parent, folder / "evaluate-empty.png")
+    save(parent, folder / "evaluate-empty.png")
 
 
 def _phantom():
@@ -163,18 +163,21 @@ def _result(phantom, reference):
     from BrainSegSAMLib import mrml
     from BrainSegSAMLib.components import as_rows, statistics
     from BrainSegSAMLib.image import Segmentation
-    from BrainSegSAMLib.labels import LabelScheme, Region
+    from BrainSegSAMLib.labels import LabelScheme
+    from BrainSegSAMLib.models.store import load_model
+    from BrainSegSAMLib.resources import resource_path
 
+    model = load_model(resource_path("Models", "glioma-nnunet-tiny"), verify_hashes=False)
+    drawn = ((1, 2, 3), (1, 3), (3,))  # of the phantom's labels, for the model's regions and in their colours
     scheme = LabelScheme(
-        (Region("Whole tumour", (1, 2, 3), (88, 190, 96)), Region("Tumour core", (1, 3), (240, 190, 60)),
-         Region("Enhancing tumour", (3,), (224, 70, 66)))
+        tuple(replace(region, labels=labels) for region, labels in zip(model.scheme.regions, drawn, strict=True))
     )
     segmentation = Segmentation(_geometry(phantom), scheme, phantom.labels)
     node = mrml.segmentation_to_node(segmentation, reference, name=f"{reference.GetName()} segmentation")
     regions = as_rows(statistics(segmentation))
     record = {
         "regions": regions,
-        "model": {"name": "glioma-nnunet-tiny", "title": "Glioma (demonstration)", "version": "1.0"},
+        "model": {"name": model.name, "title": model.title, "version": model.version},
         "device": "cpu",
         "inputs": {modality: f"sub-07_{modality}" for modality in phantom.channels},
         "seconds": {"prepare": 0.2, "segment": 61.5},
@@ -197,13 +200,17 @@ def _with_lesions(result):
     return replace(result, record=record)
 
 
-def _save(parent, path: Path) -> None:
+def save(parent, path: Path) -> None:
+    """A picture of a widget in its full height, also what one would scroll to, with the caption."""
     import qt
     import slicer
 
-    for _ in range(3):
+    for _ in range(5):
         slicer.app.processEvents()
-    picture = parent.grab()  # all of it, also what one would scroll to
+    if parent.isWindow():
+        parent.resize(parent.width, parent.layout().heightForWidth(parent.width))
+        slicer.app.processEvents()
+    picture = parent.grab()
     labelled = qt.QPixmap(picture.width(), picture.height() + 24)
     labelled.fill(qt.QColor(40, 40, 40))
     painter = qt.QPainter(labelled)

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import application
 import numpy as np
+import screenshot
 
-CAPTION = "Bench render (Qt Fusion), not 3D Slicer"
 VIEW = 330
 PANEL = 430
 LABELS = 26
@@ -33,7 +33,7 @@ def main(folder: Path) -> int:
 
     slicer.util.errorDisplay = lambda text, *_, **__: complaints.add(f"error display: {text}")
     BrainSegSAM.registerWithSlicer()
-    layout = views.LayoutManager(slicer.mrmlScene, size=VIEW, columns=2)
+    layout = views.LayoutManager(slicer.mrmlScene, size=VIEW, columns=2, annotated=True)
     slicer.app.setLayoutManager(layout)
     session = Session(folder, layout)
     session.load_the_sample()
@@ -78,16 +78,18 @@ class Session:
         module.setup()
         parent.resize(PANEL, 2 * VIEW)
         parent.show()
-        self.choose(module.ui.modelComboBox, "glioma-nnunet-tiny")
-        application.wait_until(lambda: module.ui.applyButton.enabled, seconds=10)
+        module.enter()
+        module.panel.predict.chooseModel("glioma-nnunet-tiny")
+        self.until(lambda: module.ui.applyButton.enabled and module.ui.deviceNoteLabel.visible)
         self.save(parent, "tutorial-inputs.png")
         module.ui.applyButton.click()
         self.until(lambda: not module.logic.running)
         node = slicer.mrmlScene.GetNthNodeByClass(0, "vtkMRMLSegmentationNode")
         self.jump_to(self.mask_of(node, 0))
-        for section in ("modelCollapsibleButton", "inputsCollapsibleButton", "outputCollapsibleButton"):
-            getattr(module.ui, section).collapsed = True
         self.save(parent, "tutorial-result.png")
+        for section in ("modelCollapsibleButton", "inputsCollapsibleButton", "outputCollapsibleButton"):
+            getattr(module.ui, section).collapsed = False
+        screenshot.save(parent, self.folder / "panel.png")
         node.SetDisplayVisibility(False)
         module.cleanup()
         parent.close()
@@ -218,7 +220,7 @@ class Session:
             painter.drawPixmap(0, 0, panel.grab().copy(0, 0, start, height))
         painter.drawPixmap(start, 0, right)
         painter.setPen(qt.QColor(255, 255, 255))
-        painter.drawText(8, height + 18, CAPTION)
+        painter.drawText(8, height + 18, screenshot.CAPTION)
         painter.end()
         picture.save(str(self.folder / name))
 

@@ -36,7 +36,7 @@ class qMRMLSliceView(QtWidgets.QWidget):
         self._interactor.SetRenderWindow(self._window)
         self._interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())
         self._interactor.Initialize()
-        self._picture, self._renders, self._due = None, 0, False
+        self._picture, self._renders, self._due, self._annotated = None, 0, False, False
         self.setMouseTracking(True)
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
         for name in MANAGERS:
@@ -138,7 +138,25 @@ class qMRMLSliceView(QtWidgets.QWidget):
             array = self.pixels()
             self._picture = QtGui.QImage(array.tobytes(), array.shape[1], array.shape[0], 3 * array.shape[1],
                                          QtGui.QImage.Format_RGB888).copy()
-        QtGui.QPainter(self).drawImage(0, 0, self._picture)
+        painter = QtGui.QPainter(self)
+        painter.drawImage(0, 0, self._picture)
+        if self._annotated:
+            self._annotate(painter)
+
+    def _annotate(self, painter):
+        """What Slicer writes into its views: where right, anterior and superior are, and where the slice lies."""
+        node, box = self.mrmlSliceNode(), self.rect.adjusted(6, 4, -6, -4)
+        matrix = node.GetSliceToRAS()
+        to_right, up, normal = (np.array([matrix.GetElement(row, column) for row in range(3)]) for column in range(3))
+        across = np.eye(3)[int(np.argmax(abs(normal)))]
+        place = float(across @ [matrix.GetElement(row, 3) for row in range(3)])
+        where = f"{node.GetOrientation().lower()} · {_letter(across * place)} {abs(place):.1f} mm"
+        left, right, middle, top = (getattr(QtCore.Qt, f"Align{side}") for side in ("Left", "Right", "VCenter", "Top"))
+        painter.setPen(QtGui.QColor(255, 255, 255))
+        for text, side in ((where, left | top), (_letter(-to_right), left | middle),
+                           (_letter(to_right), right | middle), (_letter(up), QtCore.Qt.AlignHCenter | top),
+                           (_letter(-up), QtCore.Qt.AlignHCenter | QtCore.Qt.AlignBottom)):  # fmt: skip
+            painter.drawText(box, side, text)
 
     # ---- mouse and keys
 
@@ -182,6 +200,12 @@ class qMRMLSliceView(QtWidgets.QWidget):
         key = QtCore.Qt.Key(event.key()).name.removeprefix("Key_")
         self._interactor.SetKeySym(key if len(key) > 1 else key.lower())
         self._interactor.InvokeEvent(name)
+
+
+def _letter(direction):
+    """Of the anatomical direction to which a vector (RAS) points most."""
+    axis = int(np.argmax(abs(direction)))
+    return ("RL", "AP", "SI")[axis][int(direction[axis] < 0)]
 
 
 @stand_in
@@ -271,7 +295,7 @@ class LayoutManager(QtCore.QObject):
     threeDViewCount = 0
     layoutChanged = QtCore.Signal(int)
 
-    def __init__(self, scene, *, size=SIZE, columns=3):
+    def __init__(self, scene, *, size=SIZE, columns=3, annotated=False):
         super().__init__()
         self._widget, self._slices = QtWidgets.QWidget(), {}
         self._widget.setStyleSheet("background: black")
@@ -286,6 +310,7 @@ class LayoutManager(QtCore.QObject):
             view.setFixedSize(size, size)
             grid.addWidget(view, len(self._slices) // columns, len(self._slices) % columns)
             view._open(scene, name, orientation)
+            view.sliceView()._annotated = annotated
             logics.AddItem(view.sliceLogic())
             self._slices[name] = view
         self._widget.show()

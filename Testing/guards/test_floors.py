@@ -19,7 +19,7 @@ PACKAGE = "BrainSegSAMLib"
 
 # The longest matching prefix decides.
 FLOORS = {
-    0: ["view_planes",
+    0: ["view_planes", "json_schema",
         "errors", "progress", "geometry", "image", "labels", "prompts", "resources", "modalities", "phantom", "runs",
         "wire", "processes", "conversation", "lesion_mixing", "settings", "scores", "memory"],
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
@@ -41,7 +41,7 @@ MODEL_PACKAGES = {
     "nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils",
     "segment_anything", "sam2", "ultralytics", "monai", "timm",
 }
-HEAVY = {"torch", "torchvision", "SimpleITK", "scipy", "skimage", "matplotlib", "nrrd", "jsonschema", "pydicom",
+HEAVY = {"torch", "torchvision", "SimpleITK", "scipy", "skimage", "matplotlib", "nrrd", "pydicom",
          "dask", "distributed", "fsspec", "psutil", "highdicom", "PIL", "contourpy",
          "slicer", "vtk", "qt", "ctk"} | MODEL_PACKAGES
 # nnU-Net loads these files by path inside its own process; they subclass its trainer and so need it at once.

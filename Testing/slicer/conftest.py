@@ -27,6 +27,11 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 NO_GPU = {"auto": "cpu", "cores": 8, "gpus": [], "mps": False, "cuda_built": True, "torch": "2"}
 """What the worker's "devices" answers on a machine with a processor alone."""
 CHILD = Path(__file__).with_name("child.py")
+FRESH = Path(__file__).with_name("fresh")
+HIDDEN = ("torch", "torchvision", "nnunetv2", "batchgenerators", "dynamic_network_architectures", "segment_anything",
+          "sam2", "ultralytics", "jsonschema", "skimage", "scikit_image", "matplotlib", "tensorboard", "tqdm",
+          "distributed", "dask", "fsspec", "psutil")  # fmt: skip
+"""Modules and packages that the library can use and Slicer 5.12 does not bring."""
 
 
 def _load_bench():
@@ -108,26 +113,43 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def widget(bench, module, scene, models, dialogs, worker, monkeypatch):
-    """The panel in a window, with a worker that plays along: `child("succeed")`."""
+def open_panel(bench, module, scene, dialogs, monkeypatch):
+    """Maker of the panel in a window; all are taken away as Slicer does it when it ends."""
     import qt
+    import shiboken6
     import slicer
 
-    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
     monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote.DeviceNote._known", NO_GPU)
-    parent = slicer.qMRMLWidget()
-    parent.setLayout(qt.QVBoxLayout())
-    parent.setMRMLScene(scene)
-    widget = module.BrainSegSAMWidget(parent)
-    widget.setup()
+    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote._installedTorch", lambda: NO_GPU["torch"])
+    opened = []
+
+    def make():
+        parent = slicer.qMRMLWidget()
+        parent.setLayout(qt.QVBoxLayout())
+        parent.setMRMLScene(scene)
+        widget = module.BrainSegSAMWidget(parent)
+        widget.setup()
+        parent.show()
+        slicer.app.processEvents()
+        opened.append(widget)
+        return widget
+
+    yield make
+    for widget in opened:
+        widget.cleanup()
+        widget.parent.close()
+        shiboken6.delete(widget.parent)
+        widget.cleanup()  # as at Slicer's end: its modules are unloaded once their widgets are gone
+    slicer.app.processEvents()
+
+
+@pytest.fixture
+def widget(open_panel, models, worker, monkeypatch):
+    """The panel in a window, with a worker that plays along: `child("succeed")`."""
+    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    widget = open_panel()
     widget.logic.worker = worker("succeed")
-    parent.show()
-    slicer.app.processEvents()
-    yield widget
-    widget.cleanup()
-    parent.close()
-    parent.deleteLater()
-    slicer.app.processEvents()
+    return widget
 
 
 @pytest.fixture
@@ -214,8 +236,23 @@ def editor(bench, scene, layout, volume):
 @pytest.fixture
 def no_installing(monkeypatch):
     """Packages are taken to be there."""
-    for panel in ("TrainPanel", "EvaluatePanel", "ModelPanel", "PredictPanel"):
+    for panel in ("TrainPanel", "ModelPanel", "PredictPanel"):
         monkeypatch.setattr(f"BrainSegSAMWidgets.{panel}.ensureDependencies", lambda method: None)
+    monkeypatch.setattr("BrainSegSAMWidgets.EvaluatePanel.ensureMeasuring", lambda: None)
+
+
+@pytest.fixture
+def hidden(bench, monkeypatch):
+    """A fresh Slicer: this process and its workers do without what it does not bring; gives the names."""
+    spec = importlib.util.spec_from_file_location("fresh_sitecustomize", FRESH / "sitecustomize.py")
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    for name in [name for name in sys.modules if name.partition(".")[0] in HIDDEN]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", fresh.hide(HIDDEN))
+    monkeypatch.setenv("PYTHONPATH", str(FRESH))
+    monkeypatch.setenv(fresh.VARIABLE, ",".join(HIDDEN))
+    return HIDDEN
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,33 @@ def test_the_source_volume_is_drawn(editor, layout):
     pixels = layout.sliceWidget("Red").sliceView().pixels()
     assert pixels.shape == (300, 300, 3)
     assert pixels.std() > 20
+
+
+def test_views_of_pictures_say_where_they_lie(bench, scene, volume):
+    """The letters of the sides are those of the axes that radiologists see."""
+    import slicer
+    import views
+
+    manager = views.LayoutManager(scene, annotated=True)
+    slicer.app.setLayoutManager(manager)
+    node = volume("source")
+    for name in manager.sliceViewNames():
+        manager.sliceWidget(name).mrmlSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
+    manager.resetSliceViews()
+    said = {}
+    for name in manager.sliceViewNames():
+        texts = []
+        painter = SimpleNamespace(setPen=lambda colour: None, drawText=lambda box, side, text, t=texts: t.append(text))
+        manager.sliceWidget(name).sliceView()._annotate(painter)
+        said[name] = texts
+    assert said["Red"][1:] == ["R", "L", "A", "P"]
+    assert said["Yellow"][1:] == ["A", "P", "S", "I"]
+    assert said["Green"][1:] == ["R", "L", "S", "I"]
+    assert said["Red"][0].startswith("axial · S ")
+    assert manager.viewport().grab().width() > 0
+    slicer.app.setLayoutManager(None)
+    manager.close()
+    slicer.app.processEvents()
 
 
 def test_an_unknown_parameter_is_a_complaint(editor, bench):

@@ -220,3 +220,15 @@ def test_apply_says_what_is_missing_and_starts_nothing(widget, volume, bench, di
     assert dialogs.messages == [("errorDisplay", "PyTorch is needed.")]
     dialogs.messages.clear()
     assert not widget.logic.running
+
+
+def test_measuring_asks_for_little(bench, monkeypatch):
+    """As in a Slicer that has nothing yet: neither PyTorch nor nnU-Net is asked for."""
+    from BrainSegSAMWidgets import Dependencies
+
+    asked, real = [], Dependencies._version
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(Dependencies, "_version", lambda name: real(name) if asked else None)
+    packaging_module(monkeypatch, lambda missing, constraints, requester: asked.extend(r.name for r in missing))
+    Dependencies.ensureMeasuring()
+    assert asked == ["scikit-image", "matplotlib"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,15 @@ def ready(widget, volume, bench, temporary):
 
 
 def test_model_and_notice_are_shown(widget):
+    from BrainSegSAMWidgets.ModelTexts import noticeOf
+
     assert widget.ui.modelComboBox.count == 1
     assert widget.ui.modelComboBox.currentText == "Toy"
     assert widget.ui.modelNoticeLabel.text.startswith("Demonstration model.")
     assert "clinical" in widget.ui.modelNoticeLabel.text
     assert widget.ui.modelNoticeLabel.visible
+    model = replace(widget.panel.predict.model, intended_use="Demonstration, research and teaching only.")
+    assert noticeOf(model) == model.intended_use  # it says so itself, once
     assert list(widget.panel.predict.inputSelectors) == ["flair", "t1ce"]
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+
+from BrainSegSAMLib.errors import WorkerError
+from Testing.slicer.conftest import NO_GPU
 
 pytestmark = pytest.mark.usefixtures("no_installing")
 
@@ -11,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("no_installing")
 
 
 def test_volumes_on_one_grid_fit(widget, both):
-    assert widget.ui.inputsCheckLabel.text == "All volumes fit together: 12 × 10 × 8 voxels of 1 × 1 × 2 mm."
+    said = widget.ui.inputsCheckLabel.text
+    assert said.replace("\u00a0", " ") == "All volumes fit together: 12 × 10 × 8 voxels of 1 × 1 × 2 mm."
+    assert "2 mm" not in said  # no line ends before "mm"
 
 
 def test_another_grid_is_said_and_allowed(widget, both, bench):
@@ -118,6 +125,47 @@ def test_the_machine_is_asked_once_when_the_module_is_opened(widget, bench, comm
     widget.enter()
     assert len(commands) == 1
     assert widget.ui.applyButton.toolTip  # nothing is known, and nothing breaks
+
+
+@pytest.fixture
+def machine(widget, commands, monkeypatch):
+    """Plays the PyTorch that is installed, and what a worker answers."""
+    from BrainSegSAMWidgets.DeviceNote import DeviceNote
+
+    state = SimpleNamespace(torch="", asked=commands)
+    monkeypatch.setattr(DeviceNote, "_known", None)
+    monkeypatch.setattr("BrainSegSAMWidgets.DeviceNote._installedTorch", lambda: state.torch)
+    device = widget.panel.predict.device
+    state.done = lambda: device._done({**NO_GPU, "torch": state.torch})
+    state.fail = lambda: device._failed(WorkerError("The worker process crashed."))
+    return state
+
+
+def test_the_machine_is_asked_when_pytorch_has_come(widget, both, machine):
+    note = widget.ui.deviceNoteLabel
+    widget.enter()
+    assert "once PyTorch is installed" in note.text
+    assert machine.asked == []
+    machine.torch = "2.5"  # as Apply installs it
+    widget.ui.applyButton.click()
+    assert len(machine.asked) == 1
+    machine.done()
+    assert note.text.startswith("Here: the processor")
+    machine.torch = "2.6"  # as another tab, or the PyTorch module, installs it
+    widget.panel.showPage(widget.ui.modelsTab)
+    assert len(machine.asked) == 2
+
+
+def test_a_question_that_failed_is_asked_again(widget, machine):
+    note, machine.torch = widget.ui.deviceNoteLabel, "2.5"
+    widget.enter()
+    machine.fail()
+    assert "crashed" in note.text
+    widget.exit()
+    widget.enter()
+    assert len(machine.asked) == 2
+    machine.done()
+    assert note.text.startswith("Here: the processor")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ def test_models_are_searched_and_described(widget, models):
     assert not ui.segmentTab.visible
     assert ui.modelTree.topLevelItemCount == 1
     details = ui.modelDetails.plainText
+    assert ui.modelTree.topLevelItem(0).text(1) == "installed, demo"
     for part in ("Toy", "Demonstration model.", "Finds nothing real.", "Apache-2.0", "FLAIR, T1CE", "Whole, Core"):
         assert part in details
     assert ui.useModelButton.enabled
@@ -93,22 +94,6 @@ def spy(task):
 
     task.start = noting
     return told
-
-
-def test_without_jsonschema_setup_is_offered(widget, module, monkeypatch):
-    from BrainSegSAMLib.errors import DependencyError
-
-    def missing(path=None):
-        raise DependencyError("Reading model descriptions needs the Python package jsonschema.")
-
-    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", missing)
-    monkeypatch.setattr(module.BrainSegSAMLogic, "needsSetup", True)
-    widget.panel.predict.fillModels()
-    assert widget.ui.setupButton.visible
-    assert "Python packages are missing" in widget.ui.applyReasonLabel.text
-    monkeypatch.undo()
-    widget.ui.setupButton.click()
-    assert not widget.ui.setupButton.visible
 
 
 # ---- training
@@ -338,6 +323,8 @@ def test_a_model_removed_on_disk_is_noticed_when_the_module_is_opened(widget, bo
 
 
 def test_a_folder_called_otherwise_than_its_model_is_used_by_its_folder(widget, models):
+    import shutil
+
     from BrainSegSAMLib.models.store import load_model, write_model
 
     (models / "copy").mkdir()
@@ -346,6 +333,10 @@ def test_a_folder_called_otherwise_than_its_model_is_used_by_its_folder(widget, 
     widget.panel.predict.fillModels()
     widget.panel.predict.chooseModel("copy")
     assert widget.panel.predict.modelName == "copy"
+    shutil.rmtree(models / "toy")
+    widget.panel.predict.fillModels()
+    assert widget.panel.predict.modelName == "copy"
+    assert not widget.ui.statusLabel.text  # the chosen one is there
 
 
 TINY = {
@@ -410,14 +401,14 @@ def test_a_real_training_is_stopped_gone_on_with_and_makes_a_model(
     ui.trainNameEdit.text = "mine"
     ui.trainDeviceComboBox.currentIndex = 1
     ui.trainStartButton.click()
-    assert bench.wait_until(lambda: panel.curve.curves("fold_0")), ui.trainStatusLabel.text
+    assert bench.wait_until(lambda: panel.curve.curves("fold_0"), seconds=600), ui.trainStatusLabel.text
     ui.trainStopButton.click()
-    assert bench.wait_until(lambda: not panel.task.running)
+    assert bench.wait_until(lambda: not panel.task.running, seconds=600)
     assert "was stopped" in ui.trainStatusLabel.text
     assert not (models / "mine").exists()
     assert ui.trainStartButton.text == "Go on"
     ui.trainStartButton.click()
-    assert bench.wait_until(lambda: not panel.task.running)
+    assert bench.wait_until(lambda: not panel.task.running, seconds=600)
     assert asked == []
     assert "The model 'mine' is trained." in ui.trainStatusLabel.text
     assert (models / "mine" / "model.json").is_file()

@@ -27,7 +27,7 @@ def started(bench, module, scene):
     slicer.modules.sampleDataSources.clear()
 
 
-def test_effects_and_sample_data_are_registered(started):
+def test_effects_and_sample_data_are_registered(started, module):
     import slicer
 
     names = [effect.name for effect in slicer.qSlicerSegmentEditorEffectFactory.instance().registeredEffects()]
@@ -35,6 +35,23 @@ def test_effects_and_sample_data_are_registered(started):
     (source,) = slicer.modules.sampleDataSources["BrainSegSAM"]
     assert Path(source.thumbnailFileName).is_file()
     assert all(uri.startswith("file:///") for uri in source.uris)
+    title = source.sampleDescription.partition("\n")[0]  # the first line of the button in Sample Data
+    assert f"press **{title}**" in (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    module.registerWithSlicer()
+    assert len(slicer.modules.sampleDataSources["BrainSegSAM"]) == 1
+
+
+def test_without_sample_data_the_effects_are_registered_all_the_same(bench, module, monkeypatch):
+    import slicer
+
+    monkeypatch.setitem(sys.modules, "SampleData", None)
+    module.registerWithSlicer()
+    assert slicer.modules.sampleDataSources == {}
+    monkeypatch.undo()
+    monkeypatch.delattr(slicer.modules, "sampleDataSources")  # it is there, but Slicer has not loaded it
+    module.registerWithSlicer()
+    assert len(slicer.modules.sampleDataSources["BrainSegSAM"]) == 1
+    slicer.modules.sampleDataSources.clear()
 
 
 def test_the_sample_loads_and_is_matched(started, module, scene):

@@ -1,4 +1,4 @@
-"""Scripts for Slicer without its windows; what loads and saves files there is played by storage nodes."""
+"""Scripts: in Slicer's Python, and without its windows; what loads and saves files there is played by storage nodes."""
 
 from __future__ import annotations
 
@@ -71,6 +71,12 @@ def test_a_failure_has_an_exit_code_and_a_sentence(script, case, worker, monkeyp
     from BrainSegSAMWidgets import WorkerProcess
 
     assert script.main(["--nonsense"]) == 2
+    assert script.main(["--help"]) == 0
+    for wrong in ("flair.nrrd", "=flair.nrrd", "flair="):
+        assert script.main([*arguments(case), "--volume", wrong]) == 2
+        assert f"'{wrong}' is not MODALITY=FILE" in capsys.readouterr().err
+    assert script.main([*arguments(case), "--volume", f"flair={case / 't1ce.nrrd'}"]) == 2
+    assert "'flair' is given twice" in capsys.readouterr().err
     assert script.main(arguments(case, **{"--model": "nonsense"})) == 1
     assert "There is no model 'nonsense'" in capsys.readouterr().err
     monkeypatch.setattr(WorkerProcess, "_shared", [worker("unhappy")])
@@ -80,3 +86,58 @@ def test_a_failure_has_an_exit_code_and_a_sentence(script, case, worker, monkeyp
     assert script.main(arguments(case)) == 1
     assert "There is no file" in capsys.readouterr().err
     assert not (case / "result.seg.nrrd").exists()
+
+
+# ---- in Slicer's Python
+
+
+def segmentations(scene):
+    return [scene.GetNthNodeByClass(i, "vtkMRMLSegmentationNode")
+            for i in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
+
+
+@pytest.fixture
+def scripted(module, scene, volume, models, dialogs, worker, monkeypatch):
+    """The logic as a script uses it, and two volumes."""
+    monkeypatch.setattr("BrainSegSAMLib.models.catalogue.load_catalogue", lambda path=None: ())
+    logic = module.BrainSegSAMLogic()
+    logic.worker = worker("succeed")
+    return logic, {"flair": volume("a"), "t1ce": volume("b", seed=1)}
+
+
+def test_a_script_is_told_when_it_does_not_wait(scripted, scene, bench, worker):
+    from BrainSegSAMWidgets.WorkerProcess import Listener
+
+    from BrainSegSAMLib.errors import InputError
+
+    logic, nodes = scripted
+    told = {"progress": [], "done": [], "failed": []}
+    listener = Listener(told["progress"].append, onDone=told["done"].append, onFailed=told["failed"].append)
+    job = logic.predict(nodes, model="toy", listener=listener)
+    assert job.running
+    assert segmentations(scene) == told["done"] == []
+    with pytest.raises(InputError, match="running already"):
+        logic.predict(nodes, model="toy", listener=listener)
+    assert bench.wait_until(lambda: not logic.running)
+    ((result,), failed) = told["done"], told["failed"]
+    assert segmentations(scene) == [result.segmentationNode]
+    assert [region["region"] for region in result.regions] == ["Whole", "Core"]
+    assert failed == []
+    assert "Segmenting" in [message["stage"] for message in told["progress"]]
+    logic.worker = worker("unhappy")
+    logic.predict(nodes, model="toy", listener=listener)
+    assert bench.wait_until(lambda: not logic.running)
+    assert [str(error) for error in told["failed"]] == ["The model's weights are damaged."]
+    assert len(told["done"]) == 1
+
+
+def test_a_script_adds_to_a_segmentation(scripted, scene):
+    logic, nodes = scripted
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    node.CreateDefaultDisplayNodes()
+    node.GetSegmentation().AddEmptySegment("old", "Old")
+    assert logic.predict(nodes, model="toy", segmentationNode=node) is node
+    contents = node.GetSegmentation()
+    names = [contents.GetNthSegment(index).GetName() for index in range(contents.GetNumberOfSegments())]
+    assert names == ["Old", "Whole", "Core"]
+    assert segmentations(scene) == [node]

@@ -11,7 +11,7 @@ import pytest
 FILE = Path(__file__).resolve().parents[1] / "Python" / "BrainSegSAMSelfTest.py"
 QUICK = [
     "test_effects_are_registered_once", "test_every_effect_opens_and_leaves_nothing",
-    "test_a_result_goes_through_the_editors_own_path", "test_the_panel_opens",
+    "test_a_result_goes_through_the_editors_own_path", "test_the_panel_opens", "test_the_worker_starts_and_answers",
 ]
 SLOW = ["test_the_demonstration_model_finds_the_lesion"]
 
@@ -38,6 +38,24 @@ def run(self_tests, name):
 @pytest.mark.parametrize("name", QUICK)
 def test_quick(self_tests, name):
     run(self_tests, name)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_in_a_fresh_slicer(hidden, self_tests, name):
+    """As in the workflow's first step, before anything is installed."""
+    run(self_tests, name)
+
+
+def test_the_modules_own_test_in_a_fresh_slicer(hidden, module, scene):
+    module.BrainSegSAMTest().runTest()
+
+
+def test_what_needs_packages_is_left_out_in_a_fresh_slicer(hidden, self_tests):
+    import unittest
+
+    result = unittest.TestResult()
+    self_tests(SLOW[0]).run(result)
+    assert [reason for _test, reason in result.skipped] == ["torch, nnunetv2 is not installed"]
 
 
 @pytest.mark.slow
@@ -78,6 +96,29 @@ def test_how_slicer_is_run(get_slicer, tmp_path, monkeypatch):
         assert Path(command[command.index(option) + 1]).exists()
     with pytest.raises(FileNotFoundError, match="download it first"):
         get_slicer.executable(tmp_path, "PythonSlicer")
+
+
+def test_installing_holds_what_slicer_brings(get_slicer, monkeypatch):
+    import subprocess
+
+    import numpy as np
+
+    commands, real = [], subprocess.run
+
+    def run(command, **options):
+        if "install" not in command:
+            return real(command, **options)
+        commands.append((command, Path(command[command.index("--constraint") + 1]).read_text().splitlines()))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert get_slicer.install(sys.executable) == 7
+    ((command, held),) = commands
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert Path(command[command.index("--requirement") + 1]).is_file()
+    assert f"numpy=={np.__version__}" in held
+    assert {line.partition("==")[0].lower() for line in held} >= {"numpy", "scipy", "simpleitk", "pillow"}
+    assert not any(line.startswith("pip==") for line in held)
 
 
 def test_slicers_script_ends_with_the_outcome(self_tests, monkeypatch):

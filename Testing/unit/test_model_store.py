@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from BrainSegSAMLib.errors import DependencyError, ModelError, OutputError
+from BrainSegSAMLib.errors import ModelError, OutputError
 from BrainSegSAMLib.labels import Code, LabelScheme, Region, Terminology
 from BrainSegSAMLib.models.schema import stays_inside
 from BrainSegSAMLib.models.store import MODEL_FILE, Model, load_model, write_model
@@ -174,12 +173,6 @@ def test_broken_description(folder: Path, content: bytes, sentence: str) -> None
 def test_description_that_breaks_a_rule(folder: Path, edit: Callable[[dict[str, Any]], object], sentence: str) -> None:
     change(folder, edit)
     with pytest.raises(ModelError, match=sentence):
-        load_model(folder)
-
-
-def test_without_the_package_jsonschema(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jsonschema", None)
-    with pytest.raises(DependencyError, match="pip install jsonschema"):
         load_model(folder)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from BrainSegSAMLib.errors import GeometryError, InputError, OutputError
@@ -188,6 +189,19 @@ def test_reference_is_a_dashed_outline(tmp_path: Path) -> None:
     top, bottom, left, right = extent(head_of(pixels))
     centre = pixels[round(top + (bottom - top) * 0.25), round(left + (right - left) * 0.8)]
     assert np.ptp(centre) < 0.02
+
+
+def test_the_legend_shows_the_references_lines_as_they_are_drawn() -> None:
+    image, _ = examination(LPS)
+    masks = block(LPS, (-40, -50, -30), (40, 50, 30)).astype(np.uint8)
+    masks[block(LPS, (-20, -25, -15), (20, 25, 15))] = 2
+    scheme = LabelScheme((Region("Whole", (1, 2), GREEN), Region("Core", (2,), BLUE)))
+    segmentation = Segmentation(LPS, scheme, masks)
+    figure = overlay_figure(image, segmentation, title="", reference=segmentation)
+    drawn = {tuple(line.get_edgecolor()[0][:3]) for line in figure.axes[0].collections if line.get_linestyle()[0][1]}
+    shown = {tuple(line.get_color()) for line in figure.findobj(Line2D) if line.is_dashed()}
+    assert len(drawn) == 2
+    assert {tuple(np.round(colour, 6)) for colour in shown} == {tuple(np.round(colour, 6)) for colour in drawn}
 
 
 def test_rows_are_flair_and_t1ce_by_themselves() -> None:
