@@ -7,6 +7,7 @@ What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -134,24 +135,37 @@ class Worker:
     def request(self, kind: str, arguments: Mapping[str, Any], listener: Listener) -> Job:
         """Ask for work; returns at once. Arguments may hold numpy arrays and `wire.Shared` at any depth.
 
+        Where a request runs that was cancelled, this one waits for its end; so does a "mark" in any case, which takes
+        the place of one that waits already (whose listener hears `Cancelled`).
+
         Raises:
-            InputError: where another request runs (a sentence for the user); a "mark" waits instead, and takes the
-                place of one that waits already (whose listener hears `Cancelled`).
+            InputError: where another request runs or waits (a sentence for the user).
         """
         job = Job(self, kind, arguments, listener)
+        waiting = self._waiting
         if not self.busy:
             self._begin(job)
-        elif kind in WAITING_KINDS:
-            previous, self._waiting = self._waiting, job
-            if previous is not None:
-                previous.tell("failed", Cancelled())
+        elif kind in WAITING_KINDS and (waiting is None or waiting.kind in WAITING_KINDS):
+            self._waiting = job
+            if waiting is not None:
+                waiting.tell("failed", Cancelled())
         else:
-            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
+            self.check()
+            self._waiting = job
         return job
+
+    def check(self) -> None:
+        """Refuse what `request` would refuse now.
+
+        Raises:
+            InputError: where another request runs or waits (a sentence for the user).
+        """
+        if self._waiting is not None or (self.conversation.busy and not self.conversation.ending):
+            raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
 
     @property
     def busy(self) -> bool:
-        """Whether a request runs or waits."""
+        """Whether a request runs, be it that it was cancelled, or waits."""
         return self.conversation.busy or self._waiting is not None
 
     @property
@@ -183,6 +197,7 @@ class Worker:
             self.cancel(self._waiting)
         self.conversation.quit()
         self._timer.stop()
+        _discharge(self)
         if wait:
             for process in _dying:
                 process.waitForFinished(1000)  # a moment: nothing survives being killed
@@ -232,8 +247,14 @@ class _Transport:
         self._process: Any = None
         self._problem = ""  # why no process could be started
 
+    @property
+    def process_id(self) -> int:
+        """Of what runs the worker; 0 where none runs."""
+        return int(self._process.processId()) if self._process is not None else 0
+
     def start(self) -> None:
         """Start a process; its failure to start is told later, not from in here."""
+        _enlist(self._worker)
         self._problem = ""
         self._process = process = qt.QProcess()
         variables = qt.QProcessEnvironment()
@@ -248,7 +269,7 @@ class _Transport:
             command = self._worker.command()
         except WorkerError as error:
             self._problem = str(error)
-            qt.QTimer.singleShot(0, self._onNotStarted)
+            self._tellNotStarted()
         else:
             process.start(command[0], command[1:])
 
@@ -272,7 +293,7 @@ class _Transport:
         if self._process is None:
             time.sleep(milliseconds / 1000)
         elif self._process.state() == qt.QProcess.NotRunning:
-            self._onNotStarted()
+            self._onNotStarted(self._process)
         else:
             self._process.waitForReadyRead(milliseconds)
 
@@ -305,15 +326,19 @@ class _Transport:
 
     def _onError(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:  # the only error after which no "finished" comes
-            qt.QTimer.singleShot(0, self._onNotStarted)
+            self._tellNotStarted()
 
-    def _onNotStarted(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
+    def _tellNotStarted(self) -> None:
+        process = self._process  # by then there may be another one
+        qt.QTimer.singleShot(0, lambda: self._onNotStarted(process))
+
+    def _onNotStarted(self, process: Any) -> None:
+        if process is not None and process is self._process:
+            self._process = None
             self._worker.conversation.ended(None, problem=self._problem or str(process.errorString()))
 
 
-_workers: list[Worker] = []
+_workers: list[Worker] = []  # those that were started, and so must be ended with Slicer
 _shared: list[Worker] = []
 
 
@@ -326,14 +351,26 @@ def sharedWorker() -> Worker:
 
 def newWorker() -> Worker:
     """A worker of one's own, for a long command (train, evaluate, download); `quit` it at the end."""
-    if not _workers:
-        slicer.app.connect("aboutToQuit()", endWorkers)
-    worker = Worker()
-    _workers.append(worker)
-    return worker
+    return Worker()
 
 
 def endWorkers() -> None:
     """End all workers, for when Slicer quits."""
-    for worker in _workers:
+    for worker in list(_workers):
         worker.quit(wait=True)
+
+
+def _enlist(worker: Worker) -> None:
+    _endWithSlicer()
+    if worker not in _workers:
+        _workers.append(worker)
+
+
+def _discharge(worker: Worker) -> None:
+    if worker in _workers:
+        _workers.remove(worker)
+
+
+@functools.cache
+def _endWithSlicer() -> None:
+    slicer.app.connect("aboutToQuit()", endWorkers)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -96,6 +97,73 @@ def test_two_at_once_are_refused_but_the_newest_mark_waits(bench, worker, ear):
     assert not one.busy
 
 
+def test_after_a_cancel_the_next_request_waits_for_the_end(bench, worker, ear):
+    """A user who cancels and starts again at once is not refused, also where the work does not listen."""
+    from BrainSegSAMLib.errors import Cancelled, InputError
+
+    one = worker("slowly")
+    first, second, third = ear(), ear(), ear()
+    job = one.request("other", {"n": 1}, first.listener)
+    assert bench.wait_until(lambda: first.progress)
+    job.cancel()
+    waiting = one.request("other", {"n": 2}, second.listener)
+    assert (first.ended, second.ended) == (0, 0)
+    for kind in ("other", "mark"):
+        with pytest.raises(InputError, match="working on something else"):
+            one.request(kind, {}, third.listener)
+    assert waiting.running
+    assert bench.wait_until(lambda: second.ended)
+    assert isinstance(first.failed[0], Cancelled)
+    assert second.done[0]["got"] == {"n": 2}
+    assert third.ended == 0
+    assert not one.busy
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_what_waits_starts_when_the_other_was_killed(bench, worker, ear, blocking):
+    one = worker("deaf")
+    first, second = ear(), ear()
+    job = one.request("other", {}, first.listener)
+    assert bench.wait_until(lambda: first.progress)
+    pid = one.pid
+    job.cancel()
+    waiting = one.request("other", {}, second.listener)
+    if blocking:
+        timer = threading.Timer(4, lambda: os.kill(one.pid, 9))
+        timer.start()
+        waiting.wait()
+        assert "ended" in str(second.failed[0]) or "killed" in str(second.failed[0])
+    else:
+        assert bench.wait_until(lambda: second.progress)
+        assert one.pid not in (0, pid)
+
+
+def test_what_waits_can_be_cancelled_and_asked_for_again(bench, worker, ear):
+    from BrainSegSAMLib.errors import Cancelled
+
+    one = worker("slowly")
+    ears = [ear() for _ in range(3)]
+    for heard in ears:  # each takes the place of the former, which its owner does not want any more
+        job = one.request("other", {}, heard.listener)
+        assert bench.wait_until(lambda heard=heard: heard.progress) if heard is ears[0] else True
+        if heard is not ears[-1]:
+            job.cancel("another one")
+    assert [str(error) for error in ears[1].failed] == ["another one"]
+    assert bench.wait_until(lambda: ears[2].ended)
+    assert isinstance(ears[0].failed[0], Cancelled)
+    assert len(ears[2].done) == 1
+
+
+def test_quit_ends_what_waits(bench, worker, ear):
+    one = worker("slowly")
+    first, second = ear(), ear()
+    one.request("other", {}, first.listener).cancel()
+    one.request("other", {}, second.listener)
+    one.quit(wait=True)
+    assert (first.ended, second.ended) == (1, 1)
+    assert not one.busy
+
+
 def test_a_waiting_mark_can_be_cancelled(bench, worker, ear):
     one = worker("slowly")
     first, second = ear(), ear()
@@ -176,13 +244,14 @@ def test_a_process_that_dies_while_idle_is_replaced_without_a_word(bench, worker
 
 @pytest.mark.parametrize(
     ("behaviour", "words"),
-    [("crash", "crashed (SIGSEGV)"), ("old_version", "another version"), ("broken", "No module named")],
-)
+    [("crash", "crashed (SIGSEGV)"), ("old_version", "another version"), ("broken", "No module named"),
+     ("launched crash", "The worker process crashed. Try again"), ("launched killed", "computer ran out of memory")],
+)  # fmt: skip
 @posix
 def test_a_failure_is_told_once(bench, worker, ear, behaviour, words):
     from BrainSegSAMLib.errors import WorkerError
 
-    one, heard = worker(behaviour), ear()
+    one, heard = worker(behaviour.split()[-1], launched=behaviour.startswith("launched")), ear()
     one.request("other", {}, heard.listener)
     assert bench.wait_until(lambda: heard.ended)
     bench.wait_until(lambda: False, seconds=0.3)
@@ -203,6 +272,34 @@ def test_what_cannot_be_started_is_told_later(bench, ear):
     waited = ear()
     one.request("other", {}, waited.listener).wait()
     assert "could not start" in str(waited.failed[0])
+
+
+def test_a_failure_to_start_is_not_that_of_the_next_process(bench, ear):
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    one, heard, again = Worker(["no-such-program-here"]), ear(), ear()
+    one.request("other", {}, heard.listener).wait()  # without the event loop, which hears of it as well
+    assert "could not start" in str(heard.failed[0])
+    one._command = [sys.executable, str(ROOT / "Testing" / "slicer" / "child.py"), "slowly"]
+    one.request("other", {}, again.listener)
+    assert bench.wait_until(lambda: again.ended)
+    assert again.failed == []
+    one.quit(wait=True)
+
+
+@posix
+@pytest.mark.parametrize("launched", [False, True])
+def test_what_hangs_before_it_speaks_is_ended(bench, worker, ear, monkeypatch, launched):
+    from BrainSegSAMLib import conversation, processes
+
+    monkeypatch.setattr(conversation, "START_S", 1.0)
+    one, heard = worker("silent", launched=launched), ear()
+    one.request("other", {}, heard.listener)
+    pids = []
+    assert bench.wait_until(lambda: pids.extend(processes.descendants(os.getpid())) or len(set(pids)) > launched)
+    assert bench.wait_until(lambda: heard.ended)
+    assert "did not start within" in str(heard.failed[0])
+    assert bench.wait_until(lambda: not any(map(is_alive, pids)))
 
 
 def test_quit_ends_what_runs(bench, worker, ear):
@@ -233,18 +330,37 @@ def test_the_shared_worker_ends_with_slicer(bench, ear, monkeypatch):
     pids = [one.pid, other.pid]
     slicer.app.emit("aboutToQuit()")
     assert not any(map(is_alive, pids))
+    assert WorkerProcess._workers == []
+
+
+def test_a_worker_that_was_ended_is_forgotten(bench, ear):
+    """A session may run many commands, each in a worker of its own."""
+    from BrainSegSAMWidgets import WorkerProcess
+
+    before = len(WorkerProcess._workers)
+    one, heard = WorkerProcess.newWorker(), ear()
+    job = one.request("command", {"argv": ["models", "list"]}, heard.listener)
+    assert len(WorkerProcess._workers) == before + 1
+    job.wait()
+    one.quit()
+    assert len(WorkerProcess._workers) == before
+    one.start()  # and known again where it is used again
+    assert one in WorkerProcess._workers
+    one.quit(wait=True)
 
 
 @posix
+@pytest.mark.parametrize("launched", [False, True])
 @pytest.mark.parametrize("behaviour", ["echo", "deaf"])
-def test_no_process_is_left_when_slicer_dies(bench, behaviour):
+def test_no_process_is_left_when_slicer_dies(bench, behaviour, launched):
     """The parent is killed while its worker is idle, or at work with a child of its own."""
     child = ROOT / "Testing" / "slicer" / "child.py"
+    launcher = [sys.executable, str(child.with_name("launcher.py"))] if launched else []
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'Testing' / 'bench')!r}); import application\n"
         "application.start()\n"
         "from BrainSegSAMWidgets.WorkerProcess import Listener, Worker\n"
-        f"one = Worker([sys.executable, {str(child)!r}, {behaviour!r}])\n"
+        f"one = Worker([*{launcher!r}, sys.executable, {str(child)!r}, {behaviour!r}])\n"
         "said = []\n"
         "one.request('other', {}, Listener(onProgress=lambda m: said.append(m['stage']),\n"
         "            onDone=lambda data: said.append(str(data['pid'])), onFailed=lambda e: said.append('0')))\n"
