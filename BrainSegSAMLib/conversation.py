@@ -287,7 +287,9 @@ class Conversation:
 
     def _kill(self) -> None:
         if self._running:
-            if not self._pid:  # what we started may only be its launcher
+            if self._pid:
+                self._children.update(processes.descendants(self._pid))
+            else:  # what we started may only be its launcher
                 processes.end_tree(self._transport.process_id)
             self._transport.kill()
             self._tidy()

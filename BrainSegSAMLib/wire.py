@@ -89,7 +89,7 @@ def parse_message(line: str) -> dict[str, Any] | None:
 class Lines:
     """Puts chunks of bytes together to lines: a chunk may end anywhere, even within a character.
 
-    What was written over, as a progress bar does by going back to the line's begin, is left out.
+    What was written over, as a progress bar does by going back to the line's beginning, is left out.
     """
 
     def __init__(self) -> None:

@@ -309,6 +309,20 @@ def test_the_deaf_are_killed_after_two_seconds_with_their_children(client, behav
     assert one.pid == 0
 
 
+@posix
+@pytest.mark.parametrize("launched", [False, True])
+def test_to_quit_ends_children_that_were_never_named(client, launched):
+    """Those that were started since the last heartbeat, in a session of their own."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    heard = Heard(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client("deaf_with_sessions", launched=launched).request("other", {}, tell=heard)
+    assert ended(*heard.pids)
+
+
 # ---- nothing is left
 
 
