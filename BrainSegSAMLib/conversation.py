@@ -100,11 +100,6 @@ class Conversation:
         return self._exchange is not None
 
     @property
-    def ending(self) -> bool:
-        """Whether the request that runs was cancelled, and so ends in a moment."""
-        return self._exchange is not None and bool(self._exchange.reason)
-
-    @property
     def pid(self) -> int:
         """Of the process that said hello; 0 where there is none."""
         return self._pid

@@ -271,6 +271,18 @@ def pack(value: Any, kept: list[Shared]) -> Any:
     return value
 
 
+def free(value: Any) -> None:
+    """Take back what of `Shared` lies in data that will not be sent after all."""
+    if isinstance(value, Shared):
+        value.free()
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            free(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            free(item)
+
+
 def unpack(value: Any) -> Any:
     """Data of a message with its arrays mapped; takes over what is in shared memory.
 

@@ -21,6 +21,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from BrainSegSAMLib import wire
 from BrainSegSAMLib.conversation import Conversation, Exchange
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, WorkerError
 from BrainSegSAMLib.worker_client import worker_command, worker_environment
@@ -87,10 +88,16 @@ class Job:
         self.exchange: Exchange | None = None  # once it is its turn
         self.running = True
         """Whether it has not ended: its listener will hear of the end."""
+        self.wanted = True
+        """Whether it was neither cancelled nor abandoned; else the next request waits for its end."""
 
     def cancel(self, reason: str = "") -> None:
         """Ask for its end: within two seconds the listener's `onFailed` hears `Cancelled`, with the reason."""
         self._worker.cancel(self, reason)
+
+    def abandon(self) -> None:
+        """Say that nobody waits for it: it may end what it has begun, as that is kept for later."""
+        self._worker.abandon(self)
 
     def wait(self) -> None:
         """Return when it has ended, without Qt's event loop: for scripts. The listener is told on the way."""
@@ -123,6 +130,7 @@ class Worker:
         self._command, self._environment = list(command), environment
         self._transport = _Transport(self)
         self.conversation = Conversation(self._transport)
+        self._now: Job | None = None  # the one that runs, or ran last
         self._waiting: Job | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(_TICK_MS)
@@ -135,8 +143,8 @@ class Worker:
     def request(self, kind: str, arguments: Mapping[str, Any], listener: Listener) -> Job:
         """Ask for work; returns at once. Arguments may hold numpy arrays and `wire.Shared` at any depth.
 
-        Where a request runs that was cancelled, this one waits for its end; so does a "mark" in any case, which takes
-        the place of one that waits already (whose listener hears `Cancelled`).
+        Where a request runs that was cancelled or abandoned, this one waits for its end; so does a "mark" in any case,
+        which takes the place of one that waits already (whose listener hears `Cancelled`).
 
         Raises:
             InputError: where another request runs or waits (a sentence for the user).
@@ -146,9 +154,8 @@ class Worker:
         if not self.busy:
             self._begin(job)
         elif kind in WAITING_KINDS and (waiting is None or waiting.kind in WAITING_KINDS):
+            self._endWaiting(Cancelled())
             self._waiting = job
-            if waiting is not None:
-                waiting.tell("failed", Cancelled())
         else:
             self.check()
             self._waiting = job
@@ -160,12 +167,13 @@ class Worker:
         Raises:
             InputError: where another request runs or waits (a sentence for the user).
         """
-        if self._waiting is not None or (self.conversation.busy and not self.conversation.ending):
+        runs = self.conversation.busy and self._now is not None and self._now.wanted
+        if runs or self._waiting is not None:
             raise InputError(_("BrainSegSAM is working on something else; wait until it has finished, or cancel it."))
 
     @property
     def busy(self) -> bool:
-        """Whether a request runs, be it that it was cancelled, or waits."""
+        """Whether a request runs, be it that nobody wants it any more, or waits."""
         return self.conversation.busy or self._waiting is not None
 
     @property
@@ -175,11 +183,17 @@ class Worker:
 
     def cancel(self, job: Job, reason: str = "") -> None:
         """See `Job.cancel`."""
+        job.wanted = False
         if job is self._waiting:
-            self._waiting = None
-            job.tell("failed", Cancelled(reason or str(Cancelled())))
+            self._endWaiting(Cancelled(reason or str(Cancelled())))
         elif job.running and job.exchange is not None:
             self.conversation.cancel(job.exchange, reason)
+
+    def abandon(self, job: Job) -> None:
+        """See `Job.abandon`."""
+        job.wanted = False
+        if job is self._waiting:
+            self._endWaiting(Cancelled())
 
     def waitFor(self, job: Job) -> None:
         """See `Job.wait`."""
@@ -193,8 +207,7 @@ class Worker:
         Args:
             wait: until the system has collected the process, for when nobody will be there to see to it.
         """
-        if self._waiting is not None:
-            self.cancel(self._waiting)
+        self._endWaiting(Cancelled())
         self.conversation.quit()
         self._timer.stop()
         _discharge(self)
@@ -221,6 +234,7 @@ class Worker:
                 if what in ("done", "failed") and not self.conversation.busy:  # the listener may have asked for more
                     self._next()
 
+        self._now = job
         job.exchange = self.conversation.request(job.kind, job.arguments, tell)
         job.arguments = {}
         self._timer.start()
@@ -233,6 +247,13 @@ class Worker:
         try:
             self._begin(job)
         except BrainSegSAMError as error:
+            wire.free(job.arguments)
+            job.tell("failed", error)
+
+    def _endWaiting(self, error: BrainSegSAMError) -> None:
+        job, self._waiting = self._waiting, None
+        if job is not None:
+            wire.free(job.arguments)
             job.tell("failed", error)
 
     def _tick(self) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -97,73 +96,6 @@ def test_two_at_once_are_refused_but_the_newest_mark_waits(bench, worker, ear):
     assert not one.busy
 
 
-def test_after_a_cancel_the_next_request_waits_for_the_end(bench, worker, ear):
-    """A user who cancels and starts again at once is not refused, also where the work does not listen."""
-    from BrainSegSAMLib.errors import Cancelled, InputError
-
-    one = worker("slowly")
-    first, second, third = ear(), ear(), ear()
-    job = one.request("other", {"n": 1}, first.listener)
-    assert bench.wait_until(lambda: first.progress)
-    job.cancel()
-    waiting = one.request("other", {"n": 2}, second.listener)
-    assert (first.ended, second.ended) == (0, 0)
-    for kind in ("other", "mark"):
-        with pytest.raises(InputError, match="working on something else"):
-            one.request(kind, {}, third.listener)
-    assert waiting.running
-    assert bench.wait_until(lambda: second.ended)
-    assert isinstance(first.failed[0], Cancelled)
-    assert second.done[0]["got"] == {"n": 2}
-    assert third.ended == 0
-    assert not one.busy
-
-
-@pytest.mark.parametrize("blocking", [True, False])
-def test_what_waits_starts_when_the_other_was_killed(bench, worker, ear, blocking):
-    one = worker("deaf")
-    first, second = ear(), ear()
-    job = one.request("other", {}, first.listener)
-    assert bench.wait_until(lambda: first.progress)
-    pid = one.pid
-    job.cancel()
-    waiting = one.request("other", {}, second.listener)
-    if blocking:
-        timer = threading.Timer(4, lambda: os.kill(one.pid, 9))
-        timer.start()
-        waiting.wait()
-        assert "ended" in str(second.failed[0]) or "killed" in str(second.failed[0])
-    else:
-        assert bench.wait_until(lambda: second.progress)
-        assert one.pid not in (0, pid)
-
-
-def test_what_waits_can_be_cancelled_and_asked_for_again(bench, worker, ear):
-    from BrainSegSAMLib.errors import Cancelled
-
-    one = worker("slowly")
-    ears = [ear() for _ in range(3)]
-    for heard in ears:  # each takes the place of the former, which its owner does not want any more
-        job = one.request("other", {}, heard.listener)
-        assert bench.wait_until(lambda heard=heard: heard.progress) if heard is ears[0] else True
-        if heard is not ears[-1]:
-            job.cancel("another one")
-    assert [str(error) for error in ears[1].failed] == ["another one"]
-    assert bench.wait_until(lambda: ears[2].ended)
-    assert isinstance(ears[0].failed[0], Cancelled)
-    assert len(ears[2].done) == 1
-
-
-def test_quit_ends_what_waits(bench, worker, ear):
-    one = worker("slowly")
-    first, second = ear(), ear()
-    one.request("other", {}, first.listener).cancel()
-    one.request("other", {}, second.listener)
-    one.quit(wait=True)
-    assert (first.ended, second.ended) == (1, 1)
-    assert not one.busy
-
-
 def test_a_waiting_mark_can_be_cancelled(bench, worker, ear):
     one = worker("slowly")
     first, second = ear(), ear()
@@ -172,6 +104,59 @@ def test_a_waiting_mark_can_be_cancelled(bench, worker, ear):
     assert [str(error) for error in second.failed] == ["because"]
     assert bench.wait_until(lambda: first.ended == 1)
     assert not one.busy
+
+
+@pytest.mark.parametrize("how", ["cancel", "abandon"])
+def test_the_next_request_waits_for_work_that_nobody_wants(bench, worker, ear, how):
+    from BrainSegSAMLib.errors import InputError
+
+    one = worker("slowly")
+    first, second, third = ear(), ear(), ear()
+    job = one.request("other", {"n": 1}, first.listener)
+    with pytest.raises(InputError, match="working on something else"):
+        one.check()
+    getattr(job, how)()
+    assert one.busy
+    one.check()
+    waiting = one.request("predict", {"n": 2}, second.listener)
+    for kind in ("other", "mark"):
+        with pytest.raises(InputError, match="working on something else"):
+            one.request(kind, {"n": 3}, third.listener)
+    assert bench.wait_until(lambda: not waiting.running)
+    assert first.ended == 1
+    assert bool(first.done) is (how == "abandon"), "what was abandoned goes on to its end"
+    assert second.done[0]["got"] == {"n": 2}
+    assert third.ended == 0
+    assert not one.busy
+
+
+@posix
+def test_what_waits_for_a_killed_process_gets_another_one(bench, worker, ear):
+    one, first, second = worker("stop"), ear(), ear()
+    job = one.request("other", {}, first.listener)
+    assert bench.wait_until(lambda: first.progress)
+    job.cancel("enough")
+    one.request("other", {}, second.listener)
+    assert bench.wait_until(lambda: second.progress)
+    assert [str(error) for error in first.failed] == ["enough"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "abandon", "quit"])
+def test_what_waited_in_vain_leaves_no_memory(bench, worker, ear, how, monkeypatch):
+    from BrainSegSAMLib import wire
+    from BrainSegSAMLib.errors import Cancelled
+
+    one, first, second = worker("slowly"), ear(), ear()
+    one.request("other", {}, first.listener).abandon()
+    shared = wire.share(np.arange(100_000))
+    freed = []
+    monkeypatch.setattr(wire.Shared, "free", lambda self, real=wire.Shared.free: (freed.append(self), real(self))[1])
+    job = one.request("other", {"volumes": [{"array": shared}]}, second.listener)
+    one.quit() if how == "quit" else getattr(job, how)()
+    assert freed == [shared]
+    assert not job.running
+    assert [type(error) for error in second.failed] == [Cancelled]
+    assert bench.wait_until(lambda: first.ended == 1)
 
 
 def test_cancel_keeps_the_process(bench, worker, ear):
@@ -376,6 +361,14 @@ def test_no_process_is_left_when_slicer_dies(bench, behaviour, launched):
     slicer.kill()
     slicer.wait()
     assert bench.wait_until(lambda: not any(map(is_alive, pids)), seconds=10)
+
+
+def test_a_script_can_wait_for_what_waits_itself(bench, worker, ear):
+    one, first, second = worker("slowly"), ear(), ear()
+    one.request("other", {"n": 1}, first.listener).cancel()
+    one.request("other", {"n": 2}, second.listener).wait()
+    assert first.ended == 1
+    assert second.done[0]["got"] == {"n": 2}
 
 
 def test_a_script_can_wait_without_events(worker, ear):

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from BrainSegSAMLib import __version__, conversation, processes, wire
-from BrainSegSAMLib.errors import Cancelled, WorkerError
+from BrainSegSAMLib.errors import WorkerError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals")
 NOBODY = 999_999_999  # no process has this id
@@ -142,17 +142,6 @@ def test_a_computer_that_slept_has_no_hang(stage, monkeypatch, said_hello):
     assert stage.ends == []
     stage.wait(conversation.START_S)
     assert isinstance(stage.ends[0], WorkerError)
-
-
-def test_a_request_that_was_cancelled_is_ending(stage):
-    one = stage.ask()
-    stage.hello()
-    assert not stage.conversation.ending
-    stage.conversation.cancel(one)
-    assert stage.conversation.ending
-    stage.say(type="cancelled", id=one.number, message="")
-    assert isinstance(stage.ends[0], Cancelled)
-    assert not stage.conversation.ending
 
 
 # ---- what it says
