@@ -229,7 +229,7 @@ def _segments(
 
 
 def _local_grid(geometry: Geometry, target: Any) -> FloatArray:
-    """4x4: the voxels of a grid in world space to the RAS of a node under its parent transform, which must not shear."""
+    """4x4: voxels of a grid in world space → a node's RAS below its parent transforms, which must not shear it."""
     local: FloatArray = np.linalg.inv(parent_to_world(target)) @ geometry.ijk_to_ras
     extent = [bound for size in geometry.size_ijk for bound in (0, size - 1)]
     world_geometry(local, extent, named(target))
