@@ -12,10 +12,10 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
-from . import errors, processes, wire
+from . import __version__, errors, processes, wire
 from .errors import BrainSegSAMError, Cancelled, InputError, WorkerError
 
 GRACE_S: Final = 2.0
@@ -25,8 +25,13 @@ HANG_S: Final = 30.0
 START_S: Final = 60.0
 """How long a worker may take to start."""
 _COMPUTES_S: Final = 0.02
+_PAUSE_S: Final = 5.0
+"""After so long without a tick, this computer slept, or our own thread stood still: then nobody could be heard."""
 _TAIL_LINES: Final = 40
 _SHOWN_LINES: Final = 12
+_LINE_LENGTH: Final = 500
+_LAUNCHER_SAYS: Final = "exit abnormally"
+_FAULT_HANDLER_SAYS: Final = "Fatal Python error"
 _AGAIN: Final = "Try again; if it happens again, report it with the log."
 
 Tell = Callable[[str, Any], None]
@@ -36,6 +41,10 @@ Tell = Callable[[str, Any], None]
 
 class Transport(Protocol):
     """A process with pipes."""
+
+    @property
+    def process_id(self) -> int:
+        """Of the process that was started, which may only be the launcher of the worker; 0 where there is none."""
 
     def start(self) -> None:
         """Start a new process; `Conversation.ended` is told where it cannot be started."""
@@ -78,8 +87,9 @@ class Conversation:
         self._output, self._errors = wire.Lines(), wire.Lines()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._pid = 0
-        self._children: set[int] = set()
-        self._heard = self._clock()
+        self._started = ""  # when the process of that id was, see `processes.started`
+        self._children: dict[int, str] = {}
+        self._heard = self._ticked = self._clock()
         self._computed = 0.0  # seconds, when it was last looked at
 
     # ---- the interface asks
@@ -110,17 +120,11 @@ class Conversation:
         if self._exchange is not None:
             raise InputError("The worker is busy; wait until it has finished, or cancel it.")
         exchange = Exchange(next(self._numbers), kind, tell)
-        try:
-            data = wire.pack(arguments, exchange.kept)
-            exchange.line = wire.encode(
-                {"type": "request", "id": exchange.number, "kind": kind, "arguments": data}
-            )
-        except BaseException:
-            _free(exchange.kept)
-            raise
+        message = {"type": "request", "id": exchange.number, "kind": kind, "arguments": arguments}
+        exchange.line = wire.line_of(message, exchange.kept)
         self._exchange = exchange
         self._tail.clear()
-        self._heard = self._clock()
+        self._heard = self._ticked = self._clock()
         self.start()
         self._send_request()
         return exchange
@@ -147,6 +151,9 @@ class Conversation:
         if exchange is None:
             return
         now = self._clock()
+        if now - self._ticked > _PAUSE_S:
+            self._heard = now
+        self._ticked = now
         if exchange.reason:
             if now >= exchange.deadline:
                 if exchange.sent:
@@ -159,10 +166,7 @@ class Conversation:
             self._finish("failed", WorkerError(self._with_tail(text)))
 
     def _computes(self) -> bool:
-        """Whether a silent worker is at work: a long step of a compiled package lets no other thread speak.
-
-        Known on Linux; elsewhere silence is taken for a hang.
-        """
+        """Whether a silent worker is at work: a long step of a compiled package lets no other thread speak."""
         seconds = processes.processor_seconds(self._pid) if self._pid else None
         if seconds is None or seconds - self._computed < _COMPUTES_S:
             return False
@@ -195,14 +199,13 @@ class Conversation:
         """
         for line in (*self._output.end(), *self._errors.end()):
             self._log(line)
-        pid, children = self._pid, self._children
-        self._running, self._pid = False, 0
-        self._tidy(pid, children)
+        self._tidy()
         if self._exchange is not None:
             if self._exchange.reason:
                 self._finish("failed", Cancelled(self._exchange.reason))
             else:
-                self._finish("failed", WorkerError(self._with_tail(why_ended(exit_code, signal_number, problem))))
+                text = why_ended(exit_code, signal_number, problem, self._tail)
+                self._finish("failed", WorkerError(self._with_tail(text)))
 
     def _take(self, message: dict[str, Any]) -> None:
         self._heard = self._clock()
@@ -220,7 +223,7 @@ class Conversation:
         elif kind == "log":
             self._log(str(message["line"]))
         elif kind == "alive":
-            self._children = set(message["children"])
+            self._children = {int(pid): str(when) for pid, when in message["children"].items()}
         elif kind in ("partial", "result"):
             self._take_data(exchange, message)
         elif kind == "error":
@@ -244,14 +247,14 @@ class Conversation:
 
     def _greet(self, message: Mapping[str, Any]) -> None:
         self._pid = int(message.get("pid") or 0)
-        if message.get("protocol") != wire.PROTOCOL:
-            text = (
-                f"The worker process is another version ({message.get('version')}, protocol {message.get('protocol')}) "
-                f"than this one (protocol {wire.PROTOCOL}). Restart the program; if that does not help, reinstall it."
-            )
+        self._started = processes.started(self._pid)
+        theirs, ours = (message.get("version"), message.get("protocol")), (__version__, wire.PROTOCOL)
+        if theirs != ours:
+            words = "The worker process is of another version ({}, protocol {}) than this one ({}, protocol {}). "
+            text = words.format(*theirs, *ours) + "Restart the program; if that does not help, reinstall it."
             self._kill()
             if self._exchange is not None:
-                self._finish("failed", WorkerError(text))
+                self._finish("failed", WorkerError(self._with_tail(text)))
             return
         self._send_request()
 
@@ -272,23 +275,32 @@ class Conversation:
         exchange = self._exchange
         if exchange is not None:
             self._exchange = None
-            _free(exchange.kept)
+            self._children = {}  # those of a later request are others
+            for shared in exchange.kept:
+                shared.free()
             exchange.tell(what, value)
 
     def _kill(self) -> None:
-        pid, children = self._pid, self._children
         if self._running:
-            self._running, self._pid = False, 0
+            if self._pid:
+                self._children.update(processes.descendants(self._pid))
+            else:  # what we started may only be its launcher
+                processes.end_tree(self._transport.process_id)
             self._transport.kill()
-            self._tidy(pid, children | ({pid} if pid else set()))  # what we started may only be its launcher
+            self._tidy()
 
-    def _tidy(self, pid: int, children: set[int]) -> None:
-        """What a process that has ended left behind."""
+    def _tidy(self) -> None:
+        """End what is left of the process, and free what it shared."""
+        pid, known = self._pid, {self._pid: self._started, **self._children}
+        self._running, self._pid, self._children = False, 0, {}
         if pid:
-            processes.end(pid, children)
+            processes.end_group(pid)
+            processes.end_all(known)
             wire.sweep(pid)
 
     def _log(self, line: str) -> None:
+        if len(line) > _LINE_LENGTH:
+            line = line[:_LINE_LENGTH] + " …"
         if line.strip():
             self._tail.append(line)
         if self._exchange is not None:
@@ -296,11 +308,6 @@ class Conversation:
 
     def _with_tail(self, text: str) -> str:
         return "\n".join([text, *list(self._tail)[-_SHOWN_LINES:]])
-
-
-def _free(kept: Sequence[wire.Shared]) -> None:
-    for shared in kept:
-        shared.free()
 
 
 def error_from(message: Mapping[str, Any]) -> BrainSegSAMError:
@@ -311,17 +318,31 @@ def error_from(message: Mapping[str, Any]) -> BrainSegSAMError:
     return kind(str(message.get("message")))
 
 
-def why_ended(exit_code: int | None, signal_number: int = 0, problem: str = "") -> str:
-    """Why a process ended that should not have, and what to do."""
+def why_ended(
+    exit_code: int | None, signal_number: int = 0, problem: str = "", said: Collection[str] = ()
+) -> str:
+    """Why a process ended that should not have, and what to do.
+
+    Args:
+        exit_code: None where it did not exit by itself.
+        signal_number: that ended it, where that is known.
+        problem: what the system says where it could not be started.
+        said: its last lines.
+    """
     if problem:
         return f"The worker process could not start: {problem}."
+    # Slicer's launcher of Python turns each end by a signal into these words. What crashes has spoken before; a kill is
+    # silent.
+    launched = exit_code == 1 and any(_LAUNCHER_SAYS in line for line in said)
+    spoke = any(_FAULT_HANDLER_SAYS in line for line in said)
     killed = getattr(signal, "SIGKILL", 9)
-    if signal_number == killed or exit_code == 128 + killed:
+    if signal_number == killed or exit_code == 128 + killed or (launched and not spoke):
+        how = "crashed or was killed" if launched else "was killed from outside"
         return (
-            "The worker process was killed from outside, most likely because the computer ran out of memory. Close "
-            "other programs, or use a smaller image or model, and try again."
+            f"The worker process {how}, most likely because the computer ran out of memory. Close other programs, or "
+            "use a smaller image or model, and try again."
         )
-    if exit_code is None:
+    if exit_code is None or launched:
         names = {int(number): number.name for number in signal.Signals}
         how = f" ({names[signal_number]})" if signal_number in names else ""
         return f"The worker process crashed{how}. {_AGAIN}"

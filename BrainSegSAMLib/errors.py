@@ -40,3 +40,21 @@ class Cancelled(BrainSegSAMError):  # noqa: N818  (a request, not a failure)
 
     def __init__(self, message: str = "The job was cancelled.") -> None:
         super().__init__(message)
+
+
+def explained(error: BaseException) -> BrainSegSAMError:
+    """Any error as one that carries a message for the user; one that does already is given back as it is."""
+    if isinstance(error, BrainSegSAMError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return DependencyError(
+            f"The Python package '{error.name}' is needed and not installed. Install it and try again."
+        )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch has one of its own
+        return WorkerError(
+            "There was not enough memory. Close other programs, use a smaller image, or choose the processor."
+        )
+    reason = f"{type(error).__name__}: {error}".strip(": ")
+    return WorkerError(
+        f"The work failed in a way that was not foreseen ({reason}). Please report it, with the log."
+    )

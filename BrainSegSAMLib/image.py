@@ -60,10 +60,11 @@ class Image:
 
 def members(label_map: NDArray[np.unsignedinteger[Any]], labels: Sequence[int]) -> NDArray[np.bool_]:
     """Where a label map carries one of some values: bool, of its shape."""
-    found = np.asarray(label_map == labels[0])
-    for label in labels[1:]:
-        # One by one: an index array of whole numbers would take eight bytes a voxel.
-        found |= label_map == label
+    found = np.empty(label_map.shape, dtype=np.bool_)
+    for part, within in zip(label_map, found, strict=True):  # a part stays in the processor's cache
+        np.equal(part, labels[0], out=within)
+        for label in labels[1:]:
+            within |= part == label
     return found
 
 

@@ -2,7 +2,9 @@
 
 The worker (`BrainSegSAMLib.worker`) speaks first, on its standard output:
 
-    {"type": "hello", "protocol": 1, "version": "0.1.0", "pid": 4711}
+    {"type": "hello", "protocol": 2, "version": "0.1.0", "pid": 4711}
+
+Both sides come out of one folder, so another protocol or version means that it was changed meanwhile; it is refused.
 
 Then the interface asks, on the worker's standard input, one request at a time:
 
@@ -15,7 +17,7 @@ and hears, with the id of the request, any number of
     {"type": "progress", "id": 7, …}              the fields of `progress.ProgressUpdate`
     {"type": "partial", "id": 7, "data": {…}}     a result on its way
     {"type": "log", "id": 7, "line": "…"}         for the log; so is all that comes on standard error
-    {"type": "alive", "id": 7, "children": […]}   every second, with the ids of the worker's own child processes
+    {"type": "alive", "id": 7, "children": {…}}   every second; ids of the worker's child processes → when each started
 
 and one of
 
@@ -55,7 +57,7 @@ from .geometry import Geometry
 from .image import Segmentation
 from .labels import LabelScheme
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 INLINE_BYTES: Final = 1 << 16
 """Arrays of up to this many bytes (a mask of 724×724 pixels, with one bit each) travel inside the line."""
 _ARRAY: Final = "$array"
@@ -85,7 +87,10 @@ def parse_message(line: str) -> dict[str, Any] | None:
 
 
 class Lines:
-    """Puts chunks of bytes together to lines: a chunk may end anywhere, even within a character."""
+    """Puts chunks of bytes together to lines: a chunk may end anywhere, even within a character.
+
+    What was written over, as a progress bar does by going back to the line's beginning, is left out.
+    """
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -93,16 +98,18 @@ class Lines:
     def feed(self, chunk: bytes) -> list[str]:
         """The lines that are complete now, without their ends."""
         self._rest += chunk
-        if b"\n" not in chunk:
-            return []
-        *lines, rest = self._rest.split(b"\n")
-        self._rest = bytearray(rest)
-        return [line.decode("utf-8", errors="replace").rstrip("\r") for line in lines]
+        *lines, rest = self._rest.split(b"\n") if b"\n" in chunk else [self._rest]
+        self._rest = rest[rest.rfind(b"\r", 0, -1) + 1 :]  # not the very last, which may belong to the line's end
+        return [_shown(line) for line in lines]
 
     def end(self) -> list[str]:
         """The last line, where it lacks its end."""
         rest, self._rest = self._rest, bytearray()
-        return [rest.decode("utf-8", errors="replace")] if rest else []
+        return [_shown(rest)] if rest else []
+
+
+def _shown(line: bytearray) -> str:
+    return line.decode("utf-8", errors="replace").rstrip("\r").rpartition("\r")[2]
 
 
 # ---- arrays
@@ -292,6 +299,24 @@ def unpack(value: Any) -> Any:
         data = bytearray(base64.b64decode(value["data"]))
         return np.frombuffer(data, np.dtype(value["dtype"])).reshape(value["shape"])
     return [unpack(item) for item in value] if isinstance(value, list) else value
+
+
+def line_of(message: Mapping[str, Any], kept: list[Shared]) -> bytes:
+    """A message as a line, its arrays packed; see `pack`. Where that fails, nothing of it stays in memory.
+
+    Raises:
+        InputError: where there is not enough memory.
+        TypeError, ValueError: where something in it fits no message.
+    """
+    packed: list[Shared] = []
+    try:
+        line = encode(pack(message, packed))
+    except BaseException:
+        for shared in packed:
+            shared.free()
+        raise
+    kept += packed
+    return line
 
 
 def _pack_array(array: NDArray[Any], kept: list[Shared]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from typing import Any, BinaryIO, Final, TypeVar
 
 from . import __version__, processes, wire
-from .errors import BrainSegSAMError, Cancelled, InputError
+from .errors import BrainSegSAMError, Cancelled, InputError, explained
 from .memory import give_memory_back, keep_memory
 from .progress import Progress, ProgressUpdate
 
@@ -199,7 +199,7 @@ class Service:
                 self._end()
             current = self._current
             if current is not None:
-                children = sorted(processes.descendants(os.getpid()))
+                children = processes.descendants(os.getpid())
                 self._send({"type": "alive", "id": current[0], "children": children})
 
     def _cancel(self, number: int) -> None:
@@ -225,7 +225,7 @@ class Service:
         kept: list[wire.Shared] = []
 
         def send(message: dict[str, Any]) -> None:
-            self._send(wire.pack({**message, "id": number}, kept))
+            self._write(wire.line_of({**message, "id": number}, kept))
 
         context = Context(self._warm, send)
         self._current = (number, context)
@@ -241,8 +241,7 @@ class Service:
         self._cancelled.discard(number)
         try:
             send(answer)
-        except (BrainSegSAMError, ValueError, TypeError) as error:
-            traceback.print_exc()
+        except Exception as error:  # it fits no message, or no memory
             send(_failure(error))
         _close(kept)
 
@@ -254,7 +253,9 @@ class Service:
         return {"type": "result", "data": handler(arguments, context)}
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        line = wire.encode(message)
+        self._write(wire.encode(message))
+
+    def _write(self, line: bytes) -> None:
         with self._writing, contextlib.suppress(OSError, ValueError):  # nobody listens any more: see _listen
             self._target.write(line)
             self._target.flush()
@@ -262,20 +263,12 @@ class Service:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """The message that ends a request which failed."""
-    if isinstance(error, Cancelled):
-        return {"type": "cancelled", "message": str(error)}
-    if isinstance(error, BrainSegSAMError):
-        return {"type": "error", "kind": type(error).__name__, "message": str(error)}
-    traceback.print_exception(error)
-    if isinstance(error, ModuleNotFoundError):
-        message = f"The Python package '{error.name}' is needed and not installed. Install it and try again."
-        return {"type": "error", "kind": "DependencyError", "message": message}
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        message = "There was not enough memory. Close other programs, use a smaller image, or choose the processor."
-        return {"type": "error", "kind": "WorkerError", "message": message}
-    reason = f"{type(error).__name__}: {error}".strip(": ")
-    message = f"The work failed in a way that was not foreseen ({reason}). Please report it, with the log."
-    return {"type": "error", "kind": "WorkerError", "message": message}
+    if not isinstance(error, BrainSegSAMError):
+        traceback.print_exception(error)
+    known = explained(error)
+    if isinstance(known, Cancelled):
+        return {"type": "cancelled", "message": str(known)}
+    return {"type": "error", "kind": type(known).__name__, "message": str(known)}
 
 
 _held: list[wire.Shared] = []
@@ -307,9 +300,7 @@ def main(handlers: Mapping[str, str] = HANDLERS) -> int:
     keep_memory()
     source, target = _streams()
     faulthandler.enable(all_threads=False)
-    if hasattr(os, "setsid"):
-        with contextlib.suppress(PermissionError):  # it leads a group already
-            os.setsid()  # so that it can be ended with all its children at once
+    processes.lead_group()
     Service(source, target, handlers).run()
     return 0
 

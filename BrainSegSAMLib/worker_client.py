@@ -16,10 +16,13 @@ from typing import Any
 from .conversation import Conversation, Tell
 from .progress import Progress
 
+_RUN = "import sys; sys.path = [path for path in sys.path if path]; from BrainSegSAMLib.worker import main; "
+"""Not `-m`: then a `queue.py` in the current folder would be taken for Python's own."""
+
 
 def worker_command(python: str = "") -> list[str]:
     """What runs a worker, with an interpreter (this one where none is named)."""
-    return [python or sys.executable, "-m", "BrainSegSAMLib.worker"]
+    return [python or sys.executable, "-c", _RUN + "sys.exit(main())"]
 
 
 def worker_environment(library_folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -28,6 +31,7 @@ def worker_environment(library_folder: Path, environment: Mapping[str, str]) -> 
     return {
         **environment,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONSAFEPATH": "1",  # for the worker's children, from Python 3.11 on
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
     }
@@ -125,6 +129,11 @@ class WorkerClient:
             self._conversation.ended(code if code >= 0 else None, signal_number=max(0, -code))
 
     # ---- Transport
+
+    @property
+    def process_id(self) -> int:
+        """Of what runs the worker; 0 where none runs."""
+        return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
         """Start a process, and threads that read from it."""

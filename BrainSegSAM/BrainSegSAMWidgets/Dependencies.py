@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
@@ -95,14 +94,14 @@ def _ensure(
     if not missing:
         return
     names = ", ".join(str(r) for r in missing)
-    with tempfile.TemporaryDirectory(prefix="BrainSegSAM-") as folder:
-        constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("\n".join(keptVersions()), encoding="utf-8")
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="BrainSegSAM-") as folder:
+            constraints = Path(folder) / "constraints.txt"
+            constraints.write_text("\n".join(keptVersions()), encoding="utf-8")
             install(missing, constraints)
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            message = _("These Python packages are needed and were not installed: {names} ({reason}).")
-            raise DependencyError(f"{message.format(names=names, reason=error)} {byHand}".strip()) from error
+    except Exception as error:  # offline, a full disk, declined, …: pip and Slicer name no class for all of it
+        message = _("These Python packages are needed and were not installed: {names} ({reason}).")
+        raise DependencyError(f"{message.format(names=names, reason=error)} {byHand}".strip()) from error
     importlib.invalidate_caches()
     if findMissing():
         message = _("These Python packages are needed: {names}. Install them, restart Slicer and press Apply again.")
@@ -126,8 +125,13 @@ def _ensureTorch() -> None:
             _("PyTorch is needed. Install the PyTorch extension in Slicer's Extensions Manager, restart Slicer and "
               "press Apply again.")
         ) from None
-    if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
-        raise DependencyError(_("PyTorch is needed and was not installed."))
+    needed = _("PyTorch is needed and was not installed{reason}.")
+    try:
+        torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True)
+    except Exception as error:  # of pip, or of the import that it tries at its end
+        raise DependencyError(needed.format(reason=f" ({error})")) from error
+    if torch is None:
+        raise DependencyError(needed.format(reason=""))
 
 
 def _missingSam2() -> list[Requirement]:

@@ -7,7 +7,8 @@ been moved to in the meantime. Volumes are read in small parts, so that the inte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,11 +18,14 @@ import vtk
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib import mrml, wire
-from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError
+from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, explained
 
 from .Volumes import VolumeReader
 from .WorkerProcess import Job, Listener, Worker
 
+_log = logging.getLogger(__name__)
+_PAGE = 4096  # bytes
+_PART = 1024 * _PAGE
 _CHANGED = _("Volume '{name}' was changed while it was segmented; press Apply again.")
 
 
@@ -77,6 +81,7 @@ class PredictionJob:
         self._request, self._worker, self._listener = request, worker, listener
         self._job: Job | None = None
         self._reader: VolumeReader | None = None
+        self._steps: Iterator[None] | None = None  # what is to be done on our side; None while the worker works
         self._cancelled = ""
         self._said = False
         self._observations: list[tuple[Any, int]] = []
@@ -89,15 +94,18 @@ class PredictionJob:
         """Start segmenting and return.
 
         Raises:
-            InputError: where a volume cannot be used, or the worker is busy; then nothing was started.
+            InputError: where a volume or the segmentation cannot be used, or the worker is busy; then nothing was
+                started.
         """
         self._worker.check()
         for node in self._request.volumes.values():
             mrml.volume_node_geometry(node)
+        if self._request.segmentationNode is not None:
+            mrml.check_takes_segments(self._request.segmentationNode, self._request.reference)
         self._reader = VolumeReader(self._request.volumes, _CHANGED)
         self._watchScene()
         self.running = True
-        qt.QTimer.singleShot(0, self._continue)
+        self._goOn(self._read())
 
     def cancel(self, reason: str = "") -> None:
         """Ask for the end. The listener's `onFailed` hears `Cancelled` with the reason, within two seconds."""
@@ -115,30 +123,49 @@ class PredictionJob:
     def wait(self) -> None:
         """Return when it has ended, without Qt's event loop: for scripts."""
         while self.running:
-            if self._job is None:
-                self._continue()
-            else:
+            if self._steps is not None:
+                self._step()
+            elif self._job is not None:
                 self._job.wait()
 
     # ---- steps
 
-    def _continue(self) -> None:
-        """Read on for a moment; when all is read, hand it to the worker."""
-        if self._job is not None:
-            return
+    def _goOn(self, steps: Iterator[None]) -> None:
+        """Do these, one in each turn of Qt's event loop."""
+        self._steps = steps
+        qt.QTimer.singleShot(0, self._turn)
+
+    def _turn(self) -> None:
+        if self._steps is not None:
+            self._step()
+            if self._steps is not None:
+                qt.QTimer.singleShot(0, self._turn)
+
+    def _step(self) -> None:
+        """Do the next one; whatever goes wrong in it is the end."""
+        steps, self._steps = self._steps, None
         if not self._said:
             self._said = True
             self._listener.onProgress({"type": "progress", "stage": _("Reading the volumes"), "fraction": 0.0})
         try:
             if self._cancelled:
                 raise Cancelled(self._cancelled)
-            if not self._reader.proceed():
-                qt.QTimer.singleShot(0, self._continue)
-                return
-            self._send()
-        except BrainSegSAMError as error:
-            self._reader.free()
+            next(steps)
+        except StopIteration as end:
+            if end.value is not None:
+                self._close()
+                self._listener.onDone(end.value)
+        except Exception as error:
             self._fail(error)
+        else:
+            if self.running:
+                self._steps = steps
+
+    def _read(self) -> Iterator[None]:
+        """Read the volumes and hand them to the worker."""
+        while not self._reader.proceed():
+            yield
+        self._send()
 
     def _send(self) -> None:
         request = self._request
@@ -157,19 +184,26 @@ class PredictionJob:
         self._reader.channels = {}  # they are the worker's now
 
     def _onDone(self, data: dict[str, Any]) -> None:
-        try:
-            if self._cancelled:
-                raise Cancelled(self._cancelled)
-            result = self._conclude(data)
-        except BrainSegSAMError as error:
-            self._fail(error)
-        else:
-            self._close()
-            self._listener.onDone(result)
+        if self.running:
+            self._goOn(self._place(data))
+
+    def _place(self, data: dict[str, Any]) -> Iterator[None]:
+        """Put the result into the scene."""
+        voxels = data["segmentation"]["label_map"].reshape(-1)
+        for start in range(0, voxels.size, _PART):
+            # The system maps memory when it is first touched. For a big volume that takes longer than all the rest.
+            voxels[start : start + _PART : _PAGE].max()
+            yield
+        return self._conclude(data)
 
     def _conclude(self, data: dict[str, Any]) -> Result:
         """The result in the scene."""
+        # All is read before the scene is touched, which is as it was where something fails.
         segmentation = wire.segmentation_from(data["segmentation"])
+        stages = {name: wire.segmentation_from(stage) for name, stage in data["stages"].items()}
+        boxes = {name: tuple(slice(*bounds) for bounds in box) for name, box in data["boxes"].items()}
+        record = data["record"]
+        regions = list(record["regions"])
         request = self._request
         # The segments belong to the reference volume's voxels, also where that was moved while the worker worked.
         now = mrml.volume_node_geometry(request.reference)
@@ -177,20 +211,21 @@ class PredictionJob:
             raise InputError(_CHANGED.format(name=request.reference.GetName()))
         node = mrml.segmentation_to_node(
             replace(segmentation, geometry=now), request.reference, node=request.segmentationNode,
-            name=_("{volume} segmentation").format(volume=request.reference.GetName()),
-            boxes={name: tuple(slice(*bounds) for bounds in box) for name, box in data["boxes"].items()},
+            name=_("{volume} segmentation").format(volume=request.reference.GetName()), boxes=boxes,
         )
-        record = data["record"]
-        stages = {name: wire.segmentation_from(stage) for name, stage in data["stages"].items()}
-        return Result(node, list(record["regions"]), record, stages)
+        return Result(node, regions, record, stages)
 
-    def _fail(self, error: BrainSegSAMError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self.running:
+            if not isinstance(error, BrainSegSAMError):
+                _log.error("The segmentation failed.", exc_info=error)
             self._close()
-            self._listener.onFailed(error)
+            self._listener.onFailed(explained(error))
 
     def _close(self) -> None:
         self.running = False
+        self._steps = None
+        self._reader.free()
         for caller, tag in self._observations:
             caller.RemoveObserver(tag)
         self._observations = []

@@ -7,6 +7,7 @@ What is said between the two is in `BrainSegSAMLib.wire`; how it is obeyed, in `
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -209,6 +210,7 @@ class Worker:
         self._endWaiting(Cancelled())
         self.conversation.quit()
         self._timer.stop()
+        _discharge(self)
         if wait:
             for process in _dying:
                 process.waitForFinished(1000)  # a moment: nothing survives being killed
@@ -266,8 +268,14 @@ class _Transport:
         self._process: Any = None
         self._problem = ""  # why no process could be started
 
+    @property
+    def process_id(self) -> int:
+        """Of what runs the worker; 0 where none runs."""
+        return int(self._process.processId()) if self._process is not None else 0
+
     def start(self) -> None:
         """Start a process; its failure to start is told later, not from in here."""
+        _enlist(self._worker)
         self._problem = ""
         self._process = process = qt.QProcess()
         variables = qt.QProcessEnvironment()
@@ -282,7 +290,7 @@ class _Transport:
             command = self._worker.command()
         except WorkerError as error:
             self._problem = str(error)
-            qt.QTimer.singleShot(0, self._onNotStarted)
+            self._tellNotStarted()
         else:
             process.start(command[0], command[1:])
 
@@ -306,7 +314,7 @@ class _Transport:
         if self._process is None:
             time.sleep(milliseconds / 1000)
         elif self._process.state() == qt.QProcess.NotRunning:
-            self._onNotStarted()
+            self._onNotStarted(self._process)
         else:
             self._process.waitForReadyRead(milliseconds)
 
@@ -339,15 +347,19 @@ class _Transport:
 
     def _onError(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:  # the only error after which no "finished" comes
-            qt.QTimer.singleShot(0, self._onNotStarted)
+            self._tellNotStarted()
 
-    def _onNotStarted(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
+    def _tellNotStarted(self) -> None:
+        process = self._process  # by then there may be another one
+        qt.QTimer.singleShot(0, lambda: self._onNotStarted(process))
+
+    def _onNotStarted(self, process: Any) -> None:
+        if process is not None and process is self._process:
+            self._process = None
             self._worker.conversation.ended(None, problem=self._problem or str(process.errorString()))
 
 
-_workers: list[Worker] = []
+_workers: list[Worker] = []  # those that were started, and so must be ended with Slicer
 _shared: list[Worker] = []
 
 
@@ -360,14 +372,26 @@ def sharedWorker() -> Worker:
 
 def newWorker() -> Worker:
     """A worker of one's own, for a long command (train, evaluate, download); `quit` it at the end."""
-    if not _workers:
-        slicer.app.connect("aboutToQuit()", endWorkers)
-    worker = Worker()
-    _workers.append(worker)
-    return worker
+    return Worker()
 
 
 def endWorkers() -> None:
     """End all workers, for when Slicer quits."""
-    for worker in _workers:
+    for worker in list(_workers):
         worker.quit(wait=True)
+
+
+def _enlist(worker: Worker) -> None:
+    _endWithSlicer()
+    if worker not in _workers:
+        _workers.append(worker)
+
+
+def _discharge(worker: Worker) -> None:
+    if worker in _workers:
+        _workers.remove(worker)
+
+
+@functools.cache
+def _endWithSlicer() -> None:
+    slicer.app.connect("aboutToQuit()", endWorkers)

@@ -104,11 +104,11 @@ def cropped_labelmap(
         grid: vtkOrientedImageData to resample onto, or None.
         offset_zyx: the voxel at which the mask begins.
     """
-    if not mask.any():
+    over_z = mask.any(axis=0)
+    if not over_z.any():
         return None
     sides = []
-    for axis in range(3):
-        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+    for occupied in map(np.flatnonzero, (mask.any(axis=(1, 2)), over_z.any(axis=1), over_z.any(axis=0))):
         sides.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
     cropped = mask[tuple(sides)]
     first = np.array([side.start + start for side, start in zip(sides, offset_zyx, strict=True)])[::-1]

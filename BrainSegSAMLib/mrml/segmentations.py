@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from .spaces import (
     parent_to_world,
     world_geometry,
 )
-from .volumes import check_is_scalar_volume
+from .volumes import check_is_scalar_volume, volume_node_geometry
 
 Box = tuple[slice, slice, slice]
 
@@ -71,7 +72,10 @@ def segmentation_to_node(
         raise InputError(f"{named(reference_volume_node)} is in no scene; add it to one first.")
     if node is None:
         segments = _segments(segmentation, reference_volume_node, _grid_of_volume(reference_volume_node), boxes)
-        return _new_node(scene, segments, reference_volume_node, name or segmentation.name)
+        new = _new_node(scene, segments, reference_volume_node, name or segmentation.name)
+        if _some_lie_apart(segmentation.scheme):
+            new.GetSegmentation().CollapseBinaryLabelmaps(False)  # then they share memory, as in Slicer
+        return new
     contents = _contents(node)
     grid = _common_grid(contents)
     segments = _segments(segmentation, node, grid, boxes)
@@ -83,6 +87,17 @@ def segmentation_to_node(
     finally:
         node.EndModify(modifying)
     return node
+
+
+def check_takes_segments(node: Any, reference_volume_node: Any) -> None:
+    """Refuse now, before long work on a volume, what `segmentation_to_node` would refuse after it.
+
+    Raises:
+        InputError: where the node cannot be used.
+        GeometryError: under a non-linear transform, or where the transform shears the segments' grid.
+    """
+    _contents(node)
+    _local_grid(volume_node_geometry(reference_volume_node), node)
 
 
 def node_to_segmentation(node: Any, *, geometry: Geometry | None = None) -> Segmentation:
@@ -202,9 +217,7 @@ def _segments(
     segmentation: Segmentation, target: Any, grid: Any, boxes: Mapping[str, Box] | None = None
 ) -> list[Any]:
     """One vtkSegment a region, in the space of `target`'s parent transform, on `grid` where that is given."""
-    local = np.linalg.inv(parent_to_world(target)) @ segmentation.geometry.ijk_to_ras
-    extent = [bound for size in segmentation.geometry.size_ijk for bound in (0, size - 1)]
-    world_geometry(local, extent, named(target))  # refuses shear
+    local = _local_grid(segmentation.geometry, target)
     whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
     found = []
     for region in segmentation.scheme.regions:
@@ -213,6 +226,14 @@ def _segments(
         offset = box[0].start, box[1].start, box[2].start
         found.append(_segment(region, cropped_labelmap(mask, local, grid, offset_zyx=offset)))
     return found
+
+
+def _local_grid(geometry: Geometry, target: Any) -> FloatArray:
+    """4x4: voxels of a grid in world space → a node's RAS below its parent transforms, which must not shear it."""
+    local: FloatArray = np.linalg.inv(parent_to_world(target)) @ geometry.ijk_to_ras
+    extent = [bound for size in geometry.size_ijk for bound in (0, size - 1)]
+    world_geometry(local, extent, named(target))
+    return local
 
 
 def _segment(region: Region, labelmap: Any) -> Any:
@@ -236,7 +257,6 @@ def _new_node(scene: Any, segments: list[Any], reference_volume_node: Any, name:
     node.UnRegister(None)  # Python holds it now; without this it would never be freed
     node.SetName(scene.GenerateUniqueName(name))
     _add_segments(node.GetSegmentation(), segments, replace=False)
-    node.GetSegmentation().CollapseBinaryLabelmaps(False)  # segments that do not overlap share memory, as in Slicer
     try:
         scene.AddNode(node)
         # Not GetTransformNodeID(): its first call marks the volume as modified.
@@ -248,6 +268,11 @@ def _new_node(scene: Any, segments: list[Any], reference_volume_node: Any, name:
         scene.RemoveNode(node)
         raise
     return node
+
+
+def _some_lie_apart(scheme: LabelScheme) -> bool:
+    """Whether there are regions that have no label in common, and so cannot overlap."""
+    return any(not set(one.labels) & set(other.labels) for one, other in combinations(scheme.regions, 2))
 
 
 def _add_segments(contents: Any, segments: list[Any], *, replace: bool) -> None:

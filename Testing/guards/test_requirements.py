@@ -12,7 +12,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from BrainSegSAMLib.backends import sam2_package
+from BrainSegSAMLib.backends import sam2_package, yolo_package
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml by itself.")
 
@@ -27,6 +27,11 @@ NEVER_BY_PIP = {"torch", "torchvision", "vtk", "slicer-core", "pyside6", "pyside
 def slicer_requirements() -> list[Requirement]:
     lines = (ROOT / "Resources" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def asked_for() -> list[Requirement]:
+    """All that is ever installed into Slicer: also what only some models need."""
+    return [*slicer_requirements(), Requirement(sam2_package.REQUIREMENT), Requirement(yolo_package.REQUIREMENT)]
 
 
 def slicers_pins() -> dict[str, str]:
@@ -101,21 +106,26 @@ def test_the_packages_that_count_are_held() -> None:
 
 
 def test_slicers_packages_are_left_alone() -> None:
-    assert faults(slicer_requirements()) == []
+    assert faults(asked_for()) == []
 
 
 def test_all_that_they_need_leaves_slicers_packages_alone() -> None:
-    moved, unknown = resolved(slicer_requirements())
+    moved, unknown = resolved(asked_for())
     assert moved == []
     assert unknown == []
 
 
 def test_a_change_far_down_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.requires
-    changed = {"batchgenerators": ["numpy<2"], "dynamic-network-architectures": ["no-such-package"]}
+    changed = {"batchgenerators": ["numpy<2"], "dynamic-network-architectures": ["no-such-package"],
+               "iopath": ["pillow<12"], "ultralytics-thop": ["pillow<11"]}  # fmt: skip
     monkeypatch.setattr(metadata, "requires", lambda name: changed.get(name) or real(name))
-    moved, unknown = resolved(slicer_requirements())
-    assert moved == ["batchgenerators needs numpy<2, but Slicer brings numpy 2.4.6"]
+    moved, unknown = resolved(asked_for())
+    assert sorted(moved) == [
+        "batchgenerators needs numpy<2, but Slicer brings numpy 2.4.6",
+        "iopath needs pillow<12, but Slicer brings pillow 12.2.0",
+        "ultralytics-thop needs pillow<11, but Slicer brings pillow 12.2.0",
+    ]
     assert unknown == ["no-such-package, for dynamic-network-architectures"]
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 KINDS = ("predict", "mark", "other", "command")
 
@@ -72,6 +72,13 @@ def foreseen_by_nobody(arguments, context):
 
 def out_of_memory(arguments, context):
     raise MemoryError
+
+
+def nonsense(arguments, context):
+    """An answer with something in it that fits no message."""
+    import numpy as np
+
+    return {"array": np.zeros(100_000), "other": object()}
 
 
 def crash(arguments, context):

@@ -154,13 +154,17 @@ def widget(open_panel, models, worker, monkeypatch):
 
 @pytest.fixture
 def worker(bench):
-    """Maker of workers whose process behaves as `child.py` says; all are ended with the test."""
+    """Maker of workers whose process behaves as `child.py` says; all are ended with the test.
+
+    Launched: with Slicer's launcher of Python between.
+    """
     from BrainSegSAMWidgets.WorkerProcess import Worker
 
     made = []
 
-    def make(behaviour):
-        made.append(Worker([sys.executable, str(CHILD), behaviour]))
+    def make(behaviour, *, launched=False):
+        launcher = [sys.executable, str(CHILD.with_name("launcher.py"))] if launched else []
+        made.append(Worker([*launcher, sys.executable, str(CHILD), behaviour]))
         return made[-1]
 
     yield make

@@ -64,7 +64,11 @@ def test_slicers_packaging_gets_constraints_that_hold_slicers_packages(dependenc
     assert requester == "BrainSegSAM"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("User declined"), subprocess.CalledProcessError(1, "pip")])
+FAULTS = [RuntimeError("User declined"), subprocess.CalledProcessError(1, "pip"), OSError(28, "No space left"),
+          ImportError("DLL load failed"), ValueError("what pip never raised before")]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", FAULTS)
 def test_a_refusal_or_a_failure_is_a_sentence(dependencies, monkeypatch, dialogs, error):
     from BrainSegSAMLib.errors import DependencyError
 
@@ -111,6 +115,48 @@ def test_torch_comes_from_slicers_extension(dependencies, monkeypatch):
     with pytest.raises(DependencyError, match="was not installed"):
         dependencies.ensureDependencies("nnunet")
     assert asked == [True]
+
+
+@pytest.fixture
+def without_torch(bench, monkeypatch):
+    """PyTorch is missing; holds what Slicer's extension raises when it shall install it."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else real(name, *a))
+    faults = []
+
+    def installTorch(askConfirmation):
+        raise faults.pop()
+
+    logic = SimpleNamespace(installTorch=installTorch)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
+    return faults
+
+
+@pytest.mark.parametrize("error", FAULTS)
+def test_torch_that_cannot_be_installed_is_said(without_torch, error):
+    from BrainSegSAMWidgets.Dependencies import ensureDependencies
+
+    from BrainSegSAMLib.errors import DependencyError
+
+    without_torch.append(error)
+    with pytest.raises(DependencyError, match="PyTorch is needed and was not installed") as caught:
+        ensureDependencies("nnunet")
+    assert str(error) in str(caught.value)
+
+
+def test_the_panel_says_that_torch_cannot_be_installed(widget, volume, bench, dialogs, without_torch):
+    without_torch.append(subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "light_the_torch"]))
+    volume("a_flair")
+    volume("a_t1ce")
+    assert bench.wait_until(lambda: widget.ui.applyButton.enabled)
+    widget.ui.applyButton.click()
+    ((kind, text),) = dialogs.messages
+    dialogs.messages.clear()
+    assert kind == "errorDisplay"
+    assert widget.ui.statusLabel.text == text
+    assert "PyTorch is needed and was not installed" in text
+    assert not widget.ui.progressBar.visible
+    assert widget.ui.applyButton.enabled
 
 
 @pytest.fixture

@@ -229,13 +229,14 @@ def test_a_process_that_dies_while_idle_is_replaced_without_a_word(bench, worker
 
 @pytest.mark.parametrize(
     ("behaviour", "words"),
-    [("crash", "crashed (SIGSEGV)"), ("old_version", "another version"), ("broken", "No module named")],
-)
+    [("crash", "crashed (SIGSEGV)"), ("old_version", "another version"), ("broken", "No module named"),
+     ("launched crash", "The worker process crashed. Try again"), ("launched killed", "computer ran out of memory")],
+)  # fmt: skip
 @posix
 def test_a_failure_is_told_once(bench, worker, ear, behaviour, words):
     from BrainSegSAMLib.errors import WorkerError
 
-    one, heard = worker(behaviour), ear()
+    one, heard = worker(behaviour.split()[-1], launched=behaviour.startswith("launched")), ear()
     one.request("other", {}, heard.listener)
     assert bench.wait_until(lambda: heard.ended)
     bench.wait_until(lambda: False, seconds=0.3)
@@ -256,6 +257,34 @@ def test_what_cannot_be_started_is_told_later(bench, ear):
     waited = ear()
     one.request("other", {}, waited.listener).wait()
     assert "could not start" in str(waited.failed[0])
+
+
+def test_a_failure_to_start_is_not_that_of_the_next_process(bench, ear):
+    from BrainSegSAMWidgets.WorkerProcess import Worker
+
+    one, heard, again = Worker(["no-such-program-here"]), ear(), ear()
+    one.request("other", {}, heard.listener).wait()  # without the event loop, which hears of it as well
+    assert "could not start" in str(heard.failed[0])
+    one._command = [sys.executable, str(ROOT / "Testing" / "slicer" / "child.py"), "slowly"]
+    one.request("other", {}, again.listener)
+    assert bench.wait_until(lambda: again.ended)
+    assert again.failed == []
+    one.quit(wait=True)
+
+
+@posix
+@pytest.mark.parametrize("launched", [False, True])
+def test_what_hangs_before_it_speaks_is_ended(bench, worker, ear, monkeypatch, launched):
+    from BrainSegSAMLib import conversation, processes
+
+    monkeypatch.setattr(conversation, "START_S", 1.0)
+    one, heard = worker("silent", launched=launched), ear()
+    one.request("other", {}, heard.listener)
+    pids = []
+    assert bench.wait_until(lambda: pids.extend(processes.descendants(os.getpid())) or len(set(pids)) > launched)
+    assert bench.wait_until(lambda: heard.ended)
+    assert "did not start within" in str(heard.failed[0])
+    assert bench.wait_until(lambda: not any(map(is_alive, pids)))
 
 
 def test_quit_ends_what_runs(bench, worker, ear):
@@ -286,18 +315,37 @@ def test_the_shared_worker_ends_with_slicer(bench, ear, monkeypatch):
     pids = [one.pid, other.pid]
     slicer.app.emit("aboutToQuit()")
     assert not any(map(is_alive, pids))
+    assert WorkerProcess._workers == []
+
+
+def test_a_worker_that_was_ended_is_forgotten(bench, ear):
+    """A session may run many commands, each in a worker of its own."""
+    from BrainSegSAMWidgets import WorkerProcess
+
+    before = len(WorkerProcess._workers)
+    one, heard = WorkerProcess.newWorker(), ear()
+    job = one.request("command", {"argv": ["models", "list"]}, heard.listener)
+    assert len(WorkerProcess._workers) == before + 1
+    job.wait()
+    one.quit()
+    assert len(WorkerProcess._workers) == before
+    one.start()  # and known again where it is used again
+    assert one in WorkerProcess._workers
+    one.quit(wait=True)
 
 
 @posix
+@pytest.mark.parametrize("launched", [False, True])
 @pytest.mark.parametrize("behaviour", ["echo", "deaf"])
-def test_no_process_is_left_when_slicer_dies(bench, behaviour):
+def test_no_process_is_left_when_slicer_dies(bench, behaviour, launched):
     """The parent is killed while its worker is idle, or at work with a child of its own."""
     child = ROOT / "Testing" / "slicer" / "child.py"
+    launcher = [sys.executable, str(child.with_name("launcher.py"))] if launched else []
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'Testing' / 'bench')!r}); import application\n"
         "application.start()\n"
         "from BrainSegSAMWidgets.WorkerProcess import Listener, Worker\n"
-        f"one = Worker([sys.executable, {str(child)!r}, {behaviour!r}])\n"
+        f"one = Worker([*{launcher!r}, sys.executable, {str(child)!r}, {behaviour!r}])\n"
         "said = []\n"
         "one.request('other', {}, Listener(onProgress=lambda m: said.append(m['stage']),\n"
         "            onDone=lambda data: said.append(str(data['pid'])), onFailed=lambda e: said.append('0')))\n"
@@ -313,6 +361,14 @@ def test_no_process_is_left_when_slicer_dies(bench, behaviour):
     slicer.kill()
     slicer.wait()
     assert bench.wait_until(lambda: not any(map(is_alive, pids)), seconds=10)
+
+
+def test_a_script_can_wait_for_what_waits_itself(bench, worker, ear):
+    one, first, second = worker("slowly"), ear(), ear()
+    one.request("other", {"n": 1}, first.listener).cancel()
+    one.request("other", {"n": 2}, second.listener).wait()
+    assert first.ended == 1
+    assert second.done[0]["got"] == {"n": 2}
 
 
 def test_a_script_can_wait_without_events(worker, ear):

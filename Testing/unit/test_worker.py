@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -23,17 +22,19 @@ from BrainSegSAMLib.worker_client import WorkerClient
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = ROOT / "Testing" / "slicer" / "child.py"
+LAUNCHER = CHILD.with_name("launcher.py")
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals")
 
 
 @pytest.fixture
 def client():
-    """Maker of clients whose worker behaves as `child.py` says."""
+    """Maker of clients whose worker behaves as `child.py` says, and may be started as Slicer starts Python."""
     made = []
 
-    def make(behaviour):
-        made.append(WorkerClient([sys.executable, str(CHILD), behaviour]))
+    def make(behaviour, *, launched=False):
+        launcher = [sys.executable, str(LAUNCHER)] if launched else []
+        made.append(WorkerClient([*launcher, sys.executable, str(CHILD), behaviour]))
         return made[-1]
 
     yield make
@@ -210,16 +211,25 @@ def test_a_crash_is_a_sentence_with_the_end_of_the_log_and_the_next_request_work
 
 
 @posix
-def test_killed_for_memory_is_said_and_its_children_are_ended(client):
+@pytest.mark.parametrize("launched", [False, True])
+def test_killed_for_memory_is_said_and_its_children_are_ended(client, launched):
     heard = Heard()
     with pytest.raises(WorkerError, match=r"ran out of memory. Close other programs"):
-        client("killed").request("other", {}, tell=heard)
+        client("killed", launched=launched).request("other", {}, tell=heard)
     assert ended(*heard.pids)
 
 
-def test_an_exit_is_said(client):
+@posix
+def test_slicers_launcher_does_not_hide_a_crash(client):
+    with pytest.raises(WorkerError, match=r"The worker process crashed. Try again") as caught:
+        client("crash", launched=True).request("other", {})
+    assert "about to crash" in str(caught.value)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_an_exit_is_said(client, launched):
     with pytest.raises(WorkerError, match=r"ended unexpectedly \(exit code 3\)"):
-        client("leave").request("other", {})
+        client("leave", launched=launched).request("other", {})
 
 
 @posix
@@ -256,7 +266,7 @@ def test_a_worker_that_does_not_start_is_noticed(client, monkeypatch):
 
 
 def test_another_version_is_said(client):
-    with pytest.raises(WorkerError, match=r"another version \(0.0.1, protocol 0\) than this one .protocol 1"):
+    with pytest.raises(WorkerError, match=r"another version \(0.0.1, protocol 0\) than this one"):
         client("old_version").request("other", {})
 
 
@@ -286,9 +296,10 @@ def test_a_result_that_is_faster_than_the_cancel_is_thrown_away(client):
 
 
 @posix
+@pytest.mark.parametrize("launched", [False, True])
 @pytest.mark.parametrize("behaviour", ["deaf", "deaf_with_sessions"])
-def test_the_deaf_are_killed_after_two_seconds_with_their_children(client, behaviour):
-    one, progress = client(behaviour), Progress()
+def test_the_deaf_are_killed_after_two_seconds_with_their_children(client, behaviour, launched):
+    one, progress = client(behaviour, launched=launched), Progress()
     heard = Heard()
     timer = threading.Timer(1.6, progress.cancel)  # after a heartbeat, which names children
     timer.start()
@@ -297,6 +308,20 @@ def test_the_deaf_are_killed_after_two_seconds_with_their_children(client, behav
     assert len(heard.pids) == 2
     assert ended(*heard.pids, seconds=3)
     assert one.pid == 0
+
+
+@posix
+@pytest.mark.parametrize("launched", [False, True])
+def test_to_quit_ends_children_that_were_never_named(client, launched):
+    """Those that were started since the last heartbeat, in a session of their own."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    heard = Heard(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client("deaf_with_sessions", launched=launched).request("other", {}, tell=heard)
+    assert ended(*heard.pids)
 
 
 # ---- nothing is left
@@ -322,6 +347,22 @@ def test_a_worker_ends_with_its_children_when_its_parent_is_killed(tmp_path, beh
     parent.kill()
     parent.wait()
     assert ended(*pids)
+
+
+def test_an_answer_that_fits_no_message_is_said_and_leaves_nothing_in_memory(client):
+    one = client("nonsense")
+    with pytest.raises(WorkerError, match=r"not foreseen \(TypeError"):
+        one.request("other", {})
+    assert one.pid
+    assert not list(Path("/dev/shm").glob(f"brainsegsam-{one.pid}-*"))
+
+
+def test_files_in_the_current_folder_are_not_taken_for_pythons_own(tmp_path, monkeypatch):
+    for name in ("queue", "statistics", "BrainSegSAMLib"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a script of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    with WorkerClient() as one:
+        assert one.request("command", {"argv": ["models", "list"]})["exit_code"] == 0
 
 
 @posix
@@ -386,17 +427,7 @@ def test_where_there_is_no_memory_folder_files_are_mapped(monkeypatch, tmp_path)
         wire.open_shared(shared.reference)
 
 
-# ---- lines, masks, caches
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
-def test_lines_survive_any_cutting(size):
-    data = "eins\r\nzwölf – 2 mm³\n\nlast".encode()
-    lines = wire.Lines()
-    got = [line for start in range(0, len(data), size) for line in lines.feed(data[start : start + size])]
-    assert got == ["eins", "zwölf – 2 mm³", ""]
-    assert lines.end() == ["last"]
-    assert lines.end() == []
+# ---- messages, masks, caches
 
 
 @pytest.mark.parametrize(
@@ -436,15 +467,6 @@ def test_the_most_recent_stay_warm():
     assert warm.find("image", "d") is None
     warm.drop("image")
     assert warm.find("image", "b") is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [((0,), "exit code 0"), ((137,), "ran out of memory"), ((None, signal.SIGTERM), "crashed (SIGTERM)"),
-     ((None,), "The worker process crashed. Try again")],
-)
-def test_why_a_process_ended(arguments, words):
-    assert words in conversation.why_ended(*arguments)
 
 
 def test_what_is_forgotten_is_closed_and_what_stays_rests_while_nothing_is_asked_for(monkeypatch):
