@@ -65,6 +65,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/backends/sam_grid.py
   BrainSegSAMLib/backends/sam_network.py
   BrainSegSAMLib/backends/slice_features.py
+  BrainSegSAMLib/backends/two_way.py
   BrainSegSAMLib/backends/weights.py
   BrainSegSAMLib/backends/yolo.py
   BrainSegSAMLib/backends/yolo_architecture.py
@@ -108,6 +109,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/locks.py
   BrainSegSAMLib/machine.py
   BrainSegSAMLib/measurements.py
   BrainSegSAMLib/memory.py

@@ -1,9 +1,9 @@
 """SAM's two-way transformer, in which tokens ask an image and the image asks them back.
 
-The layers and their weights are those of segment-anything and sam2 alike; the results are the same up to rounding. There
-are thousands of places in an image and a handful of tokens, so nothing is projected at the places: a head's query, key,
-value and output matrices are multiplied into what the tokens bring, and each direction is two matrix products of places
-with tokens times heads. With q = Wq·x + a and k = Wk·y + b of one head, for a token x and a place y,
+The layers and their weights are those of segment-anything and sam2 alike; the results are the same up to rounding.
+There are thousands of places in an image and a handful of tokens, so nothing is projected at the places: a head's
+query, key, value and output matrices are multiplied into what the tokens bring, and each direction is two matrix
+products of places with tokens times heads. With q = Wq·x + a and k = Wk·y + b of one head, for a token x and a place y,
 
     q · k = (Wkᵀ·q) · y + q·b        and        Σ p·(Wv·y + c) = Wv·(Σ p·y) + c,
 
