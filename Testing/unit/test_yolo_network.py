@@ -200,3 +200,43 @@ print(asked, SETTINGS_FILE)
     assert asked == "[]"
     assert not Path(settings).exists(), "gone with the process"
     assert not [path for path in home.rglob("*") if "ltralytics" in path.name]
+
+
+HOLDER = """
+from BrainSegSAMLib.backends.yolo_package import ultralytics
+ultralytics()
+from ultralytics.utils import SETTINGS_FILE
+print(SETTINGS_FILE, flush=True)
+input()
+"""
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    """And what a living one uses, or one that only begins, is left alone."""
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))}
+    for name in ("YOLO_CONFIG_DIR", "YOLO_OFFLINE"):
+        environment.pop(name, None)
+
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, tmp_path / Path(process.stdout.readline()).relative_to(tmp_path).parts[0]
+
+    (killed, left), (alive, used) = start(), start()
+    fresh = tmp_path / "brainsegsam-ultralytics-fresh"
+    fresh.mkdir()
+    try:
+        killed.kill()
+        killed.communicate()
+        for folder in (left, used):
+            assert folder.is_dir()
+            os.utime(folder, (0, 0))
+        last, own = start()
+        last.communicate("\n")
+        assert sorted(tmp_path.iterdir()) == sorted([used, fresh])
+        assert own not in (left, used)
+    finally:
+        alive.communicate("\n")
+    assert not used.exists()
