@@ -307,7 +307,8 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     network = build(training.architecture)
     stored = rounded(weights, half=training.config.half_precision_weights)
     set_weights(network, stored, weights_path(training.work, f"fold_{fold}"), training.architecture)
-    detector = YoloDetector(network.to(training.device).eval(), training.architecture)
+    overlapping = training.template.scheme.overlapping
+    detector = YoloDetector(network.to(training.device).eval(), training.architecture, several_kinds=overlapping)
     tested: dict[str, set[int]] = {}
     for item in training.splits[fold]["test"]:
         tested.setdefault(item.case_id, set()).add(item.index)

@@ -73,13 +73,18 @@ class YoloMedSAMPredictor:
     def _draw(
         self, image: Image, order: AxisOrder, tracks: Sequence[Track], masks: Sequence[BoolArray], progress: Progress
     ) -> None:
-        """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS."""
-        boxes = [box for track in tracks for box in track.boxes]
+        """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS.
+
+        Where kinds share no label, a voxel stays with the surer lesion, or else with the later region of the scheme.
+        """
+        surest_first = sorted(tracks, key=lambda track: (-track.confidence, -track.kind))
+        boxes = [box for track in surest_first for box in track.boxes]  # on each slice in this order
         progress.stage("Masks", total=len(boxes), until=1.0)
         if not boxes:
             return
         plane, settings = self._source.plane, self._settings
         slices = [slices_first(mask, plane) for mask in masks]
+        strangers = _strangers(self._model.scheme)
         picture = self._segmenter.picture(image, segmenter_inputs(self._segmenter.model, self._model, settings))
         for item, mask in draw(
             self._segmenter,
@@ -90,7 +95,8 @@ class YoloMedSAMPredictor:
             batch_size=settings.batch_size,
             progress=progress,
         ):
-            slices[item.kind][item.index] |= mask
+            taken = [slices[kind][item.index] for kind in strangers[item.kind]]
+            slices[item.kind][item.index] |= mask & ~np.any(taken, axis=0) if taken else mask
             progress.advance()
 
     def _record(self, tracks: Sequence[Track], source: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +125,12 @@ class YoloMedSAMPredictor:
             ],
             "notes": notes,
         }  # fmt: skip
+
+
+def _strangers(scheme: LabelScheme) -> list[list[int]]:
+    """For each region, the numbers of those with which it shares no label, so that no voxel belongs to both."""
+    labels = [set(region.labels) for region in scheme.regions]
+    return [[number for number, other in enumerate(labels) if not other & own] for own in labels]
 
 
 def painted(scheme: LabelScheme, masks: Sequence[BoolArray]) -> NDArray[np.uint8]:
