@@ -64,24 +64,32 @@ class YoloMedSAMPredictor:
         geometry, order = image.geometry.reoriented("LPS")
         found = self._source.find(image, geometry, order, progress.part("Boxes", until=_BOXES_SHARE))
         masks = [np.array(mask) for mask in found.kept]
-        self._draw(image, order, found.tracks, masks, progress)
+        voxels = self._draw(image, order, found.tracks, masks, progress)
         label_map = np.ascontiguousarray(order.undo(painted(self._model.scheme, masks)))
-        record = self._record(found.tracks, found.record)
+        record = self._record(found.record)
+        record["lesions"] = self._lesions(found.tracks, voxels, geometry)
+        if not found.tracks:
+            record["notes"].append("No box was found, so nothing was drawn.")
         record["seconds"] = round(time.perf_counter() - started, 3)
         return Segmentation(image.geometry, self._model.scheme, label_map, image.name, record)
 
     def _draw(
         self, image: Image, order: AxisOrder, tracks: Sequence[Track], masks: Sequence[BoolArray], progress: Progress
-    ) -> None:
+    ) -> list[int]:
         """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS.
 
         Where kinds share no label, a voxel stays with the surer lesion, or else with the later region of the scheme.
+
+        Returns:
+            How many voxels each track was given.
         """
-        surest_first = sorted(tracks, key=lambda track: (-track.confidence, -track.kind))
-        boxes = [box for track in surest_first for box in track.boxes]  # on each slice in this order
+        surest_first = sorted(range(len(tracks)), key=lambda n: (-tracks[n].confidence, -tracks[n].kind))
+        boxes = [box for number in surest_first for box in tracks[number].boxes]  # on each slice in this order
+        owners = {id(box): number for number, track in enumerate(tracks) for box in track.boxes}
+        voxels = [0] * len(tracks)
         progress.stage("Masks", total=len(boxes), until=1.0)
         if not boxes:
-            return
+            return voxels
         plane, settings = self._source.plane, self._settings
         slices = [slices_first(mask, plane) for mask in masks]
         strangers = _strangers(self._model.scheme)
@@ -96,14 +104,31 @@ class YoloMedSAMPredictor:
             progress=progress,
         ):
             taken = [slices[kind][item.index] for kind in strangers[item.kind]]
-            slices[item.kind][item.index] |= mask & ~np.any(taken, axis=0) if taken else mask
+            given = mask & ~np.any(taken, axis=0) if taken else mask
+            slices[item.kind][item.index] |= given
+            voxels[owners[id(item)]] += int(np.count_nonzero(given))
             progress.advance()
+        return voxels
 
-    def _record(self, tracks: Sequence[Track], source: Mapping[str, Any]) -> dict[str, Any]:
-        names = self._model.scheme.names
-        notes = list(source.get("notes", ()))
-        if not tracks:
-            notes.append("No box was found, so nothing was drawn.")
+    def _lesions(self, tracks: Sequence[Track], voxels: Sequence[int], geometry: Geometry) -> list[dict[str, Any]]:
+        """A row for each lesion; its box is given by two opposite corners, in voxels and in mm."""
+        rows = []
+        for number, (track, count) in enumerate(zip(tracks, voxels, strict=True), start=1):
+            corners = track.corners_ijk(self._source.plane)
+            rows.append({
+                "number": number,
+                "region": self._model.scheme.names[track.kind],
+                "confidence": round(track.confidence, 4),
+                "volume_mm3": round(count * geometry.voxel_volume_mm3, 3),
+                "plane": self._source.plane,
+                "slices_lps": list(track.slices),
+                "box_ijk_lps": np.round(corners, 1).tolist(),
+                "corners_lps_mm": np.round(geometry.to_lps(corners), 2).tolist(),
+                "centre_lps_mm": np.round(geometry.to_lps(corners.mean(axis=0)), 1).tolist(),
+            })  # fmt: skip
+        return rows
+
+    def _record(self, source: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "model": self._model.name,
             "model_version": self._model.version,
@@ -118,13 +143,8 @@ class YoloMedSAMPredictor:
                 "model_sha256": self._segmenter.model.sha256,
                 "precision": self._segmenter.network.precision,
             },
-            "lesions": [
-                {"number": number, "region": names[track.kind], "confidence": round(track.confidence, 4),
-                 "slices": list(track.slices), "box": [round(side, 1) for side in track.box]}
-                for number, track in enumerate(tracks, start=1)
-            ],
-            "notes": notes,
-        }  # fmt: skip
+            "notes": list(source.get("notes", ())),
+        }
 
 
 def _strangers(scheme: LabelScheme) -> list[list[int]]:
