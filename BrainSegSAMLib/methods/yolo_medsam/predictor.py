@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...boxes import Track
 from ...errors import ModelError
-from ...geometry import AxisOrder
+from ...geometry import AxisOrder, Geometry
 from ...image import Image, Segmentation
 from ...labels import LabelScheme
 from ...models.store import Model, load_model
