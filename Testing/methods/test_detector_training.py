@@ -246,6 +246,15 @@ def test_training_begins_with_the_weights_of_a_file(cases: list[Case], tmp_path:
     model = train_detector(cases, still, template(tmp_path / "model"), work=tmp_path / "work")
     before, after = given.state_dict(), read_weights(model.path_of("detector.pt"))
     assert all(before[name].equal(after[name]) for name in after if name.endswith("conv.weight"))
+    # A detector of ours can be no beginning, so none begins with weights that have learned from what it leaves out.
+    ours = replace(still, start_from=str(model.path_of("detector.pt")))
+    with pytest.raises(ModelError, match="holds no network as Ultralytics writes it"):
+        train_detector(cases, ours, template(tmp_path / "ours"), work=tmp_path / "work_3")
+    # Nor do two folds begin with different weights because the file was replaced in between.
+    torch.save({"model": build(CONFIG.network(1)).half(), "train_args": {}}, tmp_path / "given.pt")
+    other_fold = replace(still, train_folds=(1,))
+    with pytest.raises(InputError, match="holds another training"):
+        train_detector(cases, other_fold, template(tmp_path / "other"), work=tmp_path / "work")
     wider = replace(still, architecture={**SETTINGS["architecture"], "width": 0.125})
     with pytest.raises(ModelError, match="set 'architecture' to that of the file"):
         train_detector(cases, wider, template(tmp_path / "wider"), work=tmp_path / "work_2")
@@ -269,6 +278,7 @@ def test_splits_as_in_the_paper(cases: list[Case], tmp_path: Path, caplog: pytes
     assert len(apart.results[CASE_TITLE]["rows"]) == 2  # of four patients one is tested
     assert len(mixed.results[CASE_TITLE]["rows"]) == 5
     assert len(apart.training["cases"]) == 3
+    assert [path.name for path in (tmp_path / "work_1" / "dataset").glob("*.yaml")] == ["data.yaml"]
     assert {item.patient for item in read_manifest(tmp_path / "work_1" / "dataset")} == set("abcd")
 
 
