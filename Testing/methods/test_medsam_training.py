@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,36 @@ def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(
     resumed = train_medsam(cases, config, template(tmp_path / "cut"), work=tmp_path / "work_cut")
     assert resumed.weights[0].sha256 == whole.weights[0].sha256
     assert resumed.results == whole.results
+
+
+def test_curves_are_written_for_tensorboard(cases: list[Case], start: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = decoder_config(start, iterations=10, train_folds=(0,), final=False, patience=9, validate_every=5,
+                            validation_share=0.3)  # fmt: skip
+    train_medsam(cases, config, template(tmp_path / "model"), work=tmp_path / "work")
+    curves = EventAccumulator(str(tmp_path / "work" / "fold_0" / "tensorboard")).Reload()
+    steps = {name: [event.step for event in curves.Scalars(name)] for name in curves.Tags()["scalars"]}
+    assert steps.pop("dice/validation") == [5, 10]
+    assert steps == {name: [1, 10] for name in ("loss/total", "loss/dice", "loss/bce", "learning_rate")}
+    losses = [[event.value for event in curves.Scalars(f"loss/{name}")] for name in ("total", "dice", "bce")]
+    np.testing.assert_allclose(losses[0], np.sum(losses[1:], axis=0), rtol=1e-5)
+    assert all(0 <= event.value <= 1 for event in curves.Scalars("dice/validation"))
+
+
+def test_labels_on_another_grid_are_refused_before_anything_is_trained(source: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "cases"
+    shutil.copytree(source, moved)
+    labels = moved / "c" / "c_seg.nii.gz"
+    shifted = simpleitk().ReadImage(str(labels))
+    shifted.SetOrigin((5.0, 0.0, 0.0))
+    simpleitk().WriteImage(shifted, str(labels))
+    with pytest.raises(InputError, match=r"c_seg\.nii\.gz lies on another grid than the images of case 'c'"):
+        train_medsam(
+            find_cases(moved, modalities=["flair"]), CONFIG, template(tmp_path / "model"), work=tmp_path / "work"
+        )
+    assert not list((tmp_path / "work").glob("fold_*"))
+    assert not (tmp_path / "model").exists()
 
 
 def test_training_stops_when_whole_volumes_get_no_better(

@@ -7,7 +7,8 @@
     <split>.yaml, <split>_<part>.txt       what Ultralytics takes as `data`: the pictures of each part
 
 One set of pictures serves any number of splits, so their names differ: that of a cross-validation's first fold is
-fold_0.yaml; where there is one split alone it is data.yaml, as Ultralytics' own data sets have it. All paths are relative, so that the folder can be moved.
+fold_0.yaml; where there is one split alone it is data.yaml, as Ultralytics' own data sets have it. All paths are
+relative, so that the folder can be moved.
 """
 
 from __future__ import annotations
