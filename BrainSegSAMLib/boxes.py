@@ -99,7 +99,7 @@ class Track:
         slices = self.boxes[0].index - 0.5, self.boxes[-1].index + 0.5
         rows_columns = [(row0, row1), (column0, column1)]
         zyx = [*rows_columns[: PLANES[plane]], slices, *rows_columns[PLANES[plane] :]]
-        return np.array(zyx[::-1]).T
+        return np.stack(zyx[::-1], axis=1)
 
 
 def box_around(mask: BoolArray) -> Box:

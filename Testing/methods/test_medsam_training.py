@@ -393,6 +393,37 @@ def test_curves_are_written_for_tensorboard(cases: list[Case], start: Path, tmp_
     assert all(0 <= event.value <= 1 for event in curves.Scalars("dice/validation"))
 
 
+def test_what_all_networks_keep_is_said_together_and_limited_before_it_is_written(
+    cases: list[Case], start: Path, tmp_path: Path
+) -> None:
+    """Networks that begin with weights of their own keep features of their own; those that share a file share them."""
+    first = tmp_path / "first.work"
+    train_medsam(cases, replace(CONFIG, iterations=1), template(tmp_path / "first"), work=first)
+
+    def kept(work: Path) -> int:
+        return sum(file.stat().st_size for name in ("features.f16", "keys.sha256") for file in work.rglob(name))
+
+    for number, (begin, caches) in enumerate(((first, 3), (start, 1))):
+        config = decoder_config(begin, iterations=1, views=2)
+        said: list[tuple[str, int]] = []
+        work = tmp_path / f"work_{number}"
+        progress = Progress(lambda update, work=work, said=said: said.append((update.message, kept(work))))
+        train_medsam(cases, config, template(tmp_path / f"model_{number}"), work=work, progress=progress)
+        (before,) = {size for message, size in said if "of this training will take" in message}
+        assert before == 0
+        needed = kept(work)
+        assert len(list(work.rglob("features.f16"))) == caches
+
+        small = replace(config, feature_budget_gib=(needed - 1) / 2**30)
+        other, model = tmp_path / f"other_{number}", template(tmp_path / f"small_{number}")
+        with pytest.raises(InputError, match=r"more than the setting feature_budget_gib .*lower the setting views"):
+            train_medsam(cases, small, model, work=other)
+        assert kept(other) == 0
+        # The same work folder goes on with a larger budget: no network is another one for it.
+        train_medsam(cases, replace(config, feature_budget_gib=needed / 2**30), model, work=other)
+        assert kept(other) == needed
+
+
 def test_labels_on_another_grid_are_refused_before_anything_is_trained(source: Path, tmp_path: Path) -> None:
     moved = tmp_path / "cases"
     shutil.copytree(source, moved)
@@ -466,6 +497,7 @@ def test_labels_on_black_are_learned_and_scored_where_the_head_alone_is_shown() 
         ({"views": 2}, "views is 2; it must be 0 where all of the network is trained"),
         ({"trained": "decoder", "views": 1}, "start_from is empty; it must be given"),
         ({"region_weights": [0, 0]}, "nothing to learn"),
+        ({"feature_budget_gib": 0}, "feature_budget_gib is 0; it must be above 0"),
         ({"region_weights": [1, -1]}, "is negative"),
         ({"box_jitter": -1}, "box_jitter is -1; it must be 0 to 200"),
         ({"region_weights": [1, float("nan")]}, "is negative"),

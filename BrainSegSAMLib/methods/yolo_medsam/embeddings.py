@@ -9,7 +9,7 @@ and the others wait and find there what they need.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,42 @@ def bytes_of(pictures: int, shape: Sequence[int]) -> int:
     return pictures * (int(np.prod(shape)) * np.dtype(np.float16).itemsize + _KEY_BYTES)
 
 
+def check_budget(
+    work: Path,
+    caches: Mapping[Path, int],
+    shape: Sequence[int],
+    *,
+    budget_bytes: float | None,
+    progress: Progress,
+) -> None:
+    """Say what all image features of a training take together, and refuse what is too much, before any is computed.
+
+    Args:
+        work: folder that holds the caches.
+        caches: folder → pictures whose features it will hold.
+        shape: of the features of one picture.
+        budget_bytes: what they may take; None: what is free on the disk.
+        progress: is told.
+
+    Raises:
+        InputError: where they take more than that, or the disk has no room for what is not there yet.
+    """
+    needed = sum(bytes_of(pictures, shape) for pictures in caches.values())
+    there = sum((folder / name).stat().st_size for folder in caches for name in (_FEATURES_FILE, _KEYS_FILE)
+                if (folder / name).exists())  # fmt: skip
+    progress.log(
+        f"The image features of this training will take {_readable(needed)} in {work}: {sum(caches.values())} pictures "
+        f"in {len(caches)} {'files' if len(caches) > 1 else 'file'}; {_readable(there)} are there already."
+    )
+    if budget_bytes is not None and needed > budget_bytes:
+        raise InputError(
+            f"The image features of this training need {_readable(needed)} in {work}, more than the setting "
+            f"feature_budget_gib allows ({_readable(budget_bytes)}); raise it, lower the setting views (0 keeps "
+            "nothing and encodes anew), or use fewer cases."
+        )
+    _check_room(work, needed - there)
+
+
 def cached_embeddings(
     folder: Path,
     keys: Sequence[bytes],
@@ -97,7 +133,9 @@ def cached_embeddings(
             there = set(known)
             missing = list({key: number for number, key in enumerate(keys) if key not in there}.values())
             if missing:
-                _check_room(folder, bytes_of(len(missing), shape), len(missing), progress)
+                needed = bytes_of(len(missing), shape)
+                progress.log(f"Image features: {len(missing)} pictures will take {_readable(needed)} in {folder}.")
+                _check_room(folder, needed)
                 _add(folder, len(known), keys, missing, encode, shape=shape, batch_size=batch_size, progress=progress)
                 known = _read(folder, shape)
             rows = np.memmap(folder / _FEATURES_FILE, np.float16, "r", shape=(len(known), *shape))
@@ -124,7 +162,7 @@ def _held(folder: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _known(folder: Path, made_by: dict[str, object], shape: Sequence[int], progress: Progress) -> list[bytes]:
+def _known(folder: Path, made_by: Mapping[str, object], shape: Sequence[int], progress: Progress) -> list[bytes]:
     """Keys of the rows that can be used; where none can be, the cache is emptied."""
     header = folder / _HEADER_FILE
     known = _read(folder, shape)
@@ -186,8 +224,7 @@ def _row_bytes(shape: Sequence[int]) -> int:
     return bytes_of(1, shape) - _KEY_BYTES
 
 
-def _check_room(folder: Path, needed: int, pictures: int, progress: Progress) -> None:
-    progress.log(f"The image features of {pictures} pictures will take {_readable(needed)} in {folder}.")
+def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise InputError(
@@ -197,5 +234,5 @@ def _check_room(folder: Path, needed: int, pictures: int, progress: Progress) ->
         )
 
 
-def _readable(size: int) -> str:
+def _readable(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -42,9 +42,11 @@ from ...trainings import (
     weights_path,
     write_trained,
 )
+from .embeddings import check_budget
 from .sam_config import DECODER, SamTrainingConfig
 from .sam_fitting import DECODER_PREFIX, SamFit, fit
 from .sam_validation import NOTE, TITLE, by_network, score_volumes
+from .samples import training_slices
 from .segmenter import SEGMENTERS
 
 
@@ -154,7 +156,8 @@ def train_medsam(
     names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.final else [])
     for name in names:
         starts.of(name)
-    claim(work, cases, splits, {**config.as_dict(), "start_sha256": starts.sha256}, template)
+    decisive = {name: value for name, value in config.as_dict().items() if name != "feature_budget_gib"}
+    claim(work, cases, splits, {**decisive, "start_sha256": starts.sha256}, template)
     volumes = load_volumes(
         cases,
         template.modalities,
@@ -166,6 +169,7 @@ def train_medsam(
         workers=workers,
     )
     training = _Training(by_id, volumes, splits, config, architecture, starts, template, work, device)
+    _check_features(training, progress)
     progress.stage("Training", total=len(names) * config.iterations, until=1.0)
     weights, scores = cross_validate(
         config.chosen_folds,
@@ -253,15 +257,50 @@ def _name(fold: int | None) -> str:
     return "final" if fold is None else f"fold_{fold}"
 
 
-def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
-    """The network of a fold, or of all cases."""
+def _learned(training: _Training, fold: int | None) -> tuple[list[str], list[str]]:
+    """Ids of the cases that a network learns from, without synthetic ones, and of those that decide when it stops."""
     config = training.config
     left_out = () if fold is None else training.splits[fold]
     learn_from = [case for case_id, case in training.cases.items() if case_id not in left_out]
     aside: list[str] = []
     if fold is not None and config.patience:
         aside = set_aside(learn_from, share=config.validation_share, seed=config.seed, fold=fold)
-    ids = [case.case_id for case in learn_from if case.case_id not in aside]
+    return [case.case_id for case in learn_from if case.case_id not in aside], aside
+
+
+def _features(training: _Training, name: str) -> Path:
+    """Where a network's image features are kept; those of networks that begin alike are the same."""
+    return training.work / (f"{name}_features" if training.starts.differ else "features")
+
+
+def _check_features(training: _Training, progress: Progress) -> None:
+    """Say what the image features of all networks take, and refuse what is too much."""
+    config, architecture = training.config, training.architecture
+    if not config.views:
+        return
+    synthetic = [synthetic_id(seed) for seed in config.synthetic_seeds]
+    volumes: dict[Path, set[str]] = {}
+    for fold in (*config.chosen_folds, *([None] if config.final else [])):
+        if not weights_path(training.work, _name(fold)).exists():
+            volumes.setdefault(_features(training, _name(fold)), set()).update(_learned(training, fold)[0], synthetic)
+    if not volumes:
+        return
+    slices = {case_id: len(training_slices(training.volumes[case_id], config, weight=1.0))
+              for case_id in set().union(*volumes.values())}  # fmt: skip
+    budget = config.feature_budget_gib
+    check_budget(
+        training.work,
+        {folder: config.views * sum(slices[case_id] for case_id in ids) for folder, ids in volumes.items()},
+        (architecture.width, architecture.feature_size, architecture.feature_size),
+        budget_bytes=None if budget is None else budget * 2**30,
+        progress=progress,
+    )
+
+
+def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
+    """The network of a fold, or of all cases."""
+    config = training.config
+    ids, aside = _learned(training, fold)
     synthetic = [synthetic_id(seed) for seed in config.synthetic_seeds]
     name = _name(fold)
     job = SamFit(
@@ -271,7 +310,7 @@ def _train(training: _Training, fold: int | None, iterations: int, progress: Pro
         regions=training.regions,
         iterations=iterations,
         folder=training.work / name,
-        features=training.work / (f"{name}_features" if training.starts.differ else "features"),
+        features=_features(training, name),
         validation=[training.volumes[case_id] for case_id in aside],
         start=training.starts.of(name),
         device=training.device,

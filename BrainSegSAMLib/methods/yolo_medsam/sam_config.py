@@ -91,6 +91,7 @@ class SamTrainingConfig:
         views: of each slice, whose image features are computed once and kept on disk: the slice as it is, and others of
             it changed at random as below. 0: nothing is kept; slices are changed and encoded anew in every iteration,
             as `trained="all"` needs it.
+        feature_budget_gib: what the image features of all networks may take on disk together; None: what is free there.
         augmentation_probability: of each of the changes below, for each slice.
         rotation_degrees: largest rotation.
         largest_zoom: largest factor by which a slice is magnified, or its inverse.
@@ -153,6 +154,7 @@ class SamTrainingConfig:
     synthetic_seeds: tuple[int, ...] = ()
     synthetic_weight: float = 0.5
     views: int = 1
+    feature_budget_gib: float | None = None
     augmentation_probability: float = 0.5
     rotation_degrees: float = 15.0
     largest_zoom: float = 1.25
@@ -192,6 +194,8 @@ class SamTrainingConfig:
                 "0 where all of the network is trained, because its image features change")  # fmt: skip
         require(self.trained == ALL or bool(self.start_from), "start_from", "empty",
                 "given where the decoder alone is trained, because random image features teach it nothing")  # fmt: skip
+        if self.feature_budget_gib is not None:
+            require(self.feature_budget_gib > 0, "feature_budget_gib", self.feature_budget_gib, "above 0")
         check_folds(self.folds, self.train_folds, self.held_out)
         if not all(weight >= 0 for weight in self.region_weights):
             raise InputError("A weight in region_weights is negative; use 0 or more.")
