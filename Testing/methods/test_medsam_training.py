@@ -36,7 +36,7 @@ from BrainSegSAMLib.methods.yolo_medsam import medsam_training, sam_fitting
 from BrainSegSAMLib.methods.yolo_medsam.medsam_training import train_medsam
 from BrainSegSAMLib.methods.yolo_medsam.sam_config import SamTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.sam_fitting import Learner, SamFit
-from BrainSegSAMLib.methods.yolo_medsam.sam_validation import TITLE, by_network, score_volumes, true_boxes
+from BrainSegSAMLib.methods.yolo_medsam.sam_validation import SLICE_TITLE, TITLE, by_network, score_volumes, true_boxes
 from BrainSegSAMLib.methods.yolo_medsam.samples import training_slices
 from BrainSegSAMLib.metrics import dice
 from BrainSegSAMLib.models.store import Model, load_model
@@ -424,6 +424,62 @@ def test_what_all_networks_keep_is_said_together_and_limited_before_it_is_writte
         assert kept(other) == needed
 
 
+def test_slices_are_dealt_out_as_in_the_paper_on_request(
+    cases: list[Case], start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned: list[set[tuple[str, int]]] = []
+    drawn: list[dict[str, set[int]]] = []
+    fit, score = sam_fitting.fit, score_volumes
+
+    def noted_fit(job: SamFit, *given: Any, **named: Any) -> Any:
+        learner = Learner(job, *given)
+        learned.append({(item.volume.case_id, item.index) for item in learner.slices})
+        return fit(job, *given, **named)
+
+    def noted_score(segment: Any, *given: Any, **named: Any) -> Any:
+        def segmented(volume: TrainingVolume, boxes: Any) -> Any:
+            drawn[-1].setdefault(volume.case_id, set()).update(boxes)
+            return segment(volume, boxes)
+
+        drawn.append({})
+        return score(segmented, *given, **named)
+
+    monkeypatch.setattr(medsam_training, "fit", noted_fit)
+    monkeypatch.setattr(medsam_training, "score_volumes", noted_score)
+    config = decoder_config(start, iterations=1, split="slice")
+    model = train_medsam(cases, config, template(tmp_path / "model"), work=tmp_path / "work")
+    assert "slices of one patient are in training and test alike" in caplog.text
+    assert len(learned) == len(drawn) == 1, "one network, and none of all slices"
+    tested = {(case_id, index) for case_id, indices in drawn[0].items() for index in indices}
+    assert tested
+    assert not tested & learned[0]
+    assert {case_id for case_id, _ in tested} <= {case_id for case_id, _ in learned[0]}, "the same patients"
+    assert len(learned[0]) == pytest.approx(3 * len(tested), abs=3)
+    assert model.training["cases"] == [*"abcdef"]
+    assert TITLE not in model.results
+    assert [row[0] for row in model.results[SLICE_TITLE]["rows"]] == [*sorted(drawn[0]), "mean"]
+
+
+def test_only_the_slices_that_count_are_scored(volumes: list[TrainingVolume]) -> None:
+    (volume, *_) = volumes
+    shown = np.flatnonzero(volume.truth[0].any(axis=(1, 2))).tolist()
+
+    def segment(of: TrainingVolume, boxes: Any) -> Any:
+        """All that is in the region on the first slice that shows it, and nothing on others."""
+        return [(index, of.truth[0][index][None] & (index == shown[0])) for index in boxes]
+
+    def scored(*indices: int) -> float | None:
+        only = {volume.case_id: set(indices)}
+        (score,) = score_volumes(
+            segment, [volume], {0: "whole"}, plane="axial", fold=0, progress=Progress(), only=only
+        )
+        return score.dice["whole"]
+
+    assert scored(shown[0]) == 1.0
+    assert scored(shown[1]) == 0.0
+    assert scored(0) is None, "nothing to find there"
+
+
 def test_labels_on_another_grid_are_refused_before_anything_is_trained(source: Path, tmp_path: Path) -> None:
     moved = tmp_path / "cases"
     shutil.copytree(source, moved)
@@ -497,6 +553,8 @@ def test_labels_on_black_are_learned_and_scored_where_the_head_alone_is_shown() 
         ({"views": 2}, "views is 2; it must be 0 where all of the network is trained"),
         ({"trained": "decoder", "views": 1}, "start_from is empty; it must be given"),
         ({"region_weights": [0, 0]}, "nothing to learn"),
+        ({"split": "patient"}, "use one of: folds, slice"),
+        ({"split": "slice", "patience": 2, "validate_every": 1}, "patience is 2; it must be 0 where slices are split"),
         ({"feature_budget_gib": 0}, "feature_budget_gib is 0; it must be above 0"),
         ({"region_weights": [1, -1]}, "is negative"),
         ({"box_jitter": -1}, "box_jitter is -1; it must be 0 to 200"),
