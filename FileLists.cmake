@@ -115,6 +115,7 @@ set(BrainSegSAM_LIBRARY_SCRIPTS
   BrainSegSAMLib/labelled_images.py
   BrainSegSAMLib/labels.py
   BrainSegSAMLib/lesion_mixing.py
+  BrainSegSAMLib/locks.py
   BrainSegSAMLib/machine.py
   BrainSegSAMLib/measurements.py
   BrainSegSAMLib/memory.py

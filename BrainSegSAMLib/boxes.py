@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .prompts import Box, check_box, slices_first
+from .prompts import PLANES, Box, check_box, slices_first
 from .settings import require
 
 BoolArray = NDArray[np.bool_]
@@ -83,11 +83,23 @@ class Track:
 
     @property
     def box(self) -> Box:
-        """The box around those of all slices; with `slices` it is the lesion's box in 3-D."""
+        """The box around those of all slices; see `corners_ijk` for the lesion's box in 3-D."""
         sides = np.array([item.box for item in self.boxes])
         column0, row0 = sides[:, :2].min(axis=0)
         column1, row1 = sides[:, 2:].max(axis=0)
         return float(column0), float(row0), float(column1), float(row1)
+
+    def corners_ijk(self, plane: str) -> NDArray[np.float64]:
+        """The first and the last corner of the lesion's box in 3-D, in voxels: float64 (2, 3), i, j and k of axes LPS.
+
+        Args:
+            plane: of the boxes, a key of `prompts.PLANES`.
+        """
+        column0, row0, column1, row1 = self.box
+        slices = self.boxes[0].index - 0.5, self.boxes[-1].index + 0.5
+        rows_columns = [(row0, row1), (column0, column1)]
+        zyx = [*rows_columns[: PLANES[plane]], slices, *rows_columns[PLANES[plane] :]]
+        return np.stack(zyx[::-1], axis=1)
 
 
 def box_around(mask: BoolArray) -> Box:

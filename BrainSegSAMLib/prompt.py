@@ -28,7 +28,7 @@ from .single_image import begin_record, caution, check_output, read_image, segme
 
 VoxelBox = tuple[int, int, int, int, int, int]
 """Voxel indices i0, j0, k0, i1, j1, k1 of the first and the last voxel in the box, on the image's grid as stored; one
-of i, j, k is the same in both and says which slice the box lies on."""
+of i, j, k is the same in both and says which slice the box lies on, or several where the plane is named."""
 
 _LPS_AXES: Final = {plane: 2 - axis for plane, axis in PLANES.items()}  # plane → index axis along which it is counted
 
@@ -44,6 +44,7 @@ class PromptJob:
             used.
         output: label map (.nii.gz, .nii, .nrrd, .mha) or segmentation (.seg.nrrd); the record lies beside it as .json.
         boxes: on any slices of any planes.
+        plane: of the slices that the boxes lie on, a key of `prompts.PLANES`; "" where each box says it.
         separate: each box is an object of its own; else all boxes are of one.
         device: "auto", or a torch device name.
         trust: allow weights that need arbitrary unpickling.
@@ -54,6 +55,7 @@ class PromptJob:
     model: str
     output: Path
     boxes: tuple[VoxelBox, ...]
+    plane: str = ""
     separate: bool = False
     device: str = "auto"
     trust: bool = False
@@ -95,7 +97,10 @@ def run(job: PromptJob, *, progress: Progress | None = None) -> PromptResult:
     geometry, order = image.geometry.reoriented("LPS")
     upright = Image(geometry, {name: order.apply(array) for name, array in image.channels.items()}, image.name)
     numbers = range(1, len(job.boxes) + 1) if job.separate else [1] * len(job.boxes)
-    prompts = [placed(box, image.geometry, number) for number, box in zip(numbers, job.boxes, strict=True)]
+    prompts = [
+        placed(box, image.geometry, number=number, plane=job.plane)
+        for number, box in zip(numbers, job.boxes, strict=True)
+    ]
     if not prompts:
         raise InputError("There is no box, so nothing is marked; give one or more.")
     progress.stage("Loading the model", until=0.1)
@@ -126,13 +131,14 @@ def run(job: PromptJob, *, progress: Progress | None = None) -> PromptResult:
     return PromptResult(segmentation, job.output, record_path)
 
 
-def placed(box: VoxelBox, stored: Geometry, number: int) -> Prompt:
+def placed(box: VoxelBox, stored: Geometry, *, number: int, plane: str = "") -> Prompt:
     """A box of voxels on the grid of a file, as the prompt of an object on axes LPS.
 
     Args:
         box: both ends are inside.
         stored: grid of the file.
         number: of the object.
+        plane: of the slice; "" where one of i, j and k alone is the same at both ends.
 
     Raises:
         InputError: a box that leaves the grid, is inverted, or lies on no slice or on several; or as `check_prompt`.
@@ -144,15 +150,22 @@ def placed(box: VoxelBox, stored: Geometry, number: int) -> Prompt:
     if (low < 0).any() or (high >= stored.size_ijk).any():
         size = "×".join(str(count) for count in stored.size_ijk)
         raise InputError(f"The box {shown} leaves the image of {size} voxels; indices are counted from 0.")
-    if np.count_nonzero(low == high) != 1:
-        raise InputError(
-            f"The box {shown} does not say on which slice it lies: exactly one of i, j and k must be the same at both "
-            "ends."
-        )
     grid = stored.reoriented("LPS")[0]
     corners = np.rint(grid.to_ijk(stored.to_lps([low, high])))
     low, high = corners.min(axis=0), corners.max(axis=0)
-    plane = next(plane for plane, axis in _LPS_AXES.items() if low[axis] == high[axis])
+    flat = [name for name, axis in _LPS_AXES.items() if low[axis] == high[axis]]
+    if plane and plane not in flat:
+        raise InputError(f"The box {shown} lies on no single {plane} slice; leave --plane out, or give another box.")
+    if not flat:
+        raise InputError(
+            f"The box {shown} does not say on which slice it lies: one of i, j and k must be the same at both ends."
+        )
+    if not plane and len(flat) > 1:
+        raise InputError(
+            f"The box {shown} is one voxel wide, so it may lie on a slice of several planes ({', '.join(flat)}); name "
+            "the plane of its slice with --plane."
+        )
+    plane = plane or flat[0]
     column, row = (axis for axis in range(3) if axis != _LPS_AXES[plane])
     edges = (low[column] - 0.5, low[row] - 0.5, high[column] + 0.5, high[row] + 0.5)
     prompt = Prompt(number, plane, int(low[_LPS_AXES[plane]]), box=edges)
@@ -191,6 +204,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--box", required=True, nargs="+", action="extend", metavar="I0,J0,K0,I1,J1,K1",
         help="voxel indices of the first and the last voxel, counted from 0; one of i, j, k is the same in both",
     )
+    parser.add_argument(
+        "--plane", choices=list(PLANES), default="", help="of the boxes' slices; needed for boxes one voxel wide only"
+    )
     parser.add_argument("--separate", action="store_true", help="each box is an object of its own")
     parser.add_argument("--trust", action="store_true", help="load weights that need arbitrary unpickling")
 
@@ -206,6 +222,7 @@ def run_from_options(options: argparse.Namespace, progress: Progress) -> Iterato
         options.model,
         options.output,
         tuple(_box(text) for text in options.box),
+        options.plane,
         options.separate,
         options.device,
         options.trust,

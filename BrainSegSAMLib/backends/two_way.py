@@ -1,9 +1,9 @@
 """SAM's two-way transformer, in which tokens ask an image and the image asks them back.
 
-The layers and their weights are those of segment-anything and sam2 alike; the results are the same up to rounding. There
-are thousands of places in an image and a handful of tokens, so nothing is projected at the places: a head's query, key,
-value and output matrices are multiplied into what the tokens bring, and each direction is two matrix products of places
-with tokens times heads. With q = Wq·x + a and k = Wk·y + b of one head, for a token x and a place y,
+The layers and their weights are those of segment-anything and sam2 alike; the results are the same up to rounding.
+There are thousands of places in an image and a handful of tokens, so nothing is projected at the places: a head's
+query, key, value and output matrices are multiplied into what the tokens bring, and each direction is two matrix
+products of places with tokens times heads. With q = Wq·x + a and k = Wk·y + b of one head, for a token x and a place y,
 
     q · k = (Wkᵀ·q) · y + q·b        and        Σ p·(Wv·y + c) = Wv·(Σ p·y) + c,
 
@@ -54,7 +54,7 @@ def _from_image(attention: Any, asking: Tensor, placed: Tensor, image: Tensor) -
     heads = attention.num_heads
     query = _by_head(attention.q_proj(asking) * _scale(attention), heads)
     scores = (query @ _of_heads(attention.k_proj.weight, heads)).flatten(1, 2) @ placed.transpose(1, 2)
-    found = (scores.softmax(-1) @ image).unflatten(1, (heads, -1))  # (prompt, head, token, width)
+    found = _split(scores.softmax(-1) @ image, 1, heads)  # (prompt, head, token, width)
     values = found @ _of_heads(attention.v_proj.weight, heads).transpose(1, 2)
     together: Tensor = attention.out_proj(values.transpose(1, 2).flatten(2) + attention.v_proj.bias)
     return together
@@ -67,7 +67,7 @@ def _from_tokens(attention: Any, placed: Tensor, marked: Tensor, tokens: Tensor)
     offset = key @ _of_heads(attention.q_proj.bias, heads)[:, :, None]  # (prompt, head, token, 1)
     scores = (key @ _of_heads(attention.q_proj.weight, heads)).flatten(1, 2) @ placed.transpose(1, 2)
     # Tokens are before places in memory, so that the softmax over so few goes through many places at once.
-    weights = (scores.unflatten(1, (heads, -1)) + offset).softmax(2).flatten(1, 2)
+    weights = (_split(scores, 1, heads) + offset).softmax(2).flatten(1, 2)
     out = _of_heads(attention.out_proj.weight.transpose(0, 1), heads)
     values = (_by_head(attention.v_proj(tokens), heads) @ out).flatten(1, 2)
     found: Tensor = weights.transpose(1, 2) @ values + attention.out_proj.bias
@@ -81,9 +81,14 @@ def _scale(attention: Any) -> float:
 
 def _by_head(projected: Tensor, heads: int) -> Tensor:
     """(prompt, token, channel) → (prompt, head, token, channel of the head)."""
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return _split(projected, 2, heads).transpose(1, 2)
 
 
 def _of_heads(parameter: Tensor, heads: int) -> Tensor:
     """(channel, …) → (head, channel of the head, …)."""
-    return parameter.unflatten(0, (heads, -1))
+    return _split(parameter, 0, heads)
+
+
+def _split(tensor: Tensor, axis: int, heads: int) -> Tensor:
+    """One axis as two: head, and what a head has of it."""
+    return tensor.reshape(*tensor.shape[:axis], heads, -1, *tensor.shape[axis + 1 :])

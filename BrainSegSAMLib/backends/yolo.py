@@ -39,11 +39,14 @@ class YoloDetector:
         network: Ultralytics' `DetectionModel` in eval mode, on its device.
         architecture: what it is made of.
         precision: "fp32" or "bf16", in which it computes.
+        several_kinds: whether a box is of every kind of which the network is sure enough, as where kinds lie within
+            each other; else it is of the surest alone.
     """
 
     network: torch.nn.Module
     architecture: YoloArchitecture
     precision: str = "fp32"
+    several_kinds: bool = False
 
     def detect(
         self,
@@ -109,17 +112,22 @@ class YoloDetector:
             answer,
             confidence,
             overlap,
-            multi_label=True,
+            multi_label=self.several_kinds,
             max_det=_MOST,
             nc=self.architecture.classes,
             max_time_img=_PATIENCE_S,
-            end2end=bool(getattr(self.network, "end2end", False)),  # YOLO26 tells overlapping boxes apart itself
         )
         return rows
 
 
 def load(
-    architecture: YoloArchitecture, path: Path, *, device: str, trust: bool = False, precision: str = "auto"
+    architecture: YoloArchitecture,
+    path: Path,
+    *,
+    device: str,
+    trust: bool = False,
+    precision: str = "auto",
+    several_kinds: bool = False,
 ) -> YoloDetector:
     """Load a detector's weights.
 
@@ -129,6 +137,7 @@ def load(
         device: torch device name.
         trust: allow weights that need arbitrary unpickling.
         precision: "auto", "fp32" or "bf16"; see `devices.resolve_precision`.
+        several_kinds: see `YoloDetector`.
 
     Raises:
         ModelError: where the file cannot be read or does not fit the architecture.
@@ -136,7 +145,7 @@ def load(
     """
     network = build(architecture)
     set_weights(network, read_weights(path, trust=trust), path, architecture)
-    return YoloDetector(network.to(device).eval(), architecture, resolve_precision(precision, device))
+    return YoloDetector(network.to(device).eval(), architecture, resolve_precision(precision, device), several_kinds)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,12 @@ def build(architecture: YoloArchitecture) -> torch.nn.Module:
     plan = parts.yaml_model_load(f"{architecture.family}n.yaml")
     plan["scales"] = {"own": [architecture.depth, architecture.width, architecture.max_channels]}
     plan["scale"] = "own"
-    network: torch.nn.Module = parts.DetectionModel(plan, ch=CHANNELS, nc=architecture.classes, verbose=False)
-    return network
+    network: Any = parts.DetectionModel(plan, ch=CHANNELS, nc=architecture.classes, verbose=False)
+    # YOLO26 has a second branch whose boxes do not overlap; as Ultralytics does itself, the first one is asked, which
+    # all families have.
+    network.end2end = False
+    built: torch.nn.Module = network
+    return built
 
 
 def read_published(path: Path) -> dict[str, torch.Tensor]:

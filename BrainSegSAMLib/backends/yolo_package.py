@@ -2,7 +2,7 @@
 
 Left to itself, ultralytics looks up hosts when it is imported, downloads fonts and weights that it misses, installs
 packages that it wants, and writes settings into the user's home. Here it is imported offline, with its settings in a
-folder that is gone when the process ends.
+folder that is gone when the process ends; what killed processes left is swept by the next one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from ..errors import DependencyError
+from ..locks import hold
 
 REQUIREMENT: Final = "ultralytics>=8.4.190,<8.5"
 LICENCE: Final = (
@@ -24,6 +27,9 @@ LICENCE: Final = (
     "with it must give the source of the whole under that licence, or buy another licence from Ultralytics."
 )
 _ENVIRONMENT: Final = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+_PREFIX: Final = "brainsegsam-ultralytics-"
+_LOCK_FILE: Final = "lock"  # held as long as the process lives
+_OLD_S: Final = 60.0  # by then, whoever made a folder holds it
 _FONTS: Final = ("Arial.ttf", "Arial.Unicode.ttf")  # asked for, though nothing is drawn
 
 
@@ -63,10 +69,28 @@ def _prepare() -> None:
     """Environment and settings folder for the import."""
     import matplotlib
 
-    folder = Path(tempfile.mkdtemp(prefix="brainsegsam-ultralytics-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    held = None
+    with suppress(OSError):  # where the disk cannot hold files, nothing is swept either
+        held = hold(folder / _LOCK_FILE)
+    atexit.register(_remove, folder, held)
     os.environ.update({**_ENVIRONMENT, "YOLO_CONFIG_DIR": str(folder)})
     fonts = folder / "Ultralytics"
     fonts.mkdir()
     for name in _FONTS:
         shutil.copyfile(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", fonts / name)
+
+
+def _sweep() -> None:
+    """Remove the folders of processes that were killed, which nobody holds any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another user's, or swept by another process by now
+            if time.time() - folder.stat().st_mtime > _OLD_S and (held := hold(folder / _LOCK_FILE)):
+                _remove(folder, held)
+
+
+def _remove(folder: Path, held: IO[bytes] | None) -> None:
+    if held is not None:
+        held.close()  # what is open cannot be removed on Windows
+    shutil.rmtree(folder, ignore_errors=True)

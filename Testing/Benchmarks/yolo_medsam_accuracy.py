@@ -106,9 +106,8 @@ def detector_of(fold: int, work: Path, recipe: Recipe) -> Detector:
     architecture = config.network(len(template.scheme.regions))
     network = _loaded(build_yolo(architecture), work, fold, half=config.half_precision_weights)
     detection = config.detection(template.settings.get("detection"))
-    return Detector(
-        template, YoloDetector(network, architecture), detection, config.lower_percentile, config.upper_percentile
-    )
+    finder = YoloDetector(network, architecture, several_kinds=template.scheme.overlapping)
+    return Detector(template, finder, detection, config.lower_percentile, config.upper_percentile)
 
 
 def segmenter_of(fold: int, work: Path | None, recipe: Recipe) -> Segmenter:

@@ -170,6 +170,35 @@ def test_boxes_lie_in_the_same_place_however_the_files_are_stored(
     assert (record["prompts"][0]["plane"], record["prompts"][0]["slice"]) == (plane, index)
 
 
+@pytest.mark.parametrize("orientation", ["LPS", "SRA"])
+@pytest.mark.parametrize(("plane", "axis"), [("axial", 0), ("sagittal", 2)])
+def test_a_box_may_be_one_voxel_wide_where_the_plane_is_named(
+    run: Callable[..., int], image: Path, tmp_path: Path, finds_bright: FindsBright, orientation: str, plane: str,
+    axis: int,
+) -> None:  # fmt: skip
+    grid, order = GRID.reoriented(orientation)
+    stored = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))
+    turned = write(tmp_path / "turned.nii.gz", np.ascontiguousarray(order.apply(stored)), grid)
+    line = np.zeros(GRID.shape_zyx, bool)
+    line[10, 12:24, 13] = True
+    marked = np.array(np.nonzero(order.apply(line)))[::-1]
+    box = ",".join(str(value) for value in (*marked.min(axis=1), *marked.max(axis=1)))
+    assert run("--image", turned, "--box", box, "--plane", plane) == 0
+    found, record = result_of(tmp_path)
+    (prompt,) = record["prompts"]
+    assert prompt["plane"] == plane
+    assert prompt["slice"] == (10 if axis == 0 else 13)
+    assert prompt["box"] == ([12.5, 11.5, 13.5, 23.5] if axis == 0 else [11.5, 9.5, 23.5, 10.5])
+    assert (found == 1)[order.apply(line)].all()
+
+
+def test_a_box_may_be_one_voxel(
+    run: Callable[..., int], image: Path, tmp_path: Path, finds_bright: FindsBright
+) -> None:
+    assert run("--image", image, "--box", "12,18,10,12,18,10", "--plane", "axial") == 0
+    assert result_of(tmp_path)[1]["prompts"][0]["box"] == [11.5, 17.5, 12.5, 18.5]
+
+
 def test_nothing_found_is_said(
     run: Callable[..., int], image: Path, tmp_path: Path, finds_bright: FindsBright, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +219,9 @@ def test_nothing_found_is_said(
         (["5,11,nan,19,25,10"], "not six whole numbers"),
         (["5,11,10.5,19,25,10.5"], "not six whole numbers"),
         (["5,11,10,19,25,11"], "does not say on which slice"),
-        (["5,11,10,5,25,10"], "does not say on which slice"),
+        (["5,11,10,5,25,10"], "(axial, sagittal); name the plane of its slice with --plane"),
+        (["5,11,10,5,25,10", "5,11,10,19,25,10", "--plane", "sagittal"], "lies on no single sagittal slice"),
+        (["5,11,10,19,25,10", "--plane", "coronal"], "lies on no single coronal slice"),
         (["19,11,10,5,25,10"], "is inverted"),
         (["5,11,10,40,25,10"], "leaves the image of 40×36×20 voxels"),
         (["5,11,10,19,25,10", "5,11,20,19,25,20"], "leaves the image"),
@@ -264,7 +295,7 @@ def test_a_box_of_an_oblique_volume_is_the_same_voxels() -> None:
     turn = np.deg2rad(20)
     turned = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     grid = Geometry((7, 9, 11), (0.7, 3.0, 1.1), (5.0, -40.0, 13.0), turned @ np.eye(3)[:, [1, 2, 0]] * [1, -1, -1])
-    prompt = placed((1, 2, 3, 4, 2, 9), grid, 1)
+    prompt = placed((1, 2, 3, 4, 2, 9), grid, number=1)
     marked = np.zeros((11, 9, 7), bool)  # z, y, x of the grid as stored
     marked[3:10, 2, 1:5] = True
     order = grid.reoriented("LPS")[1]

@@ -20,6 +20,7 @@ from BrainSegSAMLib.methods.yolo_medsam.composing import compose
 from BrainSegSAMLib.methods.yolo_medsam.detector import Detector
 from BrainSegSAMLib.methods.yolo_medsam.detector_config import DetectionSettings
 from BrainSegSAMLib.methods.yolo_medsam.detector_training import TITLE as DETECTOR_TABLE
+from BrainSegSAMLib.methods.yolo_medsam.sam_validation import SLICE_TITLE, TITLE
 from BrainSegSAMLib.methods.yolo_medsam.segmenter import Segmenter
 from BrainSegSAMLib.models.store import Model, load_model, write_model
 from BrainSegSAMLib.reproduce import yolo_medsam
@@ -102,7 +103,20 @@ def test_segmenters_are_compared_and_other_models_refused(
     other = write_model(replace(load_model(tmp_path / "before"), name="before"))
     output = tmp_path / "numbers.json"
     assert reproduce(composed, source, output, "--label-values", "4=1", "--compare", str(other.folder)) == 0
-    assert "measured: lesion, before" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "measured: lesion, before" in shown
+    assert "left out in training: lesion" not in shown, "nothing was"
+    trained = {"columns": ["case", "fold", "lesion", "core"], "note": "As it was.",
+               "rows": [["a", 0, 0.7, None], ["mean", None, 0.7, None]]}  # fmt: skip
+    tables = {SLICE_TITLE: trained, TITLE: {**trained, "rows": [["mean", None, 0.6, 0.5]]}}
+    write_model(replace(other, results=tables))
+    assert reproduce(composed, source, output, "--label-values", "4=1", "--compare", str(other.folder)) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"left out in training: lesion, before, split by slices +0\.700 +–", shown)
+    assert re.search(r"left out in training: lesion, before, split by patients +0\.600 +–", shown)
+    assert re.search(r"left out in training: core, before, split by patients +0\.500 +–", shown)
+    assert "Left out in training, before, split by slices: As it was." in shown
+    assert json.loads(output.read_text())["own_dice"]["before, split by slices"] == trained
     shutil.copytree(random_segmenter, tmp_path / "alike")
     namesake = replace(load_model(tmp_path / "alike"), modalities=("flair",))
     write_model(namesake)

@@ -25,7 +25,7 @@ FLOORS = {
     1: ["files", "headers", "volumes", "itk", "dicom", "cases", "case_layouts", "segmentation_files", "intensity",
         "resample", "components", "labelled_images", "boxes", "crops", "augmentation", "dicom_seg",
         "measurements", "case_files", "remote", "remote_cases",
-        "pairs", "planes"],
+        "pairs", "planes", "locks"],
     2: ["backends", "metrics", "statistics", "models", "batch", "cluster", "cluster_worker", "pipeline", "pictures",
         "fitting", "trainings", "training_volumes", "overlays"],
     3: ["methods", "label_sources", "evaluation_inputs", "evaluation_plan", "case_evaluation", "evaluation_tables",

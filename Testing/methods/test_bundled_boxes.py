@@ -42,6 +42,12 @@ def drawn(box: tuple[float, float, float, float], index: int) -> BoolArray:
     return mask
 
 
+@pytest.mark.parametrize(("part", "megabytes"), [("detector", 6), (SEGMENTER_FOLDER, 10)])
+def test_the_parts_are_small_enough_to_ship(part: str, megabytes: int) -> None:
+    files = [path for path in (find_model(NAME) / part).rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) <= megabytes * 1e6
+
+
 def test_the_lesion_is_found_and_segmented() -> None:
     if importlib.util.find_spec("ultralytics") is None:
         pytest.skip("Detectors need the extra [detection].")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,16 @@ SETTINGS: dict[str, Any] = {
     "precision": "fp32",
 }
 CONFIG = DetectorTrainingConfig.from_dict(SETTINGS)
+RECIPE: dict[str, Any] = {
+    "method": "yolo",
+    "model": {
+        "name": "tiny-detector",
+        "title": "Tiny detector",
+        "modalities": ["flair"],
+        "regions": [{"name": "lesion", "labels": [1]}],
+        "licence": "CC0-1.0",
+    },
+}
 
 
 def write_cases(root: Path, names: str, *, empty: str = "") -> Path:
@@ -109,19 +122,8 @@ def test_every_network_learns_from_the_synthetic_cases(cases: list[Case], tmp_pa
 def test_from_a_recipe_to_a_model_folder_that_detects(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = {
-        "method": "yolo",
-        "model": {
-            "name": "tiny-detector",
-            "title": "Tiny detector",
-            "modalities": ["flair"],
-            "regions": [{"name": "lesion", "labels": [1]}],
-            "licence": "CC0-1.0",
-        },
-        "training": {**SETTINGS, "epochs": 1},
-    }
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe))
+    path.write_text(json.dumps({**RECIPE, "training": {**SETTINGS, "epochs": 1}}))
     lines: list[str] = []
     job = command.TrainJob(path, source, tmp_path / "model", device="cpu")
     made = command.run(job, progress=Progress(lambda update: lines.append(update.message)))
@@ -246,6 +248,15 @@ def test_training_begins_with_the_weights_of_a_file(cases: list[Case], tmp_path:
     model = train_detector(cases, still, template(tmp_path / "model"), work=tmp_path / "work")
     before, after = given.state_dict(), read_weights(model.path_of("detector.pt"))
     assert all(before[name].equal(after[name]) for name in after if name.endswith("conv.weight"))
+    # A detector of ours can be no beginning, so none begins with weights that have learned from what it leaves out.
+    ours = replace(still, start_from=str(model.path_of("detector.pt")))
+    with pytest.raises(ModelError, match="holds no network as Ultralytics writes it"):
+        train_detector(cases, ours, template(tmp_path / "ours"), work=tmp_path / "work_3")
+    # Nor do two folds begin with different weights because the file was replaced in between.
+    torch.save({"model": build(CONFIG.network(1)).half(), "train_args": {}}, tmp_path / "given.pt")
+    other_fold = replace(still, train_folds=(1,))
+    with pytest.raises(InputError, match="holds another training"):
+        train_detector(cases, other_fold, template(tmp_path / "other"), work=tmp_path / "work")
     wider = replace(still, architecture={**SETTINGS["architecture"], "width": 0.125})
     with pytest.raises(ModelError, match="set 'architecture' to that of the file"):
         train_detector(cases, wider, template(tmp_path / "wider"), work=tmp_path / "work_2")
@@ -269,6 +280,7 @@ def test_splits_as_in_the_paper(cases: list[Case], tmp_path: Path, caplog: pytes
     assert len(apart.results[CASE_TITLE]["rows"]) == 2  # of four patients one is tested
     assert len(mixed.results[CASE_TITLE]["rows"]) == 5
     assert len(apart.training["cases"]) == 3
+    assert [path.name for path in (tmp_path / "work_1" / "dataset").glob("*.yaml")] == ["data.yaml"]
     assert {item.patient for item in read_manifest(tmp_path / "work_1" / "dataset")} == set("abcd")
 
 
@@ -307,7 +319,51 @@ def test_what_cannot_be_trained_is_said(cases: list[Case], tmp_path: Path) -> No
     empty = find_cases(write_cases(tmp_path / "empty", "xy", empty="xy"), modalities=["flair"])
     with pytest.raises(InputError, match="has a box"):
         begin(empty, CONFIG, "empty")
+    labels = write_cases(tmp_path / "moved", "abcd") / "c" / "c_seg.nii.gz"
+    shifted = simpleitk().ReadImage(str(labels))
+    shifted.SetSpacing((2.0, 2.0, 3.0))
+    simpleitk().WriteImage(shifted, str(labels))
+    with pytest.raises(InputError, match=r"c_seg\.nii\.gz lies on another grid than the images of case 'c'"):
+        begin(find_cases(tmp_path / "moved", modalities=["flair"]), CONFIG, "moved")
     assert not [path for path in tmp_path.iterdir() if (path / "model.json").exists()]
+
+
+OFFLINE = """
+import socket, sys
+from pathlib import Path
+
+asked = []
+
+def refuse(*address, **named):
+    asked.append(address[-1])
+    raise OSError("offline")
+
+socket.getaddrinfo = socket.gethostbyname = socket.socket.connect = socket.socket.connect_ex = refuse
+from BrainSegSAMLib import cli
+
+code = cli.main(sys.argv[1:])
+print("asked:", asked, "code:", code)
+"""
+
+
+def test_nothing_is_looked_up_while_a_detector_is_trained(source: Path, tmp_path: Path) -> None:
+    """In a process of its own, so that the import counts, too; and in a home where nothing is left."""
+    path, home = tmp_path / "recipe.json", tmp_path / "home"
+    path.write_text(json.dumps({**RECIPE, "training": {**SETTINGS, "epochs": 1, "train_folds": [0], "final": False}}))
+    home.mkdir()
+    places = {"HOME": home, "USERPROFILE": home, "XDG_CONFIG_HOME": home / "config", "MPLCONFIGDIR": tmp_path / "mpl"}
+    environment = {**os.environ, **{name: str(place) for name, place in places.items()}}
+    for name in ("YOLO_CONFIG_DIR", "YOLO_OFFLINE"):
+        environment.pop(name, None)
+    options = ["train", "--recipe", path, "--input", source, "--output", tmp_path / "model", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, *map(str, options), "--workers", "1"], env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "asked: [] code: 0", done.stderr
+    assert (tmp_path / "model" / "model.json").is_file()
+    assert not [path for path in home.rglob("*") if "ltralytics" in path.name]
 
 
 def test_a_folder_that_contradicts_its_weights_is_refused(tmp_path: Path) -> None:

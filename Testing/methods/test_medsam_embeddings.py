@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +20,37 @@ from BrainSegSAMLib.methods.yolo_medsam.embeddings import Embeddings, bytes_of, 
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 
 SHAPE = (4, 3, 3)
+TRAINING = """
+import hashlib, json, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+from BrainSegSAMLib.methods.yolo_medsam.embeddings import cached_embeddings
+from BrainSegSAMLib.progress import Progress
+
+folder, who = Path(sys.argv[1]), int(sys.argv[2])
+order = np.random.default_rng(who).permutation(60)[:45].tolist()
+keys = [hashlib.sha256(str(number).encode()).digest() for number in order]
+said = []
+encoded = 0
+
+def encode(numbers):
+    global encoded
+    encoded += len(numbers)
+    time.sleep(0.02)
+    return torch.stack([torch.full((4, 3, 3), float(order[number])) for number in numbers])
+
+(folder / f"ready_{who}").touch()
+while not (folder / f"ready_{1 - who}").exists():
+    time.sleep(0.001)
+found = cached_embeddings(
+    folder / "features", keys, encode, shape=(4, 3, 3), weights="w", batch_size=2,
+    progress=Progress(lambda update: said.append(update.message)),
+)
+right = [float(value[0, 0, 0]) for value in found.gather(range(45))] == order
+print(json.dumps({"right": right, "encoded": encoded, "waited": any("waits" in line for line in said)}))
+"""
+"""One of two trainings that keep features of pictures of 60, many the same, in one folder."""
 
 
 class Encoder:
@@ -90,6 +124,35 @@ def test_an_interrupted_cache_is_completed(tmp_path: Path) -> None:
     (tmp_path / "f" / "features.f16").write_bytes(features[:-20])
     again = cached(tmp_path / "f", "abcde", encoder)
     assert again.gather(range(5)).equal(found.gather(range(5)))
+
+
+def test_two_trainings_side_by_side_share_a_cache(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAINING, str(tmp_path)]
+    both = [subprocess.Popen([*command, str(who)], stdout=subprocess.PIPE, text=True) for who in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    found = [json.loads(text) for text in said]
+    assert [one["right"] for one in found] == [True, True], "no row is another picture's"
+    assert sorted(one["waited"] for one in found) == [False, True], "and it is said"
+    union = {number for who in range(2) for number in np.random.default_rng(who).permutation(60)[:45].tolist()}
+    assert sum(one["encoded"] for one in found) == len(union), "nothing is computed twice"
+    names = (tmp_path / "features" / "keys.sha256").read_bytes()
+    assert len(names) == 32 * len(union)
+    assert (tmp_path / "features" / "features.f16").stat().st_size == 72 * len(union)
+
+
+def test_a_cache_that_names_a_picture_twice_is_made_anew(tmp_path: Path) -> None:
+    """As one that two trainings wrote at once without waiting for each other: which rows are whose is not known."""
+    cached(tmp_path / "f", "abc", Encoder())
+    names, features = (tmp_path / "f" / file for file in ("keys.sha256", "features.f16"))
+    names.write_bytes(names.read_bytes() + names.read_bytes()[:32])
+    features.write_bytes(features.read_bytes() + features.read_bytes()[-72:])
+    progress, messages = listening()
+    encoder = Encoder()
+    found = cached(tmp_path / "f", "cab", encoder, progress=progress)
+    assert encoder.asked == [0, 1, 2]
+    assert found.gather([0, 1, 2]).equal(encoder([0, 1, 2]).half().float())
+    assert any("damaged; they are computed anew" in message for message in messages)
 
 
 def test_features_of_other_weights_are_computed_anew_and_that_is_said(tmp_path: Path) -> None:

@@ -55,12 +55,15 @@ def model(method: str, scheme: LabelScheme = ONE, modalities: tuple[str, ...] = 
     return Model(Path(), method.replace("_", "-"), method, method, modalities, scheme, "CC0-1.0")
 
 
-def by_detector(settings: YoloMedSAMSettings | None = None, network: Any = None) -> YoloMedSAMPredictor:
+def by_detector(
+    settings: YoloMedSAMSettings | None = None, network: Any = None, scheme: LabelScheme = ONE, plane: str = "axial"
+) -> YoloMedSAMPredictor:
     settings = settings or YoloMedSAMSettings()
-    detector = Detector(model("yolo_detector"), network or BrightBoxes(), DetectionSettings(), 0.5, 99.5)
+    detection = DetectionSettings(plane=plane)
+    detector = Detector(model("yolo_detector", scheme), network or BrightBoxes(), detection, 0.5, 99.5)
     segmenter: Any = Segmenter(model("sam", modalities=("any",)), Ellipses(), 0.5, 99.5)  # type: ignore[arg-type]
     source = DetectedBoxes(detector, settings)
-    return YoloMedSAMPredictor(model("yolo_medsam"), settings, source=source, segmenter=segmenter, device="cpu")
+    return YoloMedSAMPredictor(model("yolo_medsam", scheme), settings, source=source, segmenter=segmenter, device="cpu")
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
@@ -77,7 +80,8 @@ def test_what_is_in_the_boxes_is_the_lesion() -> None:
     assert fractions == sorted(fractions)
     (lesion,) = found.record["lesions"]
     assert lesion["region"] == "lesion"
-    assert lesion["slices"] == [5, 15]
+    assert (lesion["plane"], lesion["slices_lps"]) == ("axial", [5, 15])
+    assert lesion["volume_mm3"] == pytest.approx(np.count_nonzero(found.label_map) * GRID.voxel_volume_mm3)
     asked = predictor._segmenter.network.asked  # type: ignore[attr-defined]
     assert asked == list(range(5, 16)), "slices without a box are not looked at"
 
@@ -90,6 +94,20 @@ def test_the_result_lies_where_the_lesion_does_however_the_volume_is_stored(axes
     found = by_detector().predict(turned)
     assert found.geometry is stored
     np.testing.assert_array_equal(order.undo(found.label_map), by_detector().predict(image).label_map)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("axes", ["LPS", "PIR"])
+def test_the_record_says_where_a_lesion_lies_in_space(plane: str, axes: str) -> None:
+    image = image_of(TRUTH)
+    stored, order = GRID.reoriented(axes)
+    turned = Image(stored, {"flair": order.apply(image.channels["flair"])}, "case")
+    (lesion,) = by_detector(plane=plane).predict(turned).record["lesions"]
+    first, last = (edges(axis=1)[::-1] for edges in (np.array(np.nonzero(TRUTH)).min, np.array(np.nonzero(TRUTH)).max))
+    assert lesion["box_ijk_lps"] == [(first - 0.5).tolist(), (last + 0.5).tolist()]
+    corners = GRID.to_lps([first - 0.5, last + 0.5])
+    np.testing.assert_allclose(lesion["corners_lps_mm"], corners, atol=0.05)
+    np.testing.assert_allclose(lesion["centre_lps_mm"], corners.mean(axis=0), atol=0.1)
 
 
 def test_a_segmenter_that_sees_the_head_alone_draws_in_the_same_place() -> None:
@@ -179,6 +197,28 @@ def test_a_priors_lesions_are_drawn_anew_and_its_small_ones_kept() -> None:
     row = 18
     before, after = (np.flatnonzero(one.mask("Whole")[10, row]) for one in (found, wide))
     assert (before[0] - after[0]) * 1.2 == pytest.approx(4.0, abs=1.2), "4 mm to the side, whatever the spacing"
+
+
+@pytest.mark.parametrize("kinds", [(0, 1), (1, 0)])
+def test_what_is_of_one_kind_alone_goes_to_the_surer_box(kinds: tuple[int, int]) -> None:
+    """Two kinds that share no label and lie in one place: whichever the scheme names first, the less sure one gets
+    what is left over."""
+    sure, unsure = kinds
+    inner = ellipsoid(LESION[0], [half / 2 for half in LESION[1]], GRID.shape_zyx)
+    bright = BrightBoxes()
+
+    def detect(frames: NDArray[np.uint8], **asked: Any) -> list[SliceBox]:
+        boxes = [replace(item, kind=unsure, confidence=0.3) for item in bright.detect(frames, **asked)]
+        middle = [index for index in range(len(frames)) if inner[index].any()]
+        return boxes + [SliceBox(index, box_around(inner[index]), sure, 0.9) for index in middle]
+
+    two = LabelScheme.plain({"metastasis": 1, "meningioma": 2})
+    predictor = by_detector(network=SimpleNamespace(detect=detect), scheme=two)
+    found = predictor.predict(image_of(TRUTH))
+    assert dice(found.mask(two.names[sure]), inner) > 0.9
+    assert dice(found.mask(two.names[unsure]), TRUTH & ~inner) > 0.9
+    first, second = found.record["lesions"]
+    assert (first["region"], second["region"]) == (two.names[sure], two.names[unsure])
 
 
 @pytest.mark.parametrize("swap", [False, True])

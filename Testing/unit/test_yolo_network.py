@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 # Not by importing it: that is done offline, by the library.
 if importlib.util.find_spec("ultralytics") is None:
@@ -23,6 +24,7 @@ from BrainSegSAMLib.backends.checkpoints import save_checkpoint
 from BrainSegSAMLib.backends.yolo import YoloDetector, load
 from BrainSegSAMLib.backends.yolo_architecture import OFFICIAL, YoloArchitecture, named
 from BrainSegSAMLib.backends.yolo_network import begin_with, build, read_published
+from BrainSegSAMLib.boxes import SliceBox
 from BrainSegSAMLib.errors import DependencyError, InputError, ModelError
 
 SMALL = YoloArchitecture("yolov8", 0.33, 0.0625, 256, 1)
@@ -45,14 +47,35 @@ def network() -> Any:
     return made.eval()
 
 
-@pytest.fixture(scope="module")
-def published(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def discerning(architecture: YoloArchitecture) -> Any:
+    """A network with random weights that is sure of some boxes and unsure of others, so that none are alike."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        made: Any = build(architecture)
+        for module in made.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            made(torch.rand(4, 3, 128, 128))
+        for branch in made.model[-1].cv3:
+            branch[-1].bias.data.fill_(-1.0)
+            branch[-1].weight.data.mul_(8)
+    return made.eval()
+
+
+def as_published(network: Any, path: Path) -> Path:
     """The network in a file as Ultralytics writes it."""
     import torch
 
-    path = tmp_path_factory.mktemp("published") / "small.pt"
     torch.save({"model": network, "train_args": {"imgsz": 64}, "epoch": -1}, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def published(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return as_published(network, tmp_path_factory.mktemp("published") / "small.pt")
 
 
 def test_published_sizes_are_those_of_the_package() -> None:
@@ -83,17 +106,10 @@ def test_numbers_that_make_no_network() -> None:
     assert again == SMALL
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (60, 44)])
-def test_the_same_boxes_as_ultralytics(network: Any, published: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(4)
-    frames = rng.integers(0, 255, (3, 3, *shape), dtype=np.uint8)
-    own = tmp_path / "own.pt"
-    save_checkpoint(network.state_dict(), own)
-    detector = load(SMALL, own, device="cpu", precision="fp32")
-    found = detector.detect(frames, image_size=128, confidence=0.3, overlap=0.5, batch_size=2)
+def check_like_ultralytics(found: list[SliceBox], published: Path, frames: NDArray[np.uint8], **asked: Any) -> None:
     pictures = [np.ascontiguousarray(np.moveaxis(frame[::-1], 0, -1)) for frame in frames]  # BGR, as it takes them
     model = yolo_package.ultralytics().YOLO(str(published))
-    results = model.predict(pictures, imgsz=128, conf=0.3, iou=0.5, device="cpu", verbose=False, save=False)
+    results = model.predict(pictures, imgsz=128, device="cpu", verbose=False, save=False, **asked)
     for index, result in enumerate(results):
         boxes = result.boxes.data.numpy()
         here = [item for item in found if item.index == index]
@@ -101,6 +117,46 @@ def test_the_same_boxes_as_ultralytics(network: Any, published: Path, tmp_path: 
         np.testing.assert_allclose([item.box for item in here], boxes[:, :4] - 0.5, atol=0.15)
         np.testing.assert_allclose([item.confidence for item in here], boxes[:, 4], atol=0.02)
         assert [item.kind for item in here] == boxes[:, 5].astype(int).tolist()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (60, 44)])
+def test_the_same_boxes_as_ultralytics(network: Any, published: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
+    frames = np.random.default_rng(4).integers(0, 255, (3, 3, *shape), dtype=np.uint8)
+    own = tmp_path / "own.pt"
+    save_checkpoint(network.state_dict(), own)
+    detector = load(SMALL, own, device="cpu", precision="fp32")
+    found = detector.detect(frames, image_size=128, confidence=0.3, overlap=0.5, batch_size=2)
+    check_like_ultralytics(found, published, frames, conf=0.3, iou=0.5)
+
+
+@pytest.mark.parametrize(("family", "width"), [("yolo11", 0.0625), ("yolo26", 0.125)])
+def test_newer_families_too(family: str, width: float, tmp_path: Path) -> None:
+    """Of two boxes that overlap the surer one stays, whatever the family: YOLO26 has a branch that sees to that itself,
+    but Ultralytics asks the other one."""
+    architecture = YoloArchitecture(family, 0.5, width, 256)
+    made = discerning(architecture)
+    published = as_published(made, tmp_path / "published.pt")
+    frames = np.random.default_rng(4).integers(0, 255, (2, 3, 128, 128), dtype=np.uint8)
+    detector = YoloDetector(made, architecture)
+    counts = []
+    for overlap in (0.9, 0.2):
+        found = detector.detect(frames, image_size=128, confidence=0.2, overlap=overlap)
+        check_like_ultralytics(found, published, frames, conf=0.2, iou=overlap)
+        counts.append(len(found))
+    assert counts[0] > counts[1]
+
+
+def test_a_box_is_of_one_kind_unless_kinds_lie_within_each_other(tmp_path: Path) -> None:
+    architecture = replace(SMALL, classes=2)
+    made = discerning(architecture)
+    published = as_published(made, tmp_path / "published.pt")
+    frames = np.random.default_rng(4).integers(0, 255, (3, 3, 128, 128), dtype=np.uint8)
+    asked = {"image_size": 128, "confidence": 0.2, "overlap": 0.5}
+    found = YoloDetector(made, architecture).detect(frames, **asked)
+    check_like_ultralytics(found, published, frames, conf=0.2, iou=0.5)
+    several = YoloDetector(made, architecture, several_kinds=True).detect(frames, **asked)
+    assert len(several) > len(found)
+    assert {item.kind for item in found} == {0, 1}
 
 
 def test_boxes_stay_inside_the_slice_and_none_is_an_empty_list(network: Any, tmp_path: Path) -> None:
@@ -200,3 +256,43 @@ print(asked, SETTINGS_FILE)
     assert asked == "[]"
     assert not Path(settings).exists(), "gone with the process"
     assert not [path for path in home.rglob("*") if "ltralytics" in path.name]
+
+
+HOLDER = """
+from BrainSegSAMLib.backends.yolo_package import ultralytics
+ultralytics()
+from ultralytics.utils import SETTINGS_FILE
+print(SETTINGS_FILE, flush=True)
+input()
+"""
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    """And what a living one uses, or one that only begins, is left alone."""
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))}
+    for name in ("YOLO_CONFIG_DIR", "YOLO_OFFLINE"):
+        environment.pop(name, None)
+
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, tmp_path / Path(process.stdout.readline()).relative_to(tmp_path).parts[0]
+
+    (killed, left), (alive, used) = start(), start()
+    fresh = tmp_path / "brainsegsam-ultralytics-fresh"
+    fresh.mkdir()
+    try:
+        killed.kill()
+        killed.communicate()
+        for folder in (left, used):
+            assert folder.is_dir()
+            os.utime(folder, (0, 0))
+        last, own = start()
+        last.communicate("\n")
+        assert sorted(tmp_path.iterdir()) == sorted([used, fresh])
+        assert own not in (left, used)
+    finally:
+        alive.communicate("\n")
+    assert not used.exists()

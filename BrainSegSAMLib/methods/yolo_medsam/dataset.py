@@ -6,7 +6,9 @@
     manifest.csv                           picture → patient, case, slice, and where in the slice the picture lies
     <split>.yaml, <split>_<part>.txt       what Ultralytics takes as `data`: the pictures of each part
 
-One set of pictures serves any number of splits. All paths are relative, so that the folder can be moved.
+One set of pictures serves any number of splits, so their names differ: that of a cross-validation's first fold is
+fold_0.yaml; where there is one split alone it is data.yaml, as Ultralytics' own data sets have it. All paths are
+relative, so that the folder can be moved.
 """
 
 from __future__ import annotations
@@ -214,19 +216,26 @@ def deal_patients(cases: Sequence[Case], *, seed: int, shares: Sequence[int] = S
             for part, patients in zip(PARTS, dealt, strict=True)}  # fmt: skip
 
 
-def split_by_slice(
-    slices: Iterable[DatasetSlice], *, seed: int, shares: Sequence[int] = SHARES
-) -> dict[str, list[DatasetSlice]]:
-    """Slices dealt out one by one, as the paper does: only to see by how much that flatters a detector.
+def split_by_slice(slices: Iterable[DatasetSlice], *, seed: int) -> dict[str, list[DatasetSlice]]:
+    """The slices of each part, see `deal_slices`."""
+    return deal_slices(sorted(slices, key=lambda item: item.name), seed=seed)
+
+
+def deal_slices(slices: Sequence[Item], *, seed: int, shares: Sequence[int] = SHARES) -> dict[str, list[Item]]:
+    """Slices dealt out one by one, as the paper does: only to see by how much that flatters a network.
 
     Neighbouring slices of a patient are nearly alike, so the test part has been seen in training.
+
+    Args:
+        slices: in an order that is always the same.
+        seed: of the order in which they are dealt.
+        shares: of the slices, part by part.
     """
     _log.warning(
         "The split is by slice: slices of one patient are in training and test alike, so the scores say nothing about "
         "other patients. Use it only to reproduce the paper."
     )
-    ordered = sorted(slices, key=lambda item: item.name)
-    dealt = _dealt([ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))], shares)
+    dealt = _dealt([slices[i] for i in np.random.default_rng(seed).permutation(len(slices))], shares)
     return dict(zip(PARTS, dealt, strict=True))
 
 

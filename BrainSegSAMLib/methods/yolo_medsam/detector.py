@@ -130,9 +130,10 @@ def load_detector(model: Model, *, device: str, trust: bool = False, precision: 
         )
     windowing = model.settings.get("windowing", {})
     path = model.path_of(model.weights[0].path)
+    overlapping = model.scheme.overlapping
     return Detector(
         model,
-        load(architecture, path, device=device, trust=trust, precision=precision),
+        load(architecture, path, device=device, trust=trust, precision=precision, several_kinds=overlapping),
         DetectionSettings.from_dict(model.settings.get("detection", {})),
         float(windowing.get("lower", LOWER_PERCENTILE)),
         float(windowing.get("upper", UPPER_PERCENTILE)),

@@ -27,8 +27,7 @@ class DetectionSettings:
         image_size: to which the longer side of a slice is resized, in pixels.
         head_only: whether slices are cropped to the head first.
         confidence: of a box, at least.
-        overlap: IoU above which only the surer one of two boxes of a kind stays; networks of YOLO26 see to that
-            themselves.
+        overlap: IoU above which only the surer one of two boxes of a kind stays.
         link: when boxes of neighbouring slices are of one lesion.
 
     Raises:

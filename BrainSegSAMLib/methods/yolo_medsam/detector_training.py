@@ -21,7 +21,7 @@ from ...batch import Workers
 from ...boxes import SliceBox, link
 from ...cases import Case
 from ...errors import InputError
-from ...files import read_json, write_json
+from ...files import read_json, sha256_of, write_json
 from ...fitting import Fitted, Weights
 from ...labelled_images import split_patients
 from ...metrics.detection import LEAST_CONFIDENCE, score_boxes, share_found
@@ -160,7 +160,8 @@ def train_detector(
         raise InputError(f"The setting start_from names '{config.start_from}', but there is no such file.")
     by_id = {case.case_id: case for case in cases}
     parts = _parts(cases, config)
-    claim(work, cases, [part["test"] for part in parts], config.as_dict(), template)
+    start = {"start_sha256": sha256_of(Path(config.start_from))} if config.start_from else {}
+    claim(work, cases, [part["test"] for part in parts], {**config.as_dict(), **start}, template)
     settings = VolumeSettings(
         (config.plane,), config.lower_percentile, config.upper_percentile, config.minimum_object_mm3
     )
@@ -265,7 +266,9 @@ def _train(training: _Training, fold: int | None, epochs: int, progress: Progres
     name = "final" if fold is None else f"fold_{fold}"
     everybody: Split = {"train": with_background(training.slices, config.background_share)}
     split = everybody if fold is None else training.splits[fold]
-    data = write_split(training.dataset, name, split, training.template.scheme.names)
+    # Ultralytics' usual name, where the data set has one split alone.
+    data_name = name if config.split == "folds" else "data"
+    data = write_split(training.dataset, data_name, split, training.template.scheme.names)
     job = YoloTraining(
         name=name,
         data=data,
@@ -307,7 +310,8 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
     network = build(training.architecture)
     stored = rounded(weights, half=training.config.half_precision_weights)
     set_weights(network, stored, weights_path(training.work, f"fold_{fold}"), training.architecture)
-    detector = YoloDetector(network.to(training.device).eval(), training.architecture)
+    overlapping = training.template.scheme.overlapping
+    detector = YoloDetector(network.to(training.device).eval(), training.architecture, several_kinds=overlapping)
     tested: dict[str, set[int]] = {}
     for item in training.splits[fold]["test"]:
         tested.setdefault(item.case_id, set()).add(item.index)

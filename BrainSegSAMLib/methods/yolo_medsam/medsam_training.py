@@ -6,8 +6,8 @@ decoder of any network, fine-tuned as the paper does it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...backends.devices import resolve_precision
@@ -38,10 +38,16 @@ from ...trainings import (
     weights_path,
     write_trained,
 )
-from .sam_config import DECODER, SamTrainingConfig
+from .dataset import deal_slices
+from .embeddings import check_budget
+from .sam_config import DECODER, FOLDS, SLICE, SamTrainingConfig
 from .sam_fitting import DECODER_PREFIX, SamFit, fit
-from .sam_validation import NOTE, TITLE, by_network, score_volumes
+from .sam_validation import NOTE, SLICE_NOTE, SLICE_TITLE, TITLE, by_network, score_volumes
+from .samples import training_slices
 from .segmenter import SEGMENTERS
+
+_Numbers = Mapping[str, Collection[int]]
+"""Case → numbers of its slices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +63,8 @@ class _Training:
     template: Model
     work: Path
     device: str
+    unseen: _Numbers = field(default_factory=dict)  # of slices that are not learned from, where slices are dealt out
+    tested: _Numbers | None = None
 
     @property
     def regions(self) -> dict[int, str]:
@@ -105,13 +113,17 @@ def train_medsam(
     count = len(template.scheme.regions)
     if config.region_weights and len(config.region_weights) != count:
         raise InputError(f"The setting region_weights has {len(config.region_weights)} numbers for {count} regions.")
-    splits = split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
+    if config.split == FOLDS:
+        splits = split_patients(cases, folds=config.folds, seed=config.seed, held_out=config.held_out)
+    else:
+        splits = [[]]
     starts = find_starts(config.start_from, architecture, splits, config.chosen_folds, kind=SEGMENTERS)
     by_id = {case.case_id: case for case in cases}
-    names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.final else [])
+    names = [_name(fold) for fold in config.chosen_folds] + ([_name(None)] if config.trains_final else [])
     for name in names:
         starts.of(name)
-    claim(work, cases, splits, {**config.as_dict(), "start_sha256": starts.sha256}, template)
+    decisive = {name: value for name, value in config.as_dict().items() if name != "feature_budget_gib"}
+    claim(work, cases, splits, {**decisive, "start_sha256": starts.sha256}, template)
     volumes = load_volumes(
         cases,
         template.modalities,
@@ -123,13 +135,17 @@ def train_medsam(
         workers=workers,
     )
     training = _Training(by_id, volumes, splits, config, architecture, starts, template, work, device)
+    if config.split == SLICE:
+        unseen, tested = _deal(by_id, volumes, config)
+        training = replace(training, unseen=unseen, tested=tested)
+    _check_features(training, progress)
     progress.stage("Training", total=len(names) * config.iterations, until=1.0)
     weights, scores = cross_validate(
         config.chosen_folds,
         lambda fold, iterations: _train(training, fold, iterations, progress),
         lambda fold, found: _score(training, fold, found, progress),
         iterations=config.iterations,
-        final=config.final,
+        final=config.trains_final,
         progress=progress,
     )
     return _write(training, weights, scores, progress)
@@ -159,15 +175,69 @@ def _name(fold: int | None) -> str:
     return "final" if fold is None else f"fold_{fold}"
 
 
-def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
-    """The network of a fold, or of all cases."""
+def _deal(
+    cases: Iterable[str], volumes: Mapping[str, TrainingVolume], config: SamTrainingConfig
+) -> tuple[_Numbers, _Numbers]:
+    """The slices that are not learned from where slices are dealt out, and those of them that are tested."""
+    shown = [(case_id, item.index) for case_id in sorted(cases)
+             for item in training_slices(volumes[case_id], config, weight=1.0)]  # fmt: skip
+    parts = deal_slices(shown, seed=config.seed)
+    unseen: dict[str, set[int]] = {}
+    tested: dict[str, set[int]] = {}
+    for part, found in (("val", (unseen,)), ("test", (unseen, tested))):
+        for case_id, index in parts[part]:
+            for numbers in found:
+                numbers.setdefault(case_id, set()).add(index)
+    return unseen, tested
+
+
+def _learned(training: _Training, fold: int | None) -> tuple[list[str], list[str]]:
+    """Ids of the cases that a network learns from, without synthetic ones, and of those that decide when it stops."""
     config = training.config
     left_out = () if fold is None else training.splits[fold]
     learn_from = [case for case_id, case in training.cases.items() if case_id not in left_out]
     aside: list[str] = []
     if fold is not None and config.patience:
         aside = set_aside(learn_from, share=config.validation_share, seed=config.seed, fold=fold)
-    ids = [case.case_id for case in learn_from if case.case_id not in aside]
+    return [case.case_id for case in learn_from if case.case_id not in aside], aside
+
+
+def _features(training: _Training, name: str) -> Path:
+    """Where a network's image features are kept; those of networks that begin alike are the same."""
+    return training.work / (f"{name}_features" if training.starts.differ else "features")
+
+
+def _check_features(training: _Training, progress: Progress) -> None:
+    """Say what the image features of all networks take, and refuse what is too much."""
+    config, architecture = training.config, training.architecture
+    if not config.views:
+        return
+    synthetic = [synthetic_id(seed) for seed in config.synthetic_seeds]
+    volumes: dict[Path, set[str]] = {}
+    for fold in (*config.chosen_folds, *([None] if config.trains_final else [])):
+        if not weights_path(training.work, _name(fold)).exists():
+            volumes.setdefault(_features(training, _name(fold)), set()).update(_learned(training, fold)[0], synthetic)
+    if not volumes:
+        return
+    slices = {
+        case_id: len(training_slices(training.volumes[case_id], config, weight=1.0))
+        - len(training.unseen.get(case_id, ()))
+        for case_id in set().union(*volumes.values())
+    }
+    budget = config.feature_budget_gib
+    check_budget(
+        training.work,
+        {folder: config.views * sum(slices[case_id] for case_id in ids) for folder, ids in volumes.items()},
+        (architecture.width, architecture.feature_size, architecture.feature_size),
+        budget_bytes=None if budget is None else budget * 2**30,
+        progress=progress,
+    )
+
+
+def _train(training: _Training, fold: int | None, iterations: int, progress: Progress) -> Fitted:
+    """The network of a fold, or of all cases."""
+    config = training.config
+    ids, aside = _learned(training, fold)
     synthetic = [synthetic_id(seed) for seed in config.synthetic_seeds]
     name = _name(fold)
     job = SamFit(
@@ -177,8 +247,9 @@ def _train(training: _Training, fold: int | None, iterations: int, progress: Pro
         regions=training.regions,
         iterations=iterations,
         folder=training.work / name,
-        features=training.work / (f"{name}_features" if training.starts.differ else "features"),
+        features=_features(training, name),
         validation=[training.volumes[case_id] for case_id in aside],
+        unseen=training.unseen,
         start=training.starts.of(name),
         device=training.device,
         precision=resolve_precision(config.precision, training.device),
@@ -195,18 +266,18 @@ def _train(training: _Training, fold: int | None, iterations: int, progress: Pro
 
 
 def _score(training: _Training, fold: int, weights: Weights, progress: Progress) -> list[CaseScore]:
-    """Dice of every left-out case."""
-    config = training.config
+    """Dice of every left-out case, or of the left-out slices of all."""
+    config, tested = training.config, training.tested
 
     def score() -> list[CaseScore]:
         network = build(training.architecture)
         stored = rounded(weights, half=config.half_precision_weights)
         set_weights(network, stored, weights_path(training.work, _name(fold)), training.architecture)
         segmenter = SamSegmenter(network.to(training.device), training.architecture, precision=config.precision)
-        volumes = [training.volumes[case_id] for case_id in training.splits[fold]]
+        volumes = [training.volumes[case_id] for case_id in (training.splits[fold] if tested is None else tested)]
         with by_network(segmenter, config.plane, head_only=config.head_only, progress=progress) as segment:
             return score_volumes(
-                segment, volumes, training.regions, plane=config.plane, fold=fold, progress=progress
+                segment, volumes, training.regions, plane=config.plane, fold=fold, progress=progress, only=tested
             )
 
     return score_once(
@@ -216,7 +287,8 @@ def _score(training: _Training, fold: int, weights: Weights, progress: Progress)
 
 def _write(training: _Training, weights: Weights, scores: Sequence[CaseScore], progress: Progress) -> Model:
     config, template = training.config, training.template
-    left_out = () if config.final else training.splits[config.chosen_folds[0]]
+    left_out = () if config.trains_final else training.splits[config.chosen_folds[0]]
+    title, note = (TITLE, NOTE) if config.split == FOLDS else (SLICE_TITLE, SLICE_NOTE)
     record = training_record(
         template,
         config.as_dict(),
@@ -237,7 +309,7 @@ def _write(training: _Training, weights: Weights, scores: Sequence[CaseScore], p
             "plane": config.plane,
             "head_only": config.head_only,
         },
-        results={**template.results, TITLE: as_table(scores, list(training.regions.values()), NOTE)},
+        results={**template.results, title: as_table(scores, list(training.regions.values()), note)},
         training=record,
     )
     return write_trained(model, stored, SEGMENTERS.weights_file, progress=progress)

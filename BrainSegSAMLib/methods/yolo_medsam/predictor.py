@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...boxes import Track
 from ...errors import ModelError
-from ...geometry import AxisOrder
+from ...geometry import AxisOrder, Geometry
 from ...image import Image, Segmentation
 from ...labels import LabelScheme
 from ...models.store import Model, load_model
@@ -64,22 +64,35 @@ class YoloMedSAMPredictor:
         geometry, order = image.geometry.reoriented("LPS")
         found = self._source.find(image, geometry, order, progress.part("Boxes", until=_BOXES_SHARE))
         masks = [np.array(mask) for mask in found.kept]
-        self._draw(image, order, found.tracks, masks, progress)
+        voxels = self._draw(image, order, found.tracks, masks, progress)
         label_map = np.ascontiguousarray(order.undo(painted(self._model.scheme, masks)))
-        record = self._record(found.tracks, found.record)
+        record = self._record(found.record)
+        record["lesions"] = self._lesions(found.tracks, voxels, geometry)
+        if not found.tracks:
+            record["notes"].append("No box was found, so nothing was drawn.")
         record["seconds"] = round(time.perf_counter() - started, 3)
         return Segmentation(image.geometry, self._model.scheme, label_map, image.name, record)
 
     def _draw(
         self, image: Image, order: AxisOrder, tracks: Sequence[Track], masks: Sequence[BoolArray], progress: Progress
-    ) -> None:
-        """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS."""
-        boxes = [box for track in tracks for box in track.boxes]
+    ) -> list[int]:
+        """Add what the tracks' boxes hold to the masks of their kinds, bool (z, y, x) each, axes LPS.
+
+        Where kinds share no label, a voxel stays with the surer lesion, or else with the later region of the scheme.
+
+        Returns:
+            How many voxels each track was given.
+        """
+        surest_first = sorted(range(len(tracks)), key=lambda n: (-tracks[n].confidence, -tracks[n].kind))
+        boxes = [box for number in surest_first for box in tracks[number].boxes]  # on each slice in this order
+        owners = {id(box): number for number, track in enumerate(tracks) for box in track.boxes}
+        voxels = [0] * len(tracks)
         progress.stage("Masks", total=len(boxes), until=1.0)
         if not boxes:
-            return
+            return voxels
         plane, settings = self._source.plane, self._settings
         slices = [slices_first(mask, plane) for mask in masks]
+        strangers = _strangers(self._model.scheme)
         picture = self._segmenter.picture(image, segmenter_inputs(self._segmenter.model, self._model, settings))
         for item, mask in draw(
             self._segmenter,
@@ -90,14 +103,32 @@ class YoloMedSAMPredictor:
             batch_size=settings.batch_size,
             progress=progress,
         ):
-            slices[item.kind][item.index] |= mask
+            taken = [slices[kind][item.index] for kind in strangers[item.kind]]
+            given = mask & ~np.any(taken, axis=0) if taken else mask
+            slices[item.kind][item.index] |= given
+            voxels[owners[id(item)]] += int(np.count_nonzero(given))
             progress.advance()
+        return voxels
 
-    def _record(self, tracks: Sequence[Track], source: Mapping[str, Any]) -> dict[str, Any]:
-        names = self._model.scheme.names
-        notes = list(source.get("notes", ()))
-        if not tracks:
-            notes.append("No box was found, so nothing was drawn.")
+    def _lesions(self, tracks: Sequence[Track], voxels: Sequence[int], geometry: Geometry) -> list[dict[str, Any]]:
+        """A row for each lesion; its box is given by two opposite corners, in voxels and in mm."""
+        rows = []
+        for number, (track, count) in enumerate(zip(tracks, voxels, strict=True), start=1):
+            corners = track.corners_ijk(self._source.plane)
+            rows.append({
+                "number": number,
+                "region": self._model.scheme.names[track.kind],
+                "confidence": round(track.confidence, 4),
+                "volume_mm3": round(count * geometry.voxel_volume_mm3, 3),
+                "plane": self._source.plane,
+                "slices_lps": list(track.slices),
+                "box_ijk_lps": np.round(corners, 1).tolist(),
+                "corners_lps_mm": np.round(geometry.to_lps(corners), 2).tolist(),
+                "centre_lps_mm": np.round(geometry.to_lps(corners.mean(axis=0)), 1).tolist(),
+            })  # fmt: skip
+        return rows
+
+    def _record(self, source: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "model": self._model.name,
             "model_version": self._model.version,
@@ -112,13 +143,14 @@ class YoloMedSAMPredictor:
                 "model_sha256": self._segmenter.model.sha256,
                 "precision": self._segmenter.network.precision,
             },
-            "lesions": [
-                {"number": number, "region": names[track.kind], "confidence": round(track.confidence, 4),
-                 "slices": list(track.slices), "box": [round(side, 1) for side in track.box]}
-                for number, track in enumerate(tracks, start=1)
-            ],
-            "notes": notes,
-        }  # fmt: skip
+            "notes": list(source.get("notes", ())),
+        }
+
+
+def _strangers(scheme: LabelScheme) -> list[list[int]]:
+    """For each region, the numbers of those with which it shares no label, so that no voxel belongs to both."""
+    labels = [set(region.labels) for region in scheme.regions]
+    return [[number for number, other in enumerate(labels) if not other & own] for own in labels]
 
 
 def painted(scheme: LabelScheme, masks: Sequence[BoolArray]) -> NDArray[np.uint8]:

@@ -20,6 +20,8 @@ from ...training_volumes import VolumeSettings
 
 DECODER: Final = "decoder"
 ALL: Final = "all"
+FOLDS: Final = "folds"
+SLICE: Final = "slice"
 
 # Setting → smallest and largest value that makes sense; None: no limit on that side.
 _RANGES: Final[dict[str, tuple[float, float | None]]] = {
@@ -70,6 +72,9 @@ class SamTrainingConfig:
             the head larger; the model's users must do so, too.
         lower_percentile: of the brain's intensities; what is at or below it becomes 0 (`intensity.window`).
         upper_percentile: as `lower_percentile`; what is at or above it becomes 255.
+        split: "folds": cross-validation, patients left out in turn. "slice": one network, slices dealt 6:2:2 to
+            training, validation (at which nothing looks) and test, as in the paper, which lets it know the patients of
+            the test; only to see by how much that flatters.
         folds: parts of the cross-validation; a case is left out once.
         train_folds: which of them are trained; all where empty.
         held_out: case ids left out in each fold, instead of patients dealt out at random.
@@ -91,6 +96,7 @@ class SamTrainingConfig:
         views: of each slice, whose image features are computed once and kept on disk: the slice as it is, and others of
             it changed at random as below. 0: nothing is kept; slices are changed and encoded anew in every iteration,
             as `trained="all"` needs it.
+        feature_budget_gib: what the image features of all networks may take on disk together; None: what is free there.
         augmentation_probability: of each of the changes below, for each slice.
         rotation_degrees: largest rotation.
         largest_zoom: largest factor by which a slice is magnified, or its inverse.
@@ -125,7 +131,7 @@ class SamTrainingConfig:
     """
 
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "precision": PRECISIONS, "trained": (DECODER, ALL), "plane": tuple(PLANES),
+        "precision": PRECISIONS, "trained": (DECODER, ALL), "plane": tuple(PLANES), "split": (FOLDS, SLICE),
     }  # fmt: skip
     MATTER: ClassVar[tuple[str, ...]] = (
         "start_from", "trained", "folds", "iterations", "learning_rate",
@@ -138,6 +144,7 @@ class SamTrainingConfig:
     head_only: bool = False
     lower_percentile: float = 0.5
     upper_percentile: float = 99.5
+    split: str = FOLDS
     folds: int = 5
     train_folds: tuple[int, ...] = ()
     held_out: tuple[tuple[str, ...], ...] = ()
@@ -153,6 +160,7 @@ class SamTrainingConfig:
     synthetic_seeds: tuple[int, ...] = ()
     synthetic_weight: float = 0.5
     views: int = 1
+    feature_budget_gib: float | None = None
     augmentation_probability: float = 0.5
     rotation_degrees: float = 15.0
     largest_zoom: float = 1.25
@@ -192,6 +200,10 @@ class SamTrainingConfig:
                 "0 where all of the network is trained, because its image features change")  # fmt: skip
         require(self.trained == ALL or bool(self.start_from), "start_from", "empty",
                 "given where the decoder alone is trained, because random image features teach it nothing")  # fmt: skip
+        if self.feature_budget_gib is not None:
+            require(self.feature_budget_gib > 0, "feature_budget_gib", self.feature_budget_gib, "above 0")
+        require(self.split == FOLDS or self.patience == 0, "patience", self.patience,
+                "0 where slices are split, because no patient is left out to look at")  # fmt: skip
         check_folds(self.folds, self.train_folds, self.held_out)
         if not all(weight >= 0 for weight in self.region_weights):
             raise InputError("A weight in region_weights is negative; use 0 or more.")
@@ -200,8 +212,13 @@ class SamTrainingConfig:
 
     @property
     def chosen_folds(self) -> tuple[int, ...]:
-        """The folds that are trained."""
-        return self.train_folds or tuple(range(self.folds))
+        """The folds that are trained; a split by slices has one."""
+        return (self.train_folds or tuple(range(self.folds))) if self.split == FOLDS else (0,)
+
+    @property
+    def trains_final(self) -> bool:
+        """Whether a network of all cases is trained."""
+        return self.final and self.split == FOLDS
 
     @property
     def volumes(self) -> VolumeSettings:

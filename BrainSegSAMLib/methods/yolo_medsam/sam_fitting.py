@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +50,7 @@ class SamFit:
         folder: its checkpoint and TensorBoard's record go there.
         features: folder for image features that are kept.
         validation: volumes that decide when to stop; none where it is not stopped early.
+        unseen: case id → slices of it that are not learned from.
         start: weights file to begin with, or None.
         device: torch device name.
         precision: "fp32" or "bf16".
@@ -63,6 +64,7 @@ class SamFit:
     folder: Path
     features: Path
     validation: Sequence[TrainingVolume] = ()
+    unseen: Mapping[str, Collection[int]] = field(default_factory=dict)
     start: Path | None = None
     device: str = "cpu"
     precision: str = "fp32"
@@ -140,7 +142,9 @@ class Learner:
         self.segmenter = SamSegmenter(network, architecture, precision=job.precision)
         self.slices: list[TrainingSlice] = []
         for volume, weight in zip(job.volumes, job.weights, strict=True):
-            self.slices += training_slices(volume, config, weight=weight)
+            unseen = job.unseen.get(volume.case_id, ())
+            shown = training_slices(volume, config, weight=weight)
+            self.slices += [item for item in shown if item.index not in unseen]
         if not self.slices:
             raise InputError("None of the training cases shows an object to learn; check regions and label values.")
 

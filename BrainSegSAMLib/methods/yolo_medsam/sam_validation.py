@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -26,6 +26,11 @@ NOTE = (
     "Dice coefficient of each whole volume under the network that has not seen the case. Each piece of a region has "
     "the reference's box on every slice that shows it; the masks of a slice are joined. Mean over the cases that have "
     "the region in the last row."
+)
+SLICE_TITLE = "Split by slices, masks from true boxes"
+SLICE_NOTE = (
+    "Dice coefficient of those slices of each case that were left out, while others of the same patient were learned "
+    "from, so it says nothing about other patients. Boxes and means as in a cross-validation."
 )
 
 Boxes = Mapping[int, Sequence[Box]]
@@ -124,6 +129,7 @@ def score_volumes(
     plane: str,
     fold: int,
     progress: Progress,
+    only: Mapping[str, Collection[int]] | None = None,
 ) -> list[CaseScore]:
     """Dice of every region of some volumes, from the true boxes.
 
@@ -134,6 +140,7 @@ def score_volumes(
         plane: of the boxes.
         fold: for the table.
         progress: may cancel.
+        only: case id → the slices that count; all where None.
     """
     scores = []
     for volume in volumes:
@@ -141,7 +148,19 @@ def score_volumes(
         for number, name in regions.items():
             progress.check()
             truth = volume.truth[number]
-            masks = segment(volume, true_boxes(truth, plane))
+            if only is not None:
+                truth = _of_slices(truth, plane, only[volume.case_id])
+            boxes = {index: of for index, of in true_boxes(volume.truth[number], plane).items()
+                     if only is None or index in only[volume.case_id]}  # fmt: skip
+            masks = segment(volume, boxes)
             found[name] = dice(joined(masks, volume.shape_zyx, plane), truth) if truth.any() else None
         scores.append(CaseScore(volume.case_id, fold, found))
     return scores
+
+
+def _of_slices(mask: BoolArray, plane: str, indices: Collection[int]) -> BoolArray:
+    """What a mask (z, y, x) shows on some slices of a plane."""
+    kept = np.zeros_like(mask)
+    chosen = sorted(indices)
+    slices_first(kept, plane)[chosen] = slices_first(mask, plane)[chosen]
+    return kept
