@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-from .case_evaluation import FAILED, CaseEvaluator
+from .case_evaluation import CaseEvaluator
 from .errors import InputError
 from .evaluation_inputs import EvaluationSettings, LoadedPair
-from .pairs import READY, Pair
+from .pairs import FAILED, READY, Pair
 from .progress import Progress
 from .volumes import voxels_below
 
