@@ -16,7 +16,6 @@ import pytest
 from BrainSegSAMLib.backends.checkpoints import load_checkpoint
 from BrainSegSAMLib.backends.nnunet_child import override_plans
 from BrainSegSAMLib.backends.nnunet_training import ChildJob, WorkFolder, child_environment, run_children
-from BrainSegSAMLib.batch import Workers
 from BrainSegSAMLib.cases import Case, find_cases, load_image
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, GeometryError, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
@@ -24,9 +23,8 @@ from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.itk import image_of, simpleitk
 from BrainSegSAMLib.labels import LabelScheme, Region
 from BrainSegSAMLib.methods import load_predictor
-from BrainSegSAMLib.methods.nnunet import training
 from BrainSegSAMLib.methods.nnunet.config import TrainingConfig
-from BrainSegSAMLib.methods.nnunet.dataset import CaseConverter, dataset_json, load_labelled, write_dataset
+from BrainSegSAMLib.methods.nnunet.dataset import dataset_json, load_labelled, write_dataset
 from BrainSegSAMLib.methods.nnunet.training import TrainingRun, split, train
 from BrainSegSAMLib.methods.nnunet.validation import AFTER, CaseScore, as_tables
 from BrainSegSAMLib.models.store import Model, load_model
@@ -398,34 +396,6 @@ def test_training_images_lie_in_one_orientation(cases: list[Case], tmp_path: Pat
     for name, expected in (("imagesTr/turned_0001", image.channels["t1"]), ("labelsTr/turned", labels)):
         written = simpleitk().ReadImage(str(work.raw / f"{name}.nii.gz"))
         np.testing.assert_array_equal(simpleitk().GetArrayFromImage(written), expected)
-
-
-@pytest.mark.slow
-def test_a_training_has_its_cases_converted_by_several_workers(
-    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is changed in this process is not so in theirs."""
-    here, there = WorkFolder(tmp_path / "here"), WorkFolder(tmp_path / "there")
-    write_dataset(
-        cases, here, modalities=CHANNELS, scheme=SCHEME, label_values={4: 3}, synthetic_seeds=(), progress=Progress(),
-        workers=Workers(1),
-    )  # fmt: skip
-
-    def not_here(*_: object) -> None:
-        raise AssertionError("this is the driver's process")
-
-    def no_more(*_: object, **__: object) -> None:
-        raise InputError("The data set is there.")
-
-    monkeypatch.setattr(CaseConverter, "load", not_here)
-    monkeypatch.setattr(training, "run_children", no_more)
-    config = dataclasses.replace(CONFIG, synthetic_seeds=())
-    run = TrainingRun(there.root, workers=Workers(2))
-    with pytest.raises(InputError, match="The data set is there"):
-        train(cases, config, template(tmp_path / "tiny"), run=run, label_values={4: 3})
-    written = {path.relative_to(here.raw): path.read_bytes() for path in here.raw.rglob("*") if path.is_file()}
-    assert len(written) == 2 * (len(CHANNELS) + 1) + 1
-    assert {path: (there.raw / path).read_bytes() for path in written} == written
 
 
 def test_synthetic_cases_must_fit_the_model(cases: list[Case], tmp_path: Path) -> None:
