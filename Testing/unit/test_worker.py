@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ import pytest
 from BrainSegSAMLib import conversation, processes, wire, worker
 from BrainSegSAMLib.errors import Cancelled, DependencyError, InputError, ModelError, WorkerError
 from BrainSegSAMLib.progress import Progress
-from BrainSegSAMLib.worker import Warm
 from BrainSegSAMLib.worker_client import WorkerClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +189,6 @@ def test_an_error_is_a_sentence_and_the_worker_stays(client, behaviour, kind, me
 
 
 def test_a_missing_package_is_said():
-    from BrainSegSAMLib import worker
 
     message = worker._failure(ModuleNotFoundError("No module named 'sam2'", name="sam2"))
     with pytest.raises(DependencyError, match="'sam2' is needed"):
@@ -454,48 +451,3 @@ def test_a_grid_travels_exactly():
     back = wire.geometry_from(json.loads(json.dumps(wire.geometry_data(geometry))))
     assert (back.size_ijk, back.spacing_ijk_mm) == (geometry.size_ijk, geometry.spacing_ijk_mm)
     np.testing.assert_array_equal(back.ijk_to_lps, geometry.ijk_to_lps)
-
-
-def test_the_most_recent_stay_warm():
-    made = []
-    warm = Warm({"image": 2})
-    for key in ("a", "b", "a", "c", "a", "b"):
-        warm.get("image", key, lambda key=key: made.append(key) or key)
-    assert made == ["a", "b", "c", "b"]
-    with pytest.raises(ValueError, match="no"):
-        warm.get("image", "d", lambda: (_ for _ in ()).throw(ValueError("no")))
-    assert warm.find("image", "d") is None
-    warm.drop("image")
-    assert warm.find("image", "b") is None
-
-
-def test_what_is_forgotten_is_closed_and_what_stays_rests_while_nothing_is_asked_for(monkeypatch):
-    class Kept:
-        def __init__(self):
-            self.heard = []
-
-        def rest(self):
-            self.heard.append("rest")
-
-        def close(self):
-            self.heard.append("close")
-
-    service = worker.Service(io.BytesIO(), io.BytesIO())
-    one, two = Kept(), Kept()
-    service._warm.get("tracks", 1, lambda: one)
-    monkeypatch.setattr(worker, "IDLE_S", 0.01)
-
-    def send_soon():
-        while not one.heard:
-            time.sleep(0.01)
-        service._requests.put(None)
-
-    threading.Thread(target=send_soon, daemon=True).start()
-    assert service._next() is None
-    assert one.heard == ["rest"]
-    service._warm.get("tracks", 2, lambda: two)
-    assert (one.heard, two.heard) == (["rest", "close"], [])
-    service._warm.get("plain", 3, object)
-    service._warm.rest()
-    service._warm.drop("tracks")
-    assert two.heard == ["rest", "close"]
