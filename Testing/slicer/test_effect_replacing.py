@@ -1,0 +1,135 @@
+"""A new result in place of an older one: of its own object, on the slices that were followed, where masks allow it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from Testing.slicer.results import BLOCK, EFFECT, OTHER, SHAPE, box, fill, voxels
+
+
+@pytest.fixture
+def effect(editor):
+    """The host of an active effect."""
+    editor.setActiveEffectByName(EFFECT)
+    return editor.activeEffect()
+
+
+@pytest.fixture
+def door(editor):
+    from BrainSegSAMEffects import EffectResult
+
+    return EffectResult
+
+
+@pytest.fixture
+def occupied(editor, effect, door):
+    """Segment B holds OTHER; A is selected."""
+    editor.setCurrentSegmentID("B")
+    fill(effect, door, OTHER)
+    editor.setCurrentSegmentID("A")
+    return editor
+
+
+OLD = box(SHAPE, (2, 12), (8, 24), (14, 34))  # of the same object as BLOCK
+LESION = box(SHAPE, (4, 8), (2, 4), (2, 6))  # another one
+HERE = range(3, 10)  # slices that were followed: all of BLOCK's, not all of OLD's
+
+
+def on_slices(mask, slices):
+    kept = np.zeros_like(mask)
+    kept[list(slices)] = mask[list(slices)]
+    return kept
+
+
+def replace(effect, door, mask, slices=HERE, plane="axial"):
+    target = door.Target.of(effect)
+    labelmap = target.labelmap(mask, target.sourceGeometry)
+    upright = target.sourceGeometry.reoriented("LPS")[0]
+    removed = door.sameObject(target, labelmap, upright, plane, slices)
+    door.fillSegment(effect, target, labelmap, add=True, removed=removed)
+
+
+def test_a_result_takes_the_place_of_its_object_alone(editor, effect, door):
+    """Of that object what lies on other slices stays, and other objects stay everywhere."""
+    before = OLD | LESION
+    fill(effect, door, before)
+    replace(effect, door, BLOCK)
+    assert np.array_equal(voxels(editor, "A"), (before & ~on_slices(OLD, HERE)) | BLOCK)
+    editor.undo()
+    assert np.array_equal(voxels(editor, "A"), before)
+    editor.redo()
+    replace(effect, door, np.zeros(SHAPE, dtype=bool))
+    assert np.array_equal(voxels(editor, "A"), (before & ~on_slices(OLD, HERE)) | BLOCK), "nothing in place of nothing"
+
+
+@pytest.mark.parametrize(("plane", "axis", "slices", "stored"), [
+    ("axial", 0, range(5, 9), range(5, 9)), ("coronal", 1, range(14, 24), range(12, 22)),
+    ("sagittal", 2, range(4, 12), range(28, 36)),
+])  # fmt: skip
+def test_slices_are_those_of_the_plane_on_axes_lps(editor, effect, door, plane, axis, slices, stored):
+    """The volume is stored RAS, so coronal and sagittal slices are counted against its voxels."""
+    fill(effect, door, OLD)
+    replace(effect, door, BLOCK, slices, plane)
+    gone = np.moveaxis(on_slices(np.moveaxis(OLD, axis, 0), stored), 0, axis) & ~BLOCK
+    assert gone.any()
+    assert np.array_equal(voxels(editor, "A"), (OLD & ~gone) | BLOCK)
+
+
+AREAS = {
+    "EditAllowedEverywhere": np.ones(SHAPE, dtype=bool),
+    "EditAllowedInsideSingleSegment": OTHER,
+    "EditAllowedInsideAllSegments": OTHER | OLD | LESION,
+    "EditAllowedOutsideAllSegments": ~OTHER,
+}
+
+
+@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("by_intensity", [False, True])
+@pytest.mark.parametrize("overwrite", ["OverwriteAllSegments", "OverwriteNone"])
+def test_replacing_honours_masks_and_leaves_other_segments_alone(occupied, effect, door, area, by_intensity, overwrite):
+    """Slicer's own eraser would reach beyond the mask here, and give what it erases to the segment that is the mask."""
+    import slicer
+
+    from BrainSegSAMLib import mrml
+
+    parameters = occupied.mrmlSegmentEditorNode()
+    parameters.SetOverwriteMode(parameters.OverwriteNone)
+    before = OLD | LESION
+    fill(effect, door, before)  # overlaps B
+    parameters.SetOverwriteMode(getattr(parameters, overwrite))
+    parameters.SetMaskMode(getattr(slicer.vtkMRMLSegmentationNode, area))
+    parameters.SetMaskSegmentID("B")
+    parameters.SetSourceVolumeIntensityMask(by_intensity)
+    parameters.SetSourceVolumeIntensityMaskRange(90.0, 110.0)
+    intensities, _ = mrml.read_volume_node(occupied.sourceVolumeNode())
+    allowed = AREAS[area] & (((intensities >= 90) & (intensities <= 110)) | (not by_intensity))
+    replace(effect, door, BLOCK)
+    gone, added = on_slices(OLD, HERE) & ~BLOCK & allowed, BLOCK & allowed
+    assert gone.any()
+    assert added.any()
+    assert np.array_equal(voxels(occupied, "A"), (before & ~gone) | added)
+    assert np.array_equal(voxels(occupied, "B"), OTHER if overwrite == "OverwriteNone" else OTHER & ~added)
+    occupied.undo()
+    assert np.array_equal(voxels(occupied, "A"), before)
+    assert np.array_equal(voxels(occupied, "B"), OTHER)
+
+
+def test_replacing_on_another_grid_leaves_no_crumbs(editor, effect, door, volume):
+    """The segmentation's voxels are finer than the volume's; the older object ends between two of the volume's."""
+    fine = volume("fine", size=(80, 72, 40))
+    source = editor.sourceVolumeNode()
+    fine.SetSpacing(*[s / 2 for s in source.GetSpacing()])
+    fine.SetOrigin(*[o - s / 4 for o, s in zip(source.GetOrigin(), source.GetSpacing(), strict=True)])
+    editor.segmentationNode().SetReferenceImageGeometryParameterFromVolumeNode(fine)
+    from BrainSegSAMLib import mrml
+
+    target = door.Target.of(effect)
+    old = box((40, 72, 80), (6, 20), (11, 47), (21, 67))  # odd: half a voxel of the volume's
+    other = box((40, 72, 80), (6, 20), (2, 6), (2, 6))
+    door.fillSegment(effect, target, target.labelmap(old | other, mrml.volume_node_geometry(fine)))
+    replace(effect, door, BLOCK, range(20))
+    found = next(mask for region, mask in mrml.node_to_segmentation(
+        editor.segmentationNode(), geometry=mrml.volume_node_geometry(fine)).masks() if region.name == "A")
+    expected = other | np.kron(BLOCK, np.ones((2, 2, 2), dtype=bool))
+    assert np.array_equal(found, expected)
