@@ -14,7 +14,6 @@ import pytest
 if importlib.util.find_spec("PySide6") is None or importlib.util.find_spec("slicer") is None:
     pytest.skip("Qt (PySide6-Essentials) or MRML (slicer-core) is not installed", allow_module_level=True)
 
-from Testing.slicer.effect_results import door, effect, occupied  # noqa: F401  (fixtures)
 from Testing.slicer.interactive import (  # noqa: F401  (fixtures)
     ball_volume,
     choose_effect,

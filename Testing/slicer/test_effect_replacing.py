@@ -1,11 +1,35 @@
-"""A new result in place of an older one: its own object alone, and only where the editor may write."""
+"""A new result in place of an older one: of its own object, on the slices that were followed, where masks allow it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from Testing.slicer.effect_results import BLOCK, OTHER, SHAPE, box, fill, voxels
+from Testing.slicer.results import BLOCK, EFFECT, OTHER, SHAPE, box, fill, voxels
+
+
+@pytest.fixture
+def effect(editor):
+    """The host of an active effect."""
+    editor.setActiveEffectByName(EFFECT)
+    return editor.activeEffect()
+
+
+@pytest.fixture
+def door(editor):
+    from BrainSegSAMEffects import EffectResult
+
+    return EffectResult
+
+
+@pytest.fixture
+def occupied(editor, effect, door):
+    """Segment B holds OTHER; A is selected."""
+    editor.setCurrentSegmentID("B")
+    fill(effect, door, OTHER)
+    editor.setCurrentSegmentID("A")
+    return editor
+
 
 OLD = box(SHAPE, (2, 12), (8, 24), (14, 34))  # of the same object as BLOCK
 LESION = box(SHAPE, (4, 8), (2, 4), (2, 6))  # another one

@@ -8,25 +8,32 @@ import pytest
 from BrainSegSAMLib.errors import GeometryError, InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.labels import Region
-from Testing.slicer.effect_results import BLOCK, OTHER, SHAPE, box, fill, voxels
+from Testing.slicer.results import BLOCK, EFFECT, OTHER, SHAPE, box, fill, rotation, transform, voxels
 
 WHOLE, CORE = Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))
 
 
-def transform(scene, matrix, name="moved"):
-    from BrainSegSAMLib.mrml.spaces import vtk_matrix
+@pytest.fixture
+def effect(editor):
+    """The host of an active effect."""
+    editor.setActiveEffectByName(EFFECT)
+    return editor.activeEffect()
 
-    node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
-    node.SetMatrixTransformToParent(vtk_matrix(np.asarray(matrix, dtype=float)))
-    return node
+
+@pytest.fixture
+def door(editor):
+    from BrainSegSAMEffects import EffectResult
+
+    return EffectResult
 
 
-def rotation(degrees, shift=(0, 0, 0)):
-    angle = np.radians(degrees)
-    matrix = np.eye(4)
-    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    matrix[:3, 3] = shift
-    return matrix
+@pytest.fixture
+def occupied(editor, effect, door):
+    """Segment B holds OTHER; A is selected."""
+    editor.setCurrentSegmentID("B")
+    fill(effect, door, OTHER)
+    editor.setCurrentSegmentID("A")
+    return editor
 
 
 # ---- one segment
@@ -292,15 +299,6 @@ def test_added_segments_overlap_and_are_one_step(editor, effect, door):
     assert editor.mrmlSegmentEditorNode().GetSelectedSegmentID() == "A"
     editor.undo()
     assert editor.segmentationNode().GetSegmentation().GetSegmentIDs() == ("A", "B")
-
-
-def test_added_segments_are_in_progress(editor, effect, door):
-    import slicer
-
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    segments = editor.segmentationNode().GetSegmentation()
-    states = [logic.GetSegmentStatus(segments.GetSegment(name)) for name in add(effect, door, BLOCK, INNER)]
-    assert states == [logic.InProgress, logic.InProgress]
 
 
 def test_added_segments_get_names_of_their_own(editor, effect, door):

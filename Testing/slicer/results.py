@@ -1,25 +1,10 @@
-"""What the tests of results that enter a segment share: an active effect, the door to its segments, and objects."""
+"""What the tests of results in the Segment Editor share: masks, and where they are put and found again."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 EFFECT = "BrainSegSAM nnU-Net"
-
-
-@pytest.fixture
-def effect(editor):
-    """The host of an active effect."""
-    editor.setActiveEffectByName(EFFECT)
-    return editor.activeEffect()
-
-
-@pytest.fixture
-def door(editor):
-    from BrainSegSAMEffects import EffectResult
-
-    return EffectResult
 
 
 def voxels(editor, name):
@@ -47,10 +32,17 @@ def fill(effect, door, mask, *, add=False):
     door.fillSegment(effect, target, target.labelmap(mask, target.sourceGeometry), add=add)
 
 
-@pytest.fixture
-def occupied(editor, effect, door):
-    """Segment B holds OTHER; A is selected."""
-    editor.setCurrentSegmentID("B")
-    fill(effect, door, OTHER)
-    editor.setCurrentSegmentID("A")
-    return editor
+def transform(scene, matrix, name="moved"):
+    from BrainSegSAMLib.mrml.spaces import vtk_matrix
+
+    node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    node.SetMatrixTransformToParent(vtk_matrix(np.asarray(matrix, dtype=float)))
+    return node
+
+
+def rotation(degrees, shift=(0, 0, 0)):
+    angle = np.radians(degrees)
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:3, 3] = shift
+    return matrix
