@@ -353,11 +353,11 @@ class SegmentEditorMedSAMBoxEffect(InteractiveEffect):
         self.guarded(self._detect, False)
 
     def _detect(self, onSlice: bool) -> None:
-        self.dropResult("")
         target = Target.of(self.scriptedEffect)
         ensureDetector()
         view = self._view or slicer.app.layoutManager().sliceWidget("Red")
         plane = geometry_data(self.plane(view, target.sourceGeometry)) if onSlice else None
+        self.dropResult("")
         arguments = {"plane": plane, "confidence": self.scriptedEffect.doubleParameter("Confidence")}
         self.ask("detect", arguments, target, onDone=lambda data: self._onDetected(data, target))
 
