@@ -1,12 +1,15 @@
 """Fine-tuning of SAM's mask decoder: what an epoch costs with kept image features, and which way generalises best.
 
-python Testing/Benchmarks/fine_tuning.py speed [--slices 4] [--passes 5] [--threads 2] [--output JSON]
+python Testing/Benchmarks/fine_tuning.py speed [--architectures ViT-B small] [--slices N] [--passes 5] [--threads 1]
+    [--output JSON]
 python Testing/Benchmarks/fine_tuning.py views --start WORK-FOLDER [--recipe JSON] [--cases FOLDER] [--folds 0 1]
     [--views 1 4 0] [--iterations N] [--output JSON]
 
 * speed: one pass over the same slices of a synthetic case, one box on each, with a ViT-B-sized encoder at 1024 pixels
-  and with the small one of the recipe, random weights: from kept features, and encoding anew. Both ways learn from the
-  same batches; the largest difference of their losses is printed, and what the features of 1,000 slices take.
+  (4 slices) and with the small one of the recipe (as many as it learns from together: 16), random weights: from kept
+  features, and encoding anew; in seconds of computing of all threads together, so that other work on the machine counts
+  little. Both ways learn from the same batches; the largest difference of their losses is printed, and what the
+  features of 1,000 slices take.
 * views: Dice of the left-out cases, fine-tuned from the networks of a training from scratch (its work folder) with
   features of the slices alone (1), of several views of each (4), and with slices changed and encoded anew (0).
 """
@@ -41,6 +44,7 @@ from BrainSegSAMLib.training_volumes import TrainingVolume, make_volume, synthet
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "Resources" / "Models" / "recipes" / "glioma-medsam-tiny.json"
 MODALITIES = ("flair", "t1ce", "t2")
+VIT_B, SMALL = "ViT-B", "small"
 
 
 def main() -> None:
@@ -48,9 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["speed", "views"])
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--architectures", nargs="+", choices=[VIT_B, SMALL], default=[VIT_B, SMALL])
+    parser.add_argument("--slices", type=int, help="of one pass; 4 for ViT-B and the recipe's batch where not given")
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start", type=Path, help="work folder of the training from scratch")
     parser.add_argument("--cases", type=Path, default=ROOT.parent / "shared" / "data" / "glioma")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1])
@@ -75,11 +80,13 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     made = synthetic_case(1)
     scheme = LabelScheme.plain({"necrosis": 1, "oedema": 2, "enhancing": 3})
     volume = make_volume(made.image, made.labels, MODALITIES, scheme, config.volumes)
-    small = architecture_of(config)
-    return {
-        name: _one_architecture(volume, config, architecture, options.slices, options.passes)
-        for name, architecture in (("ViT-B, 1024 pixels", OFFICIAL["medsam"]), ("small", small))
-    }
+    known = {VIT_B: (OFFICIAL["medsam"], 4), SMALL: (architecture_of(config), config.slices_per_iteration)}
+    found = {}
+    for name in options.architectures:
+        architecture, slices = known[name]
+        title = f"{name}, {architecture.image_size} pixels"
+        found[title] = _one_architecture(volume, config, architecture, options.slices or slices, options.passes)
+    return found
 
 
 def _one_architecture(
@@ -101,7 +108,7 @@ def _one_architecture(
             loss = learner.losses(batch, encoded=encoded)["total"]
             loss.backward()
             optimiser.step()
-            return float(loss)
+            return float(loss.detach())
 
         from_kept = [_timed(lambda b=batch: run(b, True)) for batch in kept]
         from_anew = [_timed(lambda b=batch: run(b, False)) for batch in anew]
@@ -125,9 +132,9 @@ def _same_with_pictures(batch: Batch, features: torch.Tensor, images: torch.Tens
 
 
 def _timed(run: Callable[[], float]) -> tuple[float, float]:
-    started = time.perf_counter()
+    started = time.process_time()
     found = run()
-    return time.perf_counter() - started, found
+    return time.process_time() - started, found
 
 
 # ---- which way generalises best --------------------------------------------------------------------------------------

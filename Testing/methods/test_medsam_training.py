@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 pytest.importorskip("segment_anything")
 
@@ -30,76 +28,27 @@ from BrainSegSAMLib.errors import Cancelled, InputError, ModelError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Image
 from BrainSegSAMLib.intensity import as_frames
-from BrainSegSAMLib.itk import image_of, simpleitk
-from BrainSegSAMLib.labels import LabelScheme
 from BrainSegSAMLib.methods.yolo_medsam import medsam_training, sam_fitting
 from BrainSegSAMLib.methods.yolo_medsam.medsam_training import train_medsam
 from BrainSegSAMLib.methods.yolo_medsam.sam_config import SamTrainingConfig
 from BrainSegSAMLib.methods.yolo_medsam.sam_fitting import Learner, SamFit
-from BrainSegSAMLib.methods.yolo_medsam.sam_validation import SLICE_TITLE, TITLE, by_network, score_volumes, true_boxes
+from BrainSegSAMLib.methods.yolo_medsam.sam_validation import TITLE, by_network, score_volumes, true_boxes
 from BrainSegSAMLib.methods.yolo_medsam.samples import training_slices
 from BrainSegSAMLib.metrics import dice
-from BrainSegSAMLib.models.store import Model, load_model
+from BrainSegSAMLib.models.store import load_model
 from BrainSegSAMLib.progress import Progress, ProgressUpdate
 from BrainSegSAMLib.training_volumes import TrainingVolume, VolumeMaker, load_volumes, make_volume
-
-SHAPE = (14, 48, 48)
-ARCHITECTURE = {
-    "image_size": 64,
-    "patch_size": 8,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-    "global_att_blocks": [1],
-    "window_size": 4,
-    "width": 32,
-    "decoder_heads": 4,
-    "decoder_mlp_dim": 64,
-    "pictures": "window",
-    "box_as_mask": True,
-}
-SETTINGS: dict[str, Any] = {
-    "architecture": ARCHITECTURE,
-    "trained": "all",
-    "views": 0,
-    "folds": 2,
-    "iterations": 2,
-    "slices_per_iteration": 2,
-    "boxes_per_slice": 2,
-    "minimum_object_mm3": 20,
-    "minimum_pixels": 4,
-    "learning_rate": 2e-3,
-    "patience": 0,
-    "precision": "fp32",
-    "half_precision_weights": True,
-}
-CONFIG = SamTrainingConfig.from_dict(SETTINGS)
-SCHEME = LabelScheme.from_list([{"name": "whole", "labels": [1, 2]}, {"name": "core", "labels": [2]}])
-
-
-def anatomy(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A noisy volume with an ellipsoid, and a brighter, smaller one inside it."""
-    rng = np.random.default_rng(number)
-    axes = np.indices(SHAPE, dtype=np.float32)
-    centre = np.array([7, 24, 24]) + rng.uniform(-1, 1, 3) * [1, 6, 6]
-    radii = np.array([5, rng.uniform(9, 14), rng.uniform(9, 14)])
-    inner = centre + rng.uniform(-0.3, 0.3, 3) * radii
-    labels = np.zeros(SHAPE, dtype=np.uint8)
-    for value, middle, size in ((1, centre, radii), (2, inner, radii * 0.5)):
-        distance = sum(((axes[a] - middle[a]) / size[a]) ** 2 for a in range(3))
-        labels[distance <= 1] = value
-    grey = 200 + 15 * rng.standard_normal(SHAPE) + np.array([0, 100, 180])[labels]
-    return grey.astype(np.float32), labels
-
-
-def write_cases(root: Path, names: str) -> Path:
-    grid = Geometry.axis_aligned(SHAPE, (2.0, 2.0, 2.0))
-    for number, name in enumerate(names):
-        volume, labels = anatomy(number)
-        (root / name).mkdir(parents=True)
-        for kind, array in (("flair", volume), ("seg", labels)):
-            simpleitk().WriteImage(image_of(array, grid), str(root / name / f"{name}_{kind}.nii.gz"))
-    return root
+from Testing.medsam_cases import (
+    ARCHITECTURE,
+    CONFIG,
+    SCHEME,
+    SETTINGS,
+    SHAPE,
+    decoder_config,
+    template,
+    untrained,
+    write_cases,
+)
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +96,6 @@ def test_every_case_that_cannot_be_read_is_named(cases: list[Case]) -> None:
         )  # fmt: skip
 
 
-def template(folder: Path) -> Model:
-    return Model(
-        folder=folder, name="tiny-sam", title="Tiny SAM", method="sam", modalities=("flair",), scheme=SCHEME,
-        licence="CC0-1.0",
-    )  # fmt: skip
-
-
 def job_of(volumes: list[TrainingVolume], folder: Path, **changes: Any) -> SamFit:
     plain = SamFit("x", volumes, [1.0] * len(volumes), {0: "whole", 1: "core"}, 2, folder / "x", folder / "features")
     return replace(plain, **changes)
@@ -161,15 +103,7 @@ def job_of(volumes: list[TrainingVolume], folder: Path, **changes: Any) -> SamFi
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that nobody has trained."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("start") / "sam.pt"
-    save_checkpoint(build(SamArchitecture.from_dict(ARCHITECTURE)).state_dict(), path)
-    return path
-
-
-def decoder_config(start: Path, **changes: Any) -> SamTrainingConfig:
-    return replace(CONFIG, **{"trained": "decoder", "views": 2, "start_from": str(start), **changes})
+    return untrained(tmp_path_factory.mktemp("start"))
 
 
 # ---- what is learned ------------------------------------------------------------------------------------------------
@@ -382,123 +316,6 @@ def test_a_training_that_was_cancelled_goes_on_as_if_it_had_not_been(
     resumed = train_medsam(cases, config, template(tmp_path / "cut"), work=tmp_path / "work_cut")
     assert resumed.weights[0].sha256 == whole.weights[0].sha256
     assert resumed.results == whole.results
-
-
-def test_curves_are_written_for_tensorboard(cases: list[Case], start: Path, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = decoder_config(start, iterations=10, train_folds=(0,), final=False, patience=9, validate_every=5,
-                            validation_share=0.3)  # fmt: skip
-    train_medsam(cases, config, template(tmp_path / "model"), work=tmp_path / "work")
-    curves = EventAccumulator(str(tmp_path / "work" / "fold_0" / "tensorboard")).Reload()
-    steps = {name: [event.step for event in curves.Scalars(name)] for name in curves.Tags()["scalars"]}
-    assert steps.pop("dice/validation") == [5, 10]
-    assert steps == {name: [1, 10] for name in ("loss/total", "loss/dice", "loss/bce", "learning_rate")}
-    losses = [[event.value for event in curves.Scalars(f"loss/{name}")] for name in ("total", "dice", "bce")]
-    np.testing.assert_allclose(losses[0], np.sum(losses[1:], axis=0), rtol=1e-5)
-    assert all(0 <= event.value <= 1 for event in curves.Scalars("dice/validation"))
-
-
-def test_what_all_networks_keep_is_said_together_and_limited_before_it_is_written(
-    cases: list[Case], start: Path, tmp_path: Path
-) -> None:
-    """Networks that begin with weights of their own keep features of their own; those that share a file share them."""
-    first = tmp_path / "first.work"
-    train_medsam(cases, replace(CONFIG, iterations=1), template(tmp_path / "first"), work=first)
-
-    def kept(work: Path) -> int:
-        return sum(file.stat().st_size for name in ("features.f16", "keys.sha256") for file in work.rglob(name))
-
-    for number, (begin, caches) in enumerate(((first, 3), (start, 1))):
-        config = decoder_config(begin, iterations=1, views=2)
-        said: list[tuple[str, int]] = []
-        work = tmp_path / f"work_{number}"
-        progress = Progress(lambda update, work=work, said=said: said.append((update.message, kept(work))))
-        train_medsam(cases, config, template(tmp_path / f"model_{number}"), work=work, progress=progress)
-        (before,) = {size for message, size in said if "of this training will take" in message}
-        assert before == 0
-        needed = kept(work)
-        assert len(list(work.rglob("features.f16"))) == caches
-
-        small = replace(config, feature_budget_gib=(needed - 1) / 2**30)
-        other, model = tmp_path / f"other_{number}", template(tmp_path / f"small_{number}")
-        with pytest.raises(InputError, match=r"more than the setting feature_budget_gib .*lower the setting views"):
-            train_medsam(cases, small, model, work=other)
-        assert kept(other) == 0
-        # The same work folder goes on with a larger budget: no network is another one for it.
-        train_medsam(cases, replace(config, feature_budget_gib=needed / 2**30), model, work=other)
-        assert kept(other) == needed
-
-
-def test_slices_are_dealt_out_as_in_the_paper_on_request(
-    cases: list[Case], start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    learned: list[set[tuple[str, int]]] = []
-    drawn: list[dict[str, set[int]]] = []
-    fit, score = sam_fitting.fit, score_volumes
-
-    def noted_fit(job: SamFit, *given: Any, **named: Any) -> Any:
-        learner = Learner(job, *given)
-        learned.append({(item.volume.case_id, item.index) for item in learner.slices})
-        return fit(job, *given, **named)
-
-    def noted_score(segment: Any, *given: Any, **named: Any) -> Any:
-        def segmented(volume: TrainingVolume, boxes: Any) -> Any:
-            drawn[-1].setdefault(volume.case_id, set()).update(boxes)
-            return segment(volume, boxes)
-
-        drawn.append({})
-        return score(segmented, *given, **named)
-
-    monkeypatch.setattr(medsam_training, "fit", noted_fit)
-    monkeypatch.setattr(medsam_training, "score_volumes", noted_score)
-    config = decoder_config(start, iterations=1, split="slice")
-    model = train_medsam(cases, config, template(tmp_path / "model"), work=tmp_path / "work")
-    assert "slices of one patient are in training and test alike" in caplog.text
-    assert len(learned) == len(drawn) == 1, "one network, and none of all slices"
-    tested = {(case_id, index) for case_id, indices in drawn[0].items() for index in indices}
-    assert tested
-    assert not tested & learned[0]
-    assert {case_id for case_id, _ in tested} <= {case_id for case_id, _ in learned[0]}, "the same patients"
-    assert len(learned[0]) == pytest.approx(3 * len(tested), abs=3)
-    assert model.training["cases"] == [*"abcdef"]
-    assert TITLE not in model.results
-    assert [row[0] for row in model.results[SLICE_TITLE]["rows"]] == [*sorted(drawn[0]), "mean"]
-
-
-def test_only_the_slices_that_count_are_scored(volumes: list[TrainingVolume]) -> None:
-    (volume, *_) = volumes
-    shown = np.flatnonzero(volume.truth[0].any(axis=(1, 2))).tolist()
-
-    def segment(of: TrainingVolume, boxes: Any) -> Any:
-        """All that is in the region on the first slice that shows it, and nothing on others."""
-        return [(index, of.truth[0][index][None] & (index == shown[0])) for index in boxes]
-
-    def scored(*indices: int) -> float | None:
-        only = {volume.case_id: set(indices)}
-        (score,) = score_volumes(
-            segment, [volume], {0: "whole"}, plane="axial", fold=0, progress=Progress(), only=only
-        )
-        return score.dice["whole"]
-
-    assert scored(shown[0]) == 1.0
-    assert scored(shown[1]) == 0.0
-    assert scored(0) is None, "nothing to find there"
-
-
-def test_labels_on_another_grid_are_refused_before_anything_is_trained(source: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "cases"
-    shutil.copytree(source, moved)
-    labels = moved / "c" / "c_seg.nii.gz"
-    shifted = simpleitk().ReadImage(str(labels))
-    shifted.SetOrigin((5.0, 0.0, 0.0))
-    simpleitk().WriteImage(shifted, str(labels))
-    with pytest.raises(InputError, match=r"c_seg\.nii\.gz lies on another grid than the images of case 'c'"):
-        train_medsam(
-            find_cases(moved, modalities=["flair"]), CONFIG, template(tmp_path / "model"), work=tmp_path / "work"
-        )
-    assert not list((tmp_path / "work").glob("fold_*"))
-    assert not (tmp_path / "model").exists()
 
 
 def test_training_stops_when_whole_volumes_get_no_better(
