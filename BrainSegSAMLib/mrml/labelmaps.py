@@ -84,16 +84,16 @@ def cropped_labelmap(
     import slicer
     from vtk.util.numpy_support import numpy_to_vtk
 
-    over_z = mask.any(axis=0)
-    if not over_z.any():
+    if not mask.any():
         return None
     box = []  # first and last index along z, y, x
-    for occupied in map(np.flatnonzero, (mask.any(axis=(1, 2)), over_z.any(axis=1), over_z.any(axis=0))):
+    for axis in range(3):
+        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append((int(occupied[0]), int(occupied[-1])))
     cropped = mask[tuple(slice(first, last + 1) for first, last in box)]
     placed = [(first + start, last + start) for (first, last), start in zip(box, offset_zyx, strict=True)]
     image = oriented_image(ijk_to_ras, [bound for pair in placed[::-1] for bound in pair])
-    image.GetPointData().SetScalars(numpy_to_vtk(cropped.ravel().view(np.uint8), deep=True))
+    image.GetPointData().SetScalars(numpy_to_vtk(cropped.astype(np.uint8).ravel(), deep=True))
     resample = slicer.vtkOrientedImageDataResample
     if grid is None:
         return image
