@@ -5,6 +5,7 @@ A `model.json` may come from anybody, so nothing in it is used before its schema
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from ..errors import ModelError
 from ..json_schema import first_fault
 
 _MAX_BYTES = 16 * 2**20  # such files hold kilobytes; a larger one is something else
+_valid: set[tuple[str, bytes]] = set()
+"""Schema and content of what was found valid before: an interface reads the same files each time that it is opened."""
 
 
 def read_described(path: Path, schema_name: str) -> dict[str, Any]:
@@ -29,14 +32,18 @@ def read_described(path: Path, schema_name: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ModelError(f"'{path}' is larger than {_MAX_BYTES // 2**20} MiB and so is not a model description.")
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise ModelError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"'{path}' is not valid JSON ({error}); restore it or install the model again.") from error
     if not isinstance(data, dict):
         raise ModelError(f"'{path}' must hold one JSON object, but holds a {type(data).__name__}.")
-    check_described(data, schema_name, path)
+    known = (schema_name, hashlib.sha256(text.encode()).digest())
+    if known not in _valid:
+        check_described(data, schema_name, path)
+        _valid.add(known)
     return data
 
 

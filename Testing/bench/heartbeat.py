@@ -1,4 +1,7 @@
-"""How long the interface stands still: the longest time between two beats of a timer in Qt's event loop."""
+"""How long the interface stands still: the longest time between two beats of a timer in Qt's event loop.
+
+And how long it computes in between, which no other program changes.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,23 @@ def _waited_s() -> float:
 
 
 class Heartbeat:
-    """Counts from `start` on; `longest_s` is the longest standstill that was our own.
+    """Counts from `start` on.
 
-    Where the bench's `wait_until` sleeps between two rounds of events, that is in it: five milliseconds.
+    Attributes:
+        longest_s: the longest standstill that was our own. Where the bench's `wait_until` sleeps between two rounds of
+            events, that is in it: five milliseconds.
+        longest_computing_s: the most processor time of the thread between two beats; waiting is not in it.
     """
 
     def __init__(self) -> None:
-        self.longest_s = 0.0
+        self.longest_s = self.longest_computing_s = 0.0
         self.beats = 0
         self._timer = qt.QTimer()
         self._timer.setInterval(1)
         self._timer.connect("timeout()", self._beat)
 
     def start(self) -> Heartbeat:
-        self._last = (time.perf_counter(), _waited_s())
+        self._last = (time.perf_counter(), _waited_s(), time.thread_time())
         self._timer.start()
         return self
 
@@ -38,8 +44,9 @@ class Heartbeat:
         self._timer.stop()
 
     def _beat(self) -> None:
-        now, waited = time.perf_counter(), _waited_s()
-        then, waited_before = self._last
+        now, waited, computed = time.perf_counter(), _waited_s(), time.thread_time()
+        then, waited_before, computed_before = self._last
         self.longest_s = max(self.longest_s, (now - then) - (waited - waited_before))
-        self._last = (now, waited)
+        self.longest_computing_s = max(self.longest_computing_s, computed - computed_before)
+        self._last = (now, waited, computed)
         self.beats += 1

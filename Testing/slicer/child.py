@@ -22,35 +22,47 @@ def succeed(arguments, context):
     """Two overlapping regions on the grid of the first volume."""
     import numpy as np
 
-    from BrainSegSAMLib import wire
-    from BrainSegSAMLib.components import as_rows, statistics
-    from BrainSegSAMLib.image import Segmentation
-    from BrainSegSAMLib.labels import LabelScheme, Region
-
     context.progress.stage("Segmenting", total=4)
     context.progress.advance(message="at 0.25")
     print("a line that nnU-Net prints", flush=True)
-    volume = next(iter(arguments["volumes"].values()))
-    label_map = np.zeros(volume["array"].shape, np.uint8)
+    label_map = np.zeros(_shape(arguments), np.uint8)
     label_map[2:6, 2:7, 3:9] = 1
     label_map[3:5, 3:6, 4:7] = 2
-    scheme = LabelScheme((Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))))
-    segmentation = Segmentation(wire.geometry_from(volume["geometry"]), scheme, label_map)
     context.progress.advance(3)
-    regions = as_rows(statistics(segmentation))
-    return {
-        "segmentation": wire.segmentation_data(segmentation), "stages": {},
-        "boxes": {"Whole": [[2, 6], [2, 7], [3, 9]], "Core": [[3, 5], [3, 6], [4, 7]]},
-        "record": {"regions": regions, "model": {"name": arguments["model"]}, "notes": [],
-                   "asked": [arguments["model"], arguments["device"], list(arguments["volumes"])]},
-    }  # fmt: skip
+    return _answer(arguments, label_map)
 
 
 def ponder(arguments, context):
-    """As `succeed`, after a second in which an interface that waited would stand still."""
+    """Regions as large as a brain, after a second in which an interface that waited would stand still."""
+    import numpy as np
+
     context.progress.stage("Reading", total=1)
     time.sleep(1)
-    return succeed(arguments, context)
+    z, y, x = (np.linspace(-1, 1, size, dtype=np.float32) ** 2 for size in _shape(arguments))
+    radius = z[:, None, None] / 0.7 + y[:, None] / 0.6 + x / 0.4
+    return _answer(arguments, (radius < 1).astype(np.uint8) + (radius < 0.4))
+
+
+def _shape(arguments):
+    return next(iter(arguments["volumes"].values()))["array"].shape
+
+
+def _answer(arguments, label_map):
+    from BrainSegSAMLib import wire
+    from BrainSegSAMLib.components import as_rows, bounding_box, statistics
+    from BrainSegSAMLib.image import Segmentation
+    from BrainSegSAMLib.labels import LabelScheme, Region
+
+    volume = next(iter(arguments["volumes"].values()))
+    scheme = LabelScheme((Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))))
+    segmentation = Segmentation(wire.geometry_from(volume["geometry"]), scheme, label_map)
+    boxes = {region.name: [[part.start, part.stop] for part in bounding_box(mask)]
+             for region, mask in segmentation.masks()}  # fmt: skip
+    return {
+        "segmentation": wire.segmentation_data(segmentation), "stages": {}, "boxes": boxes,
+        "record": {"regions": as_rows(statistics(segmentation)), "model": {"name": arguments["model"]}, "notes": [],
+                   "asked": [arguments["model"], arguments["device"], list(arguments["volumes"])]},
+    }  # fmt: skip
 
 
 def echo(arguments, context):

@@ -12,6 +12,7 @@ import pytest
 
 from BrainSegSAMLib.errors import ModelError, OutputError
 from BrainSegSAMLib.labels import Code, LabelScheme, Region, Terminology
+from BrainSegSAMLib.models import schema
 from BrainSegSAMLib.models.schema import stays_inside
 from BrainSegSAMLib.models.store import MODEL_FILE, Model, load_model, write_model
 
@@ -47,7 +48,8 @@ FILES = ("plans.json", "fold_0/checkpoint_final.pth")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(schema, "_valid", set())
     write_model(a_model(tmp_path / "model"), files=FILES)
     return tmp_path / "model"
 
@@ -187,6 +189,24 @@ def test_missing_weights(folder: Path) -> None:
     (folder / "fold_0" / "checkpoint_final.pth").unlink()
     with pytest.raises(ModelError, match=r"lacks its file .*checkpoint_final\.pth'. Install"):
         load_model(folder)
+
+
+def test_a_description_is_checked_again_only_where_it_has_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interface reads all descriptions each time that it is opened, and most of the time went into checking them."""
+    checked = []
+    real = schema.check_described
+    monkeypatch.setattr(schema, "check_described", lambda *args: (checked.append(args[2]), real(*args))[1])
+    models = [load_model(folder), load_model(folder)]
+    assert checked == [folder / MODEL_FILE]
+    assert models[0].as_dict() == models[1].as_dict()
+    assert models[0].settings is not models[1].settings, "what one caller changes is not another's"
+    change(folder, lambda data: data.update(title=3))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="'title' must be of type string"):
+            load_model(folder)
+    assert len(checked) == 3
 
 
 def test_weights_cut_short(folder: Path) -> None:
