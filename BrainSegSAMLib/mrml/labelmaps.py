@@ -104,7 +104,7 @@ def cropped_labelmap(
         grid: vtkOrientedImageData to resample onto, or None.
         offset_zyx: the voxel at which the mask begins.
     """
-    over_z: BoolArray = mask.any(axis=0)
+    over_z = np.any(mask, axis=0)
     if not over_z.any():
         return None
     sides = []
