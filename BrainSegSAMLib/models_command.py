@@ -111,7 +111,7 @@ def describe_model(model: Model) -> list[str]:
     lines = [
         f"{model.title} ({model.name}, version {model.version})",
         *([model.description] if model.description else []),
-        f"Use          {model.intended_use}" + (" This is a demonstration." if model.demonstration else ""),
+        f"Use          {model.intended_use}",
         f"Method       {model.method}",
         f"Needs        {', '.join(model.modalities)}",
         f"Gives        {', '.join(model.scheme.names)}",

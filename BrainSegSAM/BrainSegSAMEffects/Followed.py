@@ -14,8 +14,8 @@ from BrainSegSAMLib.prompts import PLANES, slice_spacing_mm
 from BrainSegSAMLib.view_planes import pixels, places, volume_slice
 
 _RULES = {
-    "empty": "the object was no longer seen", "area": "its area jumped", "overlap": "it lay elsewhere",
-    "likeness": "it no longer looked like the object", "reach": "the range ended",
+    "empty": _("the object was no longer seen"), "area": _("its area jumped"), "overlap": _("it lay elsewhere"),
+    "likeness": _("it no longer looked like the object"), "reach": _("the range ended"),
 }  # fmt: skip
 """What stopped a track → in words; see `methods.ssnet.rules.Firing`."""
 
@@ -108,7 +108,7 @@ class Followed:
         lines = [
             _("Ended at {place}: {why}.").format(
                 place=f'<a href="{stop["slice_index"]}">{self._offset(geometry, stop["slice_index"])}</a>',
-                why=_(_RULES.get(stop["rule"], stop["rule"])),
+                why=_RULES.get(stop["rule"], stop["rule"]),
             )
             for stop in self.stops
         ]

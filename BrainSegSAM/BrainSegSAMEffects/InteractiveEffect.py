@@ -11,7 +11,7 @@ import qt
 import slicer
 import vtk
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
-from BrainSegSAMWidgets.Volumes import VolumeReader, volumesByModality
+from BrainSegSAMWidgets.Volumes import VolumeReader, ofOneExamination, volumesByModality
 from slicer.i18n import tr as _
 
 from BrainSegSAMLib import mrml, wire
@@ -153,7 +153,10 @@ class InteractiveEffect(EffectBase):
         table = ModalityTable.default().for_modalities(model.modalities)
         found = volumesByModality(model.modalities)
         own = table.recognise(source.GetName() or "") or ""
-        others = {name: found.get(name, []) for name in model.modalities if name != own}
+        others = {
+            name: [node for node in found.get(name, []) if ofOneExamination(source, node)]
+            for name in model.modalities if name != own
+        }  # fmt: skip
         if own in model.modalities and all(len(nodes) == 1 for nodes in others.values()):
             return {own: source, **{name: nodes[0] for name, nodes in others.items()}}
         return {"image": source}

@@ -218,7 +218,7 @@ class PredictionJob:
     def _fail(self, error: Exception) -> None:
         if self.running:
             if not isinstance(error, BrainSegSAMError):
-                _log.error("The segmentation failed.", exc_info=error)
+                _log.error("segmentation", exc_info=error)
             self._close()
             self._listener.onFailed(explained(error))
 

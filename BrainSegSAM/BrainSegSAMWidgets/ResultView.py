@@ -79,10 +79,11 @@ class ResultView:
         rows = []
         for lesion in self._lesions:
             agreement = lesion.get("agreement")
+            small = lesion.get("tracked") is False  # others come from one opinion alone
             rows.append([
                 _("Lesion {number}").format(number=lesion["number"]),
                 f"{lesion['volume_mm3'] / 1000:.2f}",
-                _("too small") if agreement is None else f"{agreement:.2f}",
+                f"{agreement:.2f}" if agreement is not None else _("too small") if small else "",
                 _("yes") if lesion.get("flagged") else "",
             ])  # fmt: skip
         _fill(self.ui.lesionTable, rows)

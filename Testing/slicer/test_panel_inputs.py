@@ -195,12 +195,14 @@ def test_a_result_shows_disagreement_and_how_it_was_made(widget, both, scene):
         "prediction": {"lesions": [
             {"number": 1, "volume_mm3": 900.0, "agreement": 0.31, "flagged": True, "centre_lps_mm": [1, 2, 3]},
             {"number": 2, "volume_mm3": 4.0, "tracked": False},
+            {"number": 3, "volume_mm3": 70.0},
         ]},
     }  # fmt: skip
     widget.panel.predict.onDone(Result(node, regions, record))
     ui = widget.ui
     table = [[ui.lesionTable.item(row, column).text() for column in range(4)] for row in range(ui.lesionTable.rowCount)]
-    assert table == [["Lesion 1", "0.90", "0.31", "yes"], ["Lesion 2", "0.00", "too small", ""]]
+    assert table == [["Lesion 1", "0.90", "0.31", "yes"], ["Lesion 2", "0.00", "too small", ""],
+                     ["Lesion 3", "0.07", "", ""]]
     assert ui.resultNotesLabel.text == "Look at it."
     said = ui.provenanceText.plainText
     for part in ("Toy (toy) 1.0", "ab12", "Device: cpu", "Input FLAIR: a_flair", "t1ce: resampled", "torch: 2.5"):
