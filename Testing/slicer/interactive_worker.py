@@ -23,8 +23,8 @@ from BrainSegSAMLib.methods.yolo_medsam.segmenter import Segmenter
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from Testing.box_stand_ins import BrightBoxes
 
-ENCODE_S = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
-"""How long a slice takes to encode."""
+SLICE_S = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
+"""How long a slice takes to be encoded, or followed."""
 
 
 class FindsBright:
@@ -35,7 +35,7 @@ class FindsBright:
     def encode(self, frames: np.ndarray) -> dict[int, np.ndarray]:
         class Store(dict):
             def __missing__(self, index: int) -> np.ndarray:
-                time.sleep(ENCODE_S)
+                time.sleep(SLICE_S)
                 self[index] = frames[index, 0]
                 return self[index]
 
@@ -71,7 +71,6 @@ class FollowsBright:
                 """There is nothing to free."""
 
             def __missing__(self, index: int) -> np.ndarray:
-                time.sleep(ENCODE_S)
                 self[index] = frames[index, 0] > 128
                 return self[index]
 
@@ -88,6 +87,7 @@ class FollowsBright:
                 self.masks.pop(track, None)
 
             def step(self) -> list[Step]:
+                time.sleep(SLICE_S)
                 steps = []
                 for number, before in list(self.masks.items()):
                     index = seeds[number].slice_index + self.offset * seeds[number].direction

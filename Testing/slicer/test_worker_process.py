@@ -279,9 +279,12 @@ def test_what_hangs_before_it_speaks_is_ended(bench, worker, ear, monkeypatch, l
 
     monkeypatch.setattr(conversation, "START_S", 1.0)
     one, heard = worker("silent", launched=launched), ear()
+    others = set(processes.descendants(os.getpid()))  # workers of other tests
     one.request("other", {}, heard.listener)
-    pids = []
-    assert bench.wait_until(lambda: pids.extend(processes.descendants(os.getpid())) or len(set(pids)) > launched)
+    pids = set()
+    assert bench.wait_until(
+        lambda: pids.update(set(processes.descendants(os.getpid())) - others) or len(pids) > launched
+    )
     assert bench.wait_until(lambda: heard.ended)
     assert "did not start within" in str(heard.failed[0])
     assert bench.wait_until(lambda: not any(map(is_alive, pids)))
