@@ -7,20 +7,25 @@ interface that waits for the worker, which here takes a second to answer, or tha
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
 
 SIZE = (240, 240, 155)  # BraTS
 STANDSTILL_S, ANSWER_S = 0.5, 2.0
-COMPUTING_S = 0.4  # far above the aim, as processors differ and coverage is counted
+COMPUTING_S, AIM_S = 0.15, 0.05
 
 
 @pytest.fixture
 def heartbeat(bench):
     import heartbeat
 
-    return heartbeat.Heartbeat
+    # What hundreds of tests before have left is no part of a user's session, and going through it takes long.
+    gc.collect()
+    gc.freeze()
+    yield heartbeat.Heartbeat
+    gc.unfreeze()
 
 
 def test_the_heartbeat_notices_a_standstill(bench, heartbeat):
@@ -67,7 +72,7 @@ def test_apply_answers_at_once_and_the_interface_never_stands_still(
         beat.stop()
         assert hasattr(ends[0], "segmentationNode"), ends
         assert beat.longest_s <= STANDSTILL_S
-        assert beat.longest_computing_s <= COMPUTING_S
+        assert beat.longest_computing_s <= AIM_S
         assert not warm or first[0] <= ANSWER_S
 
 
@@ -122,4 +127,4 @@ def test_nor_does_it_when_the_worker_fails_or_is_killed(bench, worker, heartbeat
     bench.wait_until(lambda: False, seconds=0.3)
     beat.stop()
     assert beat.longest_s <= STANDSTILL_S
-    assert beat.longest_computing_s <= COMPUTING_S
+    assert beat.longest_computing_s <= AIM_S
