@@ -15,12 +15,13 @@ if importlib.util.find_spec("PySide6") is None or importlib.util.find_spec("slic
     pytest.skip("Qt (PySide6-Essentials) or MRML (slicer-core) is not installed", allow_module_level=True)
 
 from Testing.slicer.interactive import (  # noqa: F401  (fixtures)
-    ball_volume,
     choose_effect,
+    drawn,
     interactive_models,
     interactive_worker,
     mouse,
     slow_worker,
+    source,
 )
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
@@ -215,17 +216,17 @@ def editor(bench, scene, layout, volume):
     import slicer
 
     BrainSegSAMEffects.registerEffects()
-    source = volume("source", size=(40, 36, 20))
+    shown = volume("source", size=(40, 36, 20))
     segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
     segmentation.CreateDefaultDisplayNodes()
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(shown)
     for name in "AB":
         segmentation.GetSegmentation().AddEmptySegment(name, name)
     widget = slicer.qMRMLSegmentEditorWidget()
     widget.setMRMLScene(scene)
     widget.setMRMLSegmentEditorNode(scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
     widget.setSegmentationNode(segmentation)
-    widget.setSourceVolumeNode(source)
+    widget.setSourceVolumeNode(shown)
     widget.setCurrentSegmentID("A")
     layout.resetSliceViews()
     widget.show()

@@ -61,7 +61,7 @@ def interactive_models(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def ball_volume(editor):
+def source(editor):
     """The editor's source volume, with a bright ball in it."""
     from vtk.util.numpy_support import vtk_to_numpy
 
@@ -73,7 +73,14 @@ def ball_volume(editor):
 
 
 @pytest.fixture
-def choose_effect(editor, ball_volume, interactive_models, interactive_worker, dialogs, monkeypatch):
+def drawn(editor, source):
+    """The source volume, with the ball's middle slice in segment A."""
+    draw(editor, expected_on(SHAPE, 0, 10))
+    return source
+
+
+@pytest.fixture
+def choose_effect(editor, source, interactive_models, interactive_worker, dialogs, monkeypatch):
     """Activates an effect; a model that is not the first one, which is chosen anyway, is chosen as a user does."""
     from BrainSegSAMEffects import EffectBase
 

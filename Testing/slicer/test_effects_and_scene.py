@@ -10,12 +10,12 @@ from Testing.slicer.interactive import (
     bent,
     centre_view,
     done,
+    draw,
     expected_on,
     let_qt_work,
     scene_changes,
     scene_contents,
 )
-from Testing.slicer.test_sam_track_effect import draw
 
 BOX, TRACK = "BrainSegSAM MedSAM box", "BrainSegSAM SAM tracking"
 EDITOR, SEGMENTATION = "vtkMRMLSegmentEditorNode1", "vtkMRMLSegmentationNode1"

@@ -10,6 +10,7 @@ from Testing.slicer.interactive import (
     ball,
     centre_view,
     done,
+    draw,
     expected_on,
     let_qt_work,
     previewed,
@@ -21,11 +22,6 @@ from Testing.slicer.interactive import (
 @pytest.fixture
 def effect(choose_effect):
     return choose_effect("BrainSegSAM MedSAM box", "a-boxes")
-
-
-@pytest.fixture
-def source(ball_volume):
-    return ball_volume
 
 
 @pytest.mark.parametrize(("view", "axis"), [("Red", 0), ("Green", 1), ("Yellow", 2)])
@@ -293,7 +289,6 @@ def test_aiming_with_shift_does_not_move_the_other_views(
     bench, editor, layout, source, choose_effect, mouse, scene, name, model
 ):
     """As it does otherwise in Slicer's views, where the crosshair and the other slices follow the mouse."""
-    from Testing.slicer.test_sam_track_effect import draw
 
     def offsets():
         let_qt_work()

@@ -23,11 +23,6 @@ def effect(choose_effect):
     return choose_effect("BrainSegSAM MedSAM box", "a-boxes")
 
 
-@pytest.fixture
-def source(ball_volume):
-    return ball_volume
-
-
 def test_proposals_without_an_answer_are_taken_away(bench, effect, source, monkeypatch):
     import qt
 

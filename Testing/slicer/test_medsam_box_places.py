@@ -5,18 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from Testing.slicer.interactive import SHAPE, ball, centre_view, done, expected_on, voxels
-from Testing.slicer.test_sam_track_effect import draw
+from Testing.slicer.interactive import SHAPE, ball, centre_view, done, draw, expected_on, voxels
 
 
 @pytest.fixture
 def effect(choose_effect):
     return choose_effect("BrainSegSAM MedSAM box", "a-boxes")
-
-
-@pytest.fixture
-def source(ball_volume):
-    return ball_volume
 
 
 def test_an_oblique_view_and_transforms(bench, editor, layout, effect, source, mouse, scene):

@@ -26,18 +26,6 @@ def effect(choose_effect):
     return choose_effect("BrainSegSAM SAM tracking", "c-tracks")
 
 
-@pytest.fixture
-def source(ball_volume):
-    return ball_volume
-
-
-@pytest.fixture
-def drawn(editor, source):
-    """The ball's middle slice, in segment A."""
-    draw(editor, expected_on(SHAPE, 0, 10))
-    return source
-
-
 def track(bench, layout, effect, source, **options):
     for name, value in options.items():
         effect.scriptedEffect.setParameter(name, value)

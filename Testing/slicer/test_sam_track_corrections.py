@@ -15,7 +15,6 @@ from Testing.slicer.interactive import (
     centre_view,
     done,
     draw,
-    expected_on,
     let_qt_work,
     previewed,
     ras_of,
@@ -26,18 +25,6 @@ from Testing.slicer.interactive import (
 @pytest.fixture
 def effect(choose_effect):
     return choose_effect("BrainSegSAM SAM tracking", "c-tracks")
-
-
-@pytest.fixture
-def source(ball_volume):
-    return ball_volume
-
-
-@pytest.fixture
-def drawn(editor, source):
-    """The ball's middle slice, in segment A."""
-    draw(editor, expected_on(SHAPE, 0, 10))
-    return source
 
 
 def test_a_correction_is_followed_in_its_own_plane(bench, editor, layout, effect, drawn, mouse):

@@ -26,18 +26,6 @@ def effect(choose_effect):
     return choose_effect("BrainSegSAM SAM tracking", "c-tracks")
 
 
-@pytest.fixture
-def source(ball_volume):
-    return ball_volume
-
-
-@pytest.fixture
-def drawn(editor, source):
-    """The ball's middle slice, in segment A."""
-    draw(editor, expected_on(SHAPE, 0, 10))
-    return source
-
-
 @pytest.mark.parametrize(("plane", "axis"), [("axial", 0), ("coronal", 1), ("sagittal", 2)])
 def test_an_object_is_followed_both_ways(bench, editor, layout, effect, source, plane, axis):
     draw(editor, expected_on(SHAPE, axis, (10, 18, 20)[axis]))
