@@ -74,7 +74,11 @@ class Application:
         self._layout_manager = manager
 
     def processEvents(self):
+        """As Slicer's event loop, which tests are called from without one: also what is to be deleted later goes."""
+        import qt
+
         self._qapplication.processEvents()
+        self._qapplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
 
     def testingEnabled(self):
         return True

@@ -89,9 +89,9 @@ def test_staple_of_equal_votes_is_each_of_them_however_large() -> None:
 def test_staple_takes_its_time_in_the_votes_alone() -> None:
     mask = np.zeros((155, 240, 240), dtype=bool)
     mask[60:70, 100:110, 90:100] = True
-    started = time.perf_counter()
+    started = time.process_time()
     combine([mask, np.roll(mask, 2, 1), np.roll(mask, 3, 2)], "staple")
-    assert time.perf_counter() - started < 20, "of the whole volume it takes a minute or two"
+    assert time.process_time() - started < 5, "of the whole volume it takes a minute or two"
 
 
 @pytest.mark.parametrize(("masks", "rule", "says"), [(1, "best", "majority"), (0, "union", "at least one")])

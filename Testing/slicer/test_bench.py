@@ -74,10 +74,28 @@ def test_an_exception_in_a_slot_is_a_complaint(qt, bench):
     assert bench.complaints.take() == ["ValueError in a slot: in the slot"]
 
 
+def test_what_is_deleted_later_is_gone_and_follows_the_scene_no_longer(qt, scene, volume, monkeypatch):
+    import shiboken6
+    import slicer
+
+    parent, refreshed = qt.QWidget(), []
+    selector = slicer.qMRMLNodeComboBox(parent)
+    selector.nodeTypes = ("vtkMRMLScalarVolumeNode",)
+    selector.setMRMLScene(scene)
+    monkeypatch.setattr(slicer.qMRMLNodeComboBox, "_refresh", lambda self: refreshed.append(self))
+    volume("followed")
+    assert refreshed
+    parent.deleteLater()
+    slicer.app.processEvents()
+    assert not shiboken6.isValid(selector)
+    del refreshed[:]
+    volume("not followed")
+    assert refreshed == []
+
+
 def test_a_vtk_error_is_a_complaint(bench):
     import vtk
 
-    vtk.vtkMatrix4x4().SetElement(9, 9, 1.0)
     vtk.vtkXMLImageDataReader().Update()
     assert any("VTK" in message for message in bench.complaints.take())
 

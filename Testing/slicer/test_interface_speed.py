@@ -7,7 +7,6 @@ interface that waits for the worker, which here takes a second to answer, or tha
 
 from __future__ import annotations
 
-import gc
 import time
 
 import pytest
@@ -21,11 +20,7 @@ COMPUTING_S, AIM_S = 0.15, 0.05
 def heartbeat(bench):
     import heartbeat
 
-    # What hundreds of tests before have left is no part of a user's session, and going through it takes long.
-    gc.collect()
-    gc.freeze()
-    yield heartbeat.Heartbeat
-    gc.unfreeze()
+    return heartbeat.Heartbeat
 
 
 def test_the_heartbeat_notices_a_standstill(bench, heartbeat):

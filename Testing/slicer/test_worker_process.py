@@ -48,9 +48,10 @@ def is_alive(pid):
 
 def test_a_request_returns_at_once_and_tells_everything(bench, worker, ear):
     one, heard = worker("echo"), ear()
-    begin = time.monotonic()
+    begin, computing = time.monotonic(), time.thread_time()
     job = one.request("other", {"array": np.arange(100_000), "parts": [1, 2]}, heard.listener)
-    assert time.monotonic() - begin < 1
+    assert time.thread_time() - computing < 0.1
+    assert time.monotonic() - begin < 1, "it waited for something"
     assert job.running
     assert one.busy
     assert heard.ended == 0
@@ -430,4 +431,4 @@ def test_the_module_loads_quickly_and_without_the_work(bench):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, *heavy = done.stdout.split()
     assert heavy == []
-    assert float(seconds) <= 0.5  # 0.1 is what is aimed at; a busy machine takes its time
+    assert float(seconds) <= 0.1
