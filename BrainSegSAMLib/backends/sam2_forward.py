@@ -8,8 +8,9 @@ The layers and their weights are sam2's; their results are the same up to roundi
   64 channels, its projection 256, so the average costs a quarter.
 * Position encodings, and the answer of the prompt encoder to "no prompt", are computed once.
 * Of three candidate masks only the chosen one is resized.
-* Mixed precision is for what takes long, encoder and memory attention. Decoder and memory encoder are cheap, and decide
-  on which side of a mask's edge a pixel lies: they always compute in float32.
+* Mixed precision is for what takes long: the blocks of the image encoder, and memory attention. What comes before and
+  after those blocks, the decoder and the memory encoder are cheap and always compute in float32: a picture and its
+  features keep their digits, and the decoder decides on which side of a mask's edge a pixel lies.
 
 Source: Ravi et al., SAM 2, arXiv:2408.00714, section 4; facebookresearch/sam2 (Apache-2.0), `sam2/modeling`.
 """
@@ -64,7 +65,8 @@ class Sam2Forward:
 
         Args:
             network: sam2's `SAM2Base`.
-            precision: "fp32", or "bf16" for encoder and memory attention in bfloat16; all results are float32.
+            precision: "fp32", or "bf16" for the encoder's blocks and memory attention in bfloat16; all results are
+                float32.
         """
         import torch
 
@@ -110,13 +112,14 @@ class Sam2Forward:
 
         conv2d, interpolate = torch.nn.functional.conv2d, torch.nn.functional.interpolate
         convolutions = self.network.image_encoder.neck.convs  # deepest level first
+        fine, middle, coarse, deepest = self._trunk(images)
+        low = convolutions[1](coarse) + interpolate(convolutions[0](deepest), scale_factor=2.0, mode="nearest")
+        high, middle = (
+            conv2d(features, *merged) for features, merged in zip((fine, middle), self._fine_convolutions, strict=True)
+        )
+        tokens = low.flatten(2).transpose(1, 2) + 0.1 * self._position
         with mixed_precision(self.device, self._precision):
-            fine, middle, coarse, deepest = self.network.image_encoder.trunk(images)
-            upper = interpolate(convolutions[0](deepest).float(), scale_factor=2.0, mode="nearest")
-            low = convolutions[1](coarse) + upper
-            tokens = low.flatten(2).transpose(1, 2) + 0.1 * self._position
-            high = conv2d(fine, *self._fine_convolutions[0]).float()
-            return high, conv2d(middle, *self._fine_convolutions[1]).float(), low, self._self_attention(0, tokens)
+            return high, middle, low, self._self_attention(0, tokens)
 
     def attend(
         self,
@@ -211,6 +214,19 @@ class Sam2Forward:
         if network.no_obj_embed_spatial is not None:
             memory = memory + (scores <= 0).float()[..., None, None] * network.no_obj_embed_spatial[..., None, None]
         return memory
+
+    def _trunk(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Image features at the end of each of Hiera's stages, float32 (slice, C, rows, columns), finest first."""
+        trunk = self.network.image_encoder.trunk
+        tokens = trunk.patch_embed(images)
+        tokens = tokens + trunk._get_pos_embed(tokens.shape[1:3])
+        levels = []
+        with mixed_precision(self.device, self._precision):
+            for number, block in enumerate(trunk.blocks):
+                tokens = block(tokens).float()  # blocks add to it, so rounding would add up
+                if number in trunk.stage_ends:
+                    levels.append(tokens.permute(0, 3, 1, 2))
+        return levels
 
     def _self_attention(self, number: int, tokens: torch.Tensor) -> torch.Tensor:
         import torch

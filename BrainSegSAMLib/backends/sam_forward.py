@@ -8,8 +8,9 @@ The layers and their weights are segment-anything's; their results are the same 
   to its resolution with channels last, by matrix products.
 * Where no gradients are wanted, attention in the image encoder goes by blocks that fit a processor's cache;
   segment-anything holds all scores at once, 0.8 GB for a block of ViT-B at 1024 pixels.
-* Mixed precision is for the image encoder, which takes nearly all the time. Prompt encoder and decoder always compute
-  in float32: they decide on which side of a mask's edge a pixel lies.
+* Mixed precision is for the blocks of the image encoder, which take nearly all the time. What comes before and after
+  them, the prompt encoder and the decoder always compute in float32: a picture and its features keep their digits, and
+  the decoder decides on which side of a mask's edge a pixel lies.
 
 Source: Kirillov et al., Segment Anything, arXiv:2304.02643; facebookresearch/segment-anything (Apache-2.0),
 `segment_anything/modeling`.
@@ -38,7 +39,7 @@ class SamForward:
     Args:
         network: segment-anything's `Sam`, on the device that is to compute.
         architecture: of the network.
-        precision: "fp32", or "bf16" for the image encoder in bfloat16; all results are float32.
+        precision: "fp32", or "bf16" for the image encoder's blocks in bfloat16; all results are float32.
     """
 
     def __init__(self, network: torch.nn.Module, architecture: SamArchitecture, *, precision: str = "fp32") -> None:
@@ -70,15 +71,12 @@ class SamForward:
         import torch
 
         encoder = self.network.image_encoder
+        tokens = encoder.patch_embed(images) + encoder.pos_embed
         with mixed_precision(self.device, self._precision):
-            if torch.is_grad_enabled():
-                features: torch.Tensor = encoder(images)
-            else:
-                tokens = encoder.patch_embed(images) + encoder.pos_embed
-                for block in encoder.blocks:
-                    tokens = _through_block(block, tokens)
-                features = encoder.neck(tokens.permute(0, 3, 1, 2))
-        return features.float()
+            for block in encoder.blocks:
+                tokens = block(tokens) if torch.is_grad_enabled() else _through_block(block, tokens)
+        features: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
+        return features
 
     def decode(
         self,

@@ -329,6 +329,17 @@ def test_mixed_precision_gives_nearly_the_same(frames: NDArray[np.uint8], tracke
         assert one.dtype == np.float32
 
 
+def test_mixed_precision_keeps_more_digits_of_features_than_autocast(
+    frames: NDArray[np.uint8], tracker: Sam2Tracker
+) -> None:
+    images = prepare(frames, SMALL.image_size)
+    with torch.inference_mode():
+        exact, ours = (Sam2Forward(tracker.network, precision=p).encode_images(images)[2] for p in ("fp32", "bf16"))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            theirs = tracker.network.image_encoder(images)["backbone_fpn"][-1].float()
+    assert (ours - exact).square().mean() < 0.9 * (theirs - exact).square().mean()
+
+
 # ---- prompts --------------------------------------------------------------------------------------------------------
 
 

@@ -276,6 +276,15 @@ def test_mixed_precision_changes_little(network: Any, segmenter: SamSegmenter, f
     assert min(intersection_over_union(a > 0, b > 0) for a, b in zip(exactly, roughly, strict=True)) > 0.9
 
 
+def test_mixed_precision_keeps_more_digits_of_features_than_autocast(network: Any, frames: NDArray[np.uint8]) -> None:
+    images = prepare(frames, SMALL)
+    with torch.inference_mode():
+        exact, ours = (SamForward(network, SMALL, precision=p).encode_images(images) for p in ("fp32", "bf16"))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            theirs = network.image_encoder(images).float()
+    assert (ours - exact).square().mean() < 0.5 * (theirs - exact).square().mean()
+
+
 def test_places_are_counted_from_the_first_pixels_centre() -> None:
     """The whole slice, from edge to edge, is the whole content of the square."""
     whole = np.array([[-0.5, -0.5, COLUMNS - 0.5, ROWS - 0.5]])
