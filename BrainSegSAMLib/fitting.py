@@ -153,7 +153,15 @@ class _Fitting(Generic[Batch]):
         self.best_score, self.best_iteration, self.looks_without = -1.0, 0, 0
         self.iteration = 0
         self.last: dict[str, float] = {}
-        self.scalars: Any = None
+        self._scalars: Any = None
+        self._first = 1  # iteration that this process begins with
+
+    @property
+    def scalars(self) -> Any:
+        """TensorBoard's writer; False where it is not installed."""
+        if self._scalars is None:
+            self._scalars = _scalar_writer(self.folder / "tensorboard", self._first)
+        return self._scalars
 
     @property
     def stopped(self) -> bool:
@@ -203,8 +211,6 @@ class _Fitting(Generic[Batch]):
 
     def record(self, progress: Progress) -> None:
         """Write the last losses to TensorBoard, where that is installed, and to the log."""
-        if self.scalars is None:
-            self.scalars = _scalar_writer(self.folder / "tensorboard", self.iteration)
         if self.scalars:
             for name, value in self.last.items():
                 self.scalars.add_scalar(f"loss/{name}", value, self.iteration)
@@ -269,20 +275,21 @@ class _Fitting(Generic[Batch]):
         self.average = {name: value.to(device) for name, value in state["average"].items()}
         self.best = state["best"]
         self.iteration, self.best_score, self.best_iteration, self.looks_without = state["numbers"]
+        self._first = self.iteration + 1
 
     def close(self) -> None:
         """End TensorBoard's record."""
-        if self.scalars:
-            self.scalars.close()
+        if self._scalars:
+            self._scalars.close()
 
 
-def _scalar_writer(folder: Path, iteration: int) -> Any:
-    """TensorBoard's writer; False where it is not installed."""
+def _scalar_writer(folder: Path, first: int) -> Any:
+    """TensorBoard's writer; what an interrupted call wrote from the first iteration on is passed over."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return False
-    return SummaryWriter(str(folder), purge_step=iteration)
+    return SummaryWriter(str(folder), purge_step=first)
 
 
 def _batches(task: Task[Batch], first: int, last: int) -> Generator[Batch, None, None]:

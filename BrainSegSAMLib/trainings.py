@@ -168,7 +168,8 @@ def find_starts(
         return _of_work_folder(path, architecture, splits, kind)
     folder = path if path.is_dir() else path.parent
     if not path.is_dir() and not (folder / MODEL_FILE).is_file():
-        return Starts(path)  # nobody knows what it has learned from
+        _refuse_seen(f"network '{path}'", _seen_by(path), splits, folds)
+        return Starts(path)
     model = load_model(folder)
     described = read_network(model, kind)
     if described.architecture != architecture:
@@ -176,15 +177,28 @@ def find_starts(
             f"The model '{folder}' has another architecture than this training; set 'architecture' to that of its "
             "model.json, or start from another model."
         )
-    seen = set(model.training.get("cases", ()))
+    _refuse_seen(f"model '{folder}'", set(model.training.get("cases", ())), splits, folds)
+    return Starts(described.weights)
+
+
+def _seen_by(weights: Path) -> set[str]:
+    """Ids of the cases that a weights file has learned from, as far as a work folder around it says so."""
+    marker = weights.parent.parent / MARKER
+    name = weights.parent.name
+    if not marker.is_file() or not (name == "final" or name.startswith("fold_")):
+        return set()
+    left_out = enumerate(read_json(marker)["held_out"])
+    return {case_id for fold, ids in left_out if name != f"fold_{fold}" for case_id in ids}
+
+
+def _refuse_seen(what: str, seen: set[str], splits: Sequence[Sequence[str]], folds: Iterable[int]) -> None:
     for fold in folds:
         known = sorted(seen & set(splits[fold]))
         if known:
             raise InputError(
-                f"The model '{folder}' has learned from {', '.join(known)}, which fold {fold} leaves out to be scored. "
+                f"The {what} has learned from {', '.join(known)}, which fold {fold} leaves out to be scored. "
                 "Start from the work folder of its training instead, where every fold has a network of its own."
             )
-    return Starts(described.weights)
 
 
 def _of_work_folder(path: Path, architecture: Architecture, splits: Sequence[Sequence[str]], kind: Published) -> Starts:

@@ -209,9 +209,12 @@ def test_no_network_begins_with_weights_that_have_seen_its_left_out_cases(
 ) -> None:
     quick, work = replace(CONFIG, iterations=1), tmp_path / "first.work"
     first = train_tracker(cases, quick, template(tmp_path / "first"), work=work)
-    for start in (first.folder, first.folder / "tracker.pt"):
+    of_work = [work / name / "weights.pt" for name in ("final", "fold_1", "fold_0")]
+    for start in (first.folder, first.folder / "tracker.pt", *of_work[:2]):
         with pytest.raises(InputError, match=r"has learned from .*, which fold 0 leaves out"):
             train_tracker(cases, replace(quick, start_from=str(start)), template(tmp_path / "no"), work=tmp_path / "w")
+    unseen = replace(quick, start_from=str(of_work[2]), train_folds=(0,), final=False)
+    train_tracker(cases, unseen, template(tmp_path / "one"), work=tmp_path / "one.work")
     other = replace(quick, start_from=str(work), seed=5)
     with pytest.raises(InputError, match="left out other cases"):
         train_tracker(cases, other, template(tmp_path / "no"), work=tmp_path / "w")
