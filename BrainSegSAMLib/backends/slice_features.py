@@ -201,9 +201,10 @@ class SliceFeatures(Generic[AnyEncoder]):
         return row
 
     def _evict(self) -> None:
-        oldest, evicted = self._kept.popitem(last=False)
+        oldest = next(iter(self._kept))
         if oldest not in self._spilled:
-            self._write(oldest, evicted)
+            self._write(oldest, self._kept[oldest])
+        del self._kept[oldest]
 
     def _write(self, index: int, row: torch.Tensor) -> None:
         import torch

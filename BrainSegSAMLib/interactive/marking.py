@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.sam import Marks
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..geometry import Geometry
 from ..methods.yolo_medsam.detector import METHOD as DETECTOR_METHOD
 from ..methods.yolo_medsam.detector import Detector, load_detector
@@ -79,6 +80,15 @@ class Encoded:
 
     slices: Slices
     features: SliceFeatures[SamForward]
+
+    def rest(self) -> None:
+        """See `worker.Warm.rest`; where the features cannot be written to their file, they stay in memory."""
+        with suppress(OutputError):
+            self.features.spill()
+
+    def close(self) -> None:
+        """Free all features."""
+        self.features.close()
 
 
 def mark(arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:

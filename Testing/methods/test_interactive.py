@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from BrainSegSAMLib import wire
 from BrainSegSAMLib.backends.sam import Marks
 from BrainSegSAMLib.backends.sam_forward import SamForward
+from BrainSegSAMLib.backends.slice_features import SliceFeatures
 from BrainSegSAMLib.boxes import LinkSettings
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
@@ -138,6 +139,38 @@ def test_a_slice_is_encoded_once(bench: Bench, random_segmenter: Path, encoded: 
     for _ in range(2):
         mark(asked(random_segmenter, oblique, box=(5, 5, 15, 15)), bench.fresh())
     assert encoded == [1, 1, 1]
+
+
+def test_while_nothing_is_asked_for_slices_wait_on_the_disk(
+    bench: Bench, random_segmenter: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: list[SliceFeatures[Any]] = []
+    spill = SliceFeatures.spill
+    monkeypatch.setattr(SliceFeatures, "spill", lambda store: (stores.append(store), spill(store)))
+    what = asked(random_segmenter, volume_slice(GRID, "axial", 12), box=(5, 5, 15, 15))
+    expected = mark(what, bench.fresh())["masks"][0]
+    bench.warm.rest()
+    (store,) = stores
+    assert store.bytes_in_memory == 0
+    assert store.bytes_on_disk > 0
+    np.testing.assert_array_equal(mark(what, bench.fresh())["masks"][0], expected)
+    assert encoded == [1]
+    bench.warm.drop("slices")
+    assert store.bytes_on_disk == 0
+
+
+def test_where_the_disk_is_full_slices_stay_in_memory(
+    bench: Bench, random_segmenter: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    what = asked(random_segmenter, volume_slice(GRID, "axial", 12), box=(5, 5, 15, 15))
+    mark(what, bench.fresh())
+    bench.warm.rest()
+    mark(what, bench.fresh())
+    assert encoded == [1]
 
 
 def view(degrees: float) -> NDArray[np.float64]:
