@@ -34,6 +34,11 @@ class FindsBright:
 
     def encode(self, frames: np.ndarray) -> dict[int, np.ndarray]:
         class Store(dict):
+            def spill(self) -> None:
+                """There is nothing to free."""
+
+            close = dict.clear
+
             def __missing__(self, index: int) -> np.ndarray:
                 time.sleep(SLICE_S)
                 self[index] = frames[index, 0]
