@@ -7,7 +7,8 @@ python Testing/Benchmarks/tracking.py [--sizes 512 1024] [--slices 60] [--lesion
 The reference does what MedSAM2's script does: for every lesion and direction a fresh state, the prompt, and
 `propagate_in_video` (sam2 1.1, frames handed over in memory). Both get the same random weights of SAM 2.1 tiny's size,
 the same frames (percentile-windowed noise shaped like a brain), the same masks as prompts, the same number of threads;
-stop rules are off. Precision: what our tracker chooses by itself, and what sam2 does by itself (float32), unless given.
+stop rules are off. Precision: what our tracker chooses by itself, and what sam2 does by itself (float32), unless given;
+MedSAM2's script asks for bfloat16 (--reference-precision bf16).
 Every mask is compared with the reference's. In the row "rules" our tracks end where a lesion of the given extent ends,
 which is what stop rules are for; with random weights the rules themselves have nothing to go by. Part "trained" has the
 rules themselves, with the weights of a tracker (--model) on a synthetic case of 155 slices: four prompts of its lesion,
