@@ -187,11 +187,12 @@ def _seen_by(weights: Path) -> set[str]:
     name = weights.parent.name
     if not marker.is_file() or not (name == "final" or name.startswith("fold_")):
         return set()
-    left_out = enumerate(read_json(marker)["held_out"])
+    left_out = enumerate(read_json(marker).get("held_out", ()))
     return {case_id for fold, ids in left_out if name != f"fold_{fold}" for case_id in ids}
 
 
 def _refuse_seen(what: str, seen: set[str], splits: Sequence[Sequence[str]], folds: Iterable[int]) -> None:
+    """Raise InputError where a fold would be scored on cases that its network has begun with."""
     for fold in folds:
         known = sorted(seen & set(splits[fold]))
         if known:
