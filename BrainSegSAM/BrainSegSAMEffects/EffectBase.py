@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
+from BrainSegSAMWidgets.Dependencies import lookAhead
 from BrainSegSAMWidgets.WorkerProcess import Listener, Worker, sharedWorker
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
@@ -61,6 +62,7 @@ class EffectBase(AbstractScriptedSegmentEditorEffect):
 
     def activate(self) -> None:
         """The effect was chosen."""
+        lookAhead()
         self.updateControls()
 
     def deactivate(self) -> None:

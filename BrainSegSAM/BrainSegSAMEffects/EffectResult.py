@@ -16,16 +16,26 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
+from numpy.typing import NDArray
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainSegSAMLib import mrml
 from BrainSegSAMLib.components import label_components
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.labels import LABEL_VALUES_TAG, Region, format_label_values
+from BrainSegSAMLib.labels import Region
+from BrainSegSAMLib.mrml import BINARY_LABELMAP
 from BrainSegSAMLib.prompts import PLANES
 
 Matrix = tuple[tuple[float, ...], ...]
+Box = tuple[slice, slice, slice]
+Placed = tuple[Box, NDArray[np.bool_]]
+"""A part of a grid as slices along z, y, x, and which of its voxels (z, y, x) are meant."""
+
+NOTHING = (0, -1, 0, -1, 0, -1)  # the extent of an empty image
+MOST_SHARING = 255  # values of an unsigned char besides 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,8 @@ def fillSegment(
     """
     target.check(scriptedEffect)
     grid = _modifierGrid(scriptedEffect)
-    modifier = _resultOnGrid(labelmap, _gridAround([labelmap], grid) if add else grid)
+    before = target.segmentationNode.GetSegmentation().GetSegment(target.segmentID).GetRepresentation(BINARY_LABELMAP)
+    modifier = _resultOnGrid(labelmap, _gridAround([labelmap] if add else [labelmap, before], grid))
     modes = slicer.qSlicerSegmentEditorAbstractEffect
     erased = None if removed is None else _editable(scriptedEffect, _onGrid(removed, _gridAround([removed], grid)))
     scriptedEffect.saveStateForUndo()
@@ -224,44 +235,97 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
     """
     target.check(scriptedEffect)
     grid = _gridAround([labelmap for _region, labelmap in results], _modifierGrid(scriptedEffect))
-    modifiers = [_resultOnGrid(labelmap, grid) for _region, labelmap in results]
-    union = slicer.vtkOrientedImageData()
-    union.DeepCopy(modifiers[0])
-    for modifier in modifiers[1:]:
-        _voxels(union)[...] |= _voxels(modifier)
+    placed = [_placed(labelmap, grid) for _region, labelmap in results]
+    union = _zeros(grid)
+    for box, mask in placed:
+        _array(union)[box] |= mask
     scriptedEffect.saveStateForUndo()
     node = target.segmentationNode
+    logic, contents = slicer.vtkSlicerSegmentationsModuleLogic, node.GetSegmentation()
     modifying = node.StartModify()
     try:
-        segmentIDs = [_newSegment(node, region) for region, _labelmap in results]
-        modes = slicer.qSlicerSegmentEditorAbstractEffect
-        scriptedEffect.modifySegmentByLabelmap(node, segmentIDs[0], union, modes.ModificationModeAdd)
-        allowed = slicer.vtkOrientedImageData()
-        node.GetBinaryLabelmapRepresentation(segmentIDs[0], allowed)
-        permitted = _voxels(_onGrid(allowed, union)) > 0
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        for segmentID, modifier in zip(segmentIDs, modifiers, strict=True):
-            _voxels(modifier)[...] *= permitted
-            logic.SetBinaryLabelmapToSegment(modifier, node, segmentID, logic.MODE_REPLACE)
-            logic.SetSegmentStatus(node.GetSegmentation().GetSegment(segmentID), logic.InProgress)
+        first = _addSegment(contents, results[0][0], None if _joins(contents, grid) else _emptyGrid(grid, NOTHING))
+        mode = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
+        scriptedEffect.modifySegmentByLabelmap(node, first, union, mode)
+        permitted = _voxelsOf(contents.GetSegment(first), grid)
+        masks = [(box, mask & permitted[box]) for box, mask in placed]
+        if np.count_nonzero(masks[0][1]) < np.count_nonzero(permitted):
+            [(image, _value)] = _shared(masks[:1], grid)
+            logic.SetBinaryLabelmapToSegment(image, node, first, logic.MODE_REPLACE)
+        segmentIDs = [first]
+        for (region, _labelmap), (image, value) in zip(results[1:], _shared(masks[1:], grid), strict=True):
+            segmentIDs.append(_addSegment(contents, region, image, value))
+        for segmentID in segmentIDs:
+            logic.SetSegmentStatus(contents.GetSegment(segmentID), logic.InProgress)
     finally:
         node.EndModify(modifying)
     return segmentIDs
 
 
-def _newSegment(node: Any, region: Region) -> str:
-    contents = node.GetSegmentation()
-    taken = {contents.GetNthSegment(index).GetName() for index in range(contents.GetNumberOfSegments())}
-    name, number = region.name, 0
-    while name in taken:
-        number += 1
-        name = f"{region.name}_{number}"
-    segmentID = contents.AddEmptySegment("", name, [channel / 255.0 for channel in region.colour_rgb])
-    segment = contents.GetSegment(segmentID)
-    if region.terminology is not None:
-        segment.SetTerminology(region.terminology.slicer_entry())
-    segment.SetTag(LABEL_VALUES_TAG, format_label_values(region.labels))
+def _addSegment(contents: Any, region: Region, image: Any = None, value: int = 1) -> str:
+    """A segment whose voxels have a value in an image; without one, an empty segment, as Slicer makes it."""
+    taken = [contents.GetNthSegment(index).GetName() for index in range(contents.GetNumberOfSegments())]
+    if image is None:
+        segmentID = contents.AddEmptySegment()
+        mrml.describe_segment(contents.GetSegment(segmentID), region, taken=taken)
+        return str(segmentID)
+    segment = slicer.vtkSegment()
+    mrml.describe_segment(segment, region, taken=taken)
+    segment.AddRepresentation(BINARY_LABELMAP, image)
+    segment.SetLabelValue(value)
+    segmentID = contents.GenerateUniqueSegmentID("")
+    contents.AddSegment(segment, segmentID)
     return str(segmentID)
+
+
+def _joins(contents: Any, grid: Any) -> bool:
+    """Whether a new segment may share the first image, where Slicer puts it: across grids it would overwrite others."""
+    if contents.GetNumberOfSegments() == 0:
+        return True
+    image = contents.GetNthSegment(0).GetRepresentation(BINARY_LABELMAP)
+    return bool(image.IsEmpty() or slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, grid))
+
+
+def _voxelsOf(segment: Any, grid: Any) -> NDArray[np.bool_]:
+    """Which voxels of a grid a segment has, (z, y, x); its own voxels are the grid's, wherever they end."""
+    image, found = segment.GetRepresentation(BINARY_LABELMAP), np.zeros(_shape(grid), dtype=bool)
+    if not image.IsEmpty():
+        part, box = _common(image, grid)
+        found[box] = _array(image)[part] == segment.GetLabelValue()
+    return found
+
+
+def _shared(placed: Sequence[Placed], grid: Any) -> list[tuple[Any, int]]:
+    """As Slicer keeps segments: those without a voxel in common share an image, each with a value of its own.
+
+    Returns:
+        For each its image (vtkOrientedImageData, unsigned char) and its value there.
+    """
+    layers: list[tuple[NDArray[np.uint8], list[Box]]] = []
+    places = []
+    for box, mask in placed:
+        free = (number for number, (values, sharing) in enumerate(layers)
+                if len(sharing) < MOST_SHARING and not (values[box] * mask).any())
+        number = next(free, len(layers))
+        if number == len(layers):
+            layers.append((np.zeros(_shape(grid), dtype=np.uint8), []))
+        values, sharing = layers[number]
+        sharing.append(box)
+        values[box] += mask * np.uint8(len(sharing))
+        places.append((number, len(sharing)))
+    images = [_image(values, sharing, grid) for values, sharing in layers]
+    return [(images[number], value) for number, value in places]
+
+
+def _image(values: NDArray[np.uint8], boxes: Sequence[Box], grid: Any) -> Any:
+    """What some parts of a grid hold, as a vtkOrientedImageData that ends with them."""
+    first = np.min([[side.start for side in box] for box in boxes], axis=0)
+    stop = np.max([[side.stop for side in box] for box in boxes], axis=0)
+    bounds = zip(first[::-1], stop[::-1], grid.GetExtent()[::2], strict=True)
+    image = _emptyGrid(grid, [int(bound) for low, high, start in bounds for bound in (low + start, high - 1 + start)])
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    _array(image)[...] = values[tuple(slice(*sides) for sides in zip(first, stop, strict=True))]
+    return image
 
 
 def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> Matrix:
@@ -338,15 +402,53 @@ def _editable(scriptedEffect: Any, labelmap: Any) -> Any:
     return labelmap
 
 
+def _zeros(grid: Any) -> Any:
+    """An image (unsigned char) of a grid's voxels, all 0."""
+    image = _emptyGrid(grid, grid.GetExtent())
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    _voxels(image)[...] = 0
+    return image
+
+
+def _placed(labelmap: Any, grid: Any) -> Placed:
+    """Where on a grid a result lies; refuses one of which nothing would be left."""
+    if not labelmap.IsEmpty():
+        if not slicer.vtkOrientedImageDataResample.DoGeometriesMatch(labelmap, grid):
+            labelmap = _resultOnGrid(labelmap, grid)
+        part, box = _common(labelmap, grid)
+        mask = _array(labelmap)[part] > 0
+        if mask.any():
+            return box, mask
+        if _voxels(labelmap).any():
+            raise InputError(_outside())
+    return (slice(0, 1),) * 3, np.zeros((1, 1, 1), dtype=bool)
+
+
+def _common(image: Any, grid: Any) -> tuple[Box, Box]:
+    """The voxels that an image and a grid of the same voxels share: slices along z, y, x, of the one and the other."""
+    extents = np.array(image.GetExtent()), np.array(grid.GetExtent())
+    first = np.maximum(*(extent[::2] for extent in extents))
+    stop = np.maximum(np.minimum(*(extent[1::2] for extent in extents)) + 1, first)
+    one, other = (
+        [slice(int(low), int(high)) for low, high in zip(first - extent[::2], stop - extent[::2], strict=True)]
+        for extent in extents
+    )
+    return (one[2], one[1], one[0]), (other[2], other[1], other[0])
+
+
 def _resultOnGrid(labelmap: Any, grid: Any) -> Any:
     """As `_onGrid`; refuses a result of which nothing would be left."""
     found = _onGrid(labelmap, grid)
     if not labelmap.IsEmpty() and _voxels(labelmap).any() and not _voxels(found).any():
-        raise InputError(
-            _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry "
-              "that holds it in the Segment Editor.")
-        )
+        raise InputError(_outside())
     return found
+
+
+def _outside() -> str:
+    return str(
+        _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry that "
+          "holds it in the Segment Editor.")
+    )
 
 
 def _onGrid(labelmap: Any, grid: Any) -> Any:
@@ -364,6 +466,14 @@ def _onGrid(labelmap: Any, grid: Any) -> Any:
 
 def _voxels(image: Any) -> Any:
     """The values of an image as an array (n,) that shares its memory."""
-    from vtk.util.numpy_support import vtk_to_numpy
-
     return vtk_to_numpy(image.GetPointData().GetScalars())
+
+
+def _array(image: Any) -> Any:
+    """The values of an image as an array (z, y, x) that shares its memory."""
+    return _voxels(image).reshape(_shape(image))
+
+
+def _shape(image: Any) -> tuple[int, int, int]:
+    i, j, k = image.GetDimensions()
+    return k, j, i

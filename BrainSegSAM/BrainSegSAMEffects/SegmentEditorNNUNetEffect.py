@@ -96,6 +96,7 @@ class SegmentEditorNNUNetEffect(EffectBase):
         self._unwatchEditor()
         node = self.scriptedEffect.parameterSetNode()
         self._editor = node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onEditorModified)
+        EffectBase.activate(self)
 
     def deactivate(self) -> None:
         """See `EffectBase`."""

@@ -7,6 +7,7 @@ need sam2, which is built against it, and only detectors need ultralytics, whose
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -42,12 +44,19 @@ def readRequirements(path: Path | None = None) -> list[Requirement]:
 
 def missingRequirements(requirements: list[Requirement]) -> list[Requirement]:
     """Those that are not installed, or in another version."""
-    return [r for r in requirements if _version(r.name) is None or _version(r.name) not in r.specifier]
+    found = [(requirement, _version(requirement.name)) for requirement in requirements]
+    return [requirement for requirement, version in found if version is None or version not in requirement.specifier]
 
 
 def keptVersions() -> list[str]:
     """Constraint lines that hold what is installed now of the packages that must not change."""
     return [f"{name}=={version}" for name in _KEPT if (version := _version(name)) is not None]
+
+
+@functools.cache
+def lookAhead() -> None:
+    """Import soon what the check of the packages needs, once a session: not only when a button has been pressed."""
+    qt.QTimer.singleShot(0, lambda: missingRequirements(readRequirements()))
 
 
 def ensureDependencies(method: str) -> None:

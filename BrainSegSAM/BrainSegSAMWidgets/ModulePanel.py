@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from BrainSegSAMLib.resources import resource_path
 
+from .Dependencies import lookAhead
 from .EvaluatePanel import EvaluatePanel
 from .Fields import Connections
 from .ModelPanel import ModelPanel
@@ -52,6 +53,7 @@ class ModulePanel:
         self._panels = (self.predict, self.models, self.train, self.evaluate)
         self._connections = Connections(((self.tabBar, "currentChanged(int)", self._onTab),))
         self._showPage(0)
+        lookAhead()
 
     def disconnect(self) -> None:
         """Let go of the widgets, and end what runs."""

@@ -10,11 +10,20 @@ have been attached to the scene: it registers the conversion rules in which a se
 """
 
 from .labelmaps import grid_geometry, mask_to_labelmap, nearest_indices, world_to_node
-from .segmentations import check_takes_segments, node_to_segmentation, segment_mask, segmentation_to_node
+from .segmentations import (
+    BINARY_LABELMAP,
+    check_takes_segments,
+    describe_segment,
+    node_to_segmentation,
+    segment_mask,
+    segmentation_to_node,
+)
 from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
 
 __all__ = [
+    "BINARY_LABELMAP",
     "check_takes_segments",
+    "describe_segment",
     "grid_geometry",
     "image_from_volume_nodes",
     "mask_to_labelmap",

@@ -44,6 +44,23 @@ def test_missing_is_what_is_absent_or_of_another_version(dependencies):
     assert [str(r) for r in dependencies.missingRequirements(asked)] == ["numpy>=999", "no-such-package-here"]
 
 
+@pytest.mark.parametrize("where", ["panel", "effect"])
+def test_what_the_check_needs_is_imported_before_a_button_is_pressed(request, bench, monkeypatch, where):
+    from BrainSegSAMWidgets import Dependencies
+
+    read = []
+    monkeypatch.setattr(Dependencies, "readRequirements", lambda: read.append(1) or [])
+    Dependencies.lookAhead.cache_clear()
+    if where == "panel":
+        request.getfixturevalue("open_panel")()
+    else:
+        request.getfixturevalue("editor").setActiveEffectByName("BrainSegSAM nnU-Net")
+    assert bench.wait_until(lambda: read)
+    Dependencies.lookAhead()
+    bench.wait_until(lambda: False, seconds=0.1)
+    assert len(read) == 1, "once a session"
+
+
 def test_slicers_packaging_gets_constraints_that_hold_slicers_packages(dependencies, monkeypatch, dialogs):
     import numpy as np
 

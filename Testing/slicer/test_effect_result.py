@@ -338,6 +338,107 @@ def test_added_segments_honour_the_masks(occupied, effect, door):
     assert np.array_equal(voxels(occupied, "B"), OTHER)
 
 
+def stored(editor, name):
+    """The image that holds a segment, and its value there."""
+    contents = editor.segmentationNode().GetSegmentation()
+    segment = contents.GetSegment(contents.GetSegmentIdBySegmentName(name))
+    return segment.GetRepresentation("Binary labelmap"), segment.GetLabelValue()
+
+
+def several(effect, door, masks):
+    target = door.Target.of(effect, perSegment=False)
+    return door.addSegments(effect, target, [
+        (Region(name, (number + 1,), (9, 9, 9)), target.labelmap(mask, target.sourceGeometry))
+        for number, (name, mask) in enumerate(masks.items())
+    ])  # fmt: skip
+
+
+RIGHT, FAR = box(SHAPE, (3, 9), (5, 20), (31, 39)), box(SHAPE, (10, 12), (21, 30), (10, 30))
+
+
+def test_a_first_region_that_does_not_hold_the_others_is_written_as_it_is(editor, effect, door):
+    masks = {"inner": INNER, "block": BLOCK, "other": OTHER, "none": np.zeros(SHAPE, dtype=bool), "right": RIGHT}
+    several(effect, door, masks)
+    for name, mask in masks.items():
+        assert np.array_equal(voxels(editor, name), mask), name
+    editor.undo()
+    assert editor.segmentationNode().GetSegmentation().GetSegmentIDs() == ("A", "B")
+    editor.redo()
+    for name, mask in masks.items():
+        assert np.array_equal(voxels(editor, name), mask), name
+
+
+def test_nothing_found_makes_empty_segments(editor, effect, door):
+    nothing = np.zeros(SHAPE, dtype=bool)
+    several(effect, door, {"first": nothing, "second": nothing})
+    assert not voxels(editor, "first").any()
+    assert not voxels(editor, "second").any()
+
+
+def test_segments_apart_share_an_image_that_ends_with_them(editor, effect, door):
+    """As Slicer keeps segments: each image more is gone through again whenever something is overwritten."""
+    several(effect, door, {"whole": BLOCK | RIGHT | FAR, "block": BLOCK, "right": RIGHT, "far": FAR, "inner": INNER})
+    images = {name: stored(editor, name) for name in ("whole", "block", "right", "far", "inner")}
+    assert images["block"][0] is images["right"][0] is images["far"][0]
+    assert len({images[name][1] for name in ("block", "right", "far")}) == 3
+    assert len({id(images[name][0]) for name in ("whole", "block", "inner")}) == 3
+    assert images["whole"][0] is stored(editor, "A")[0], "as Slicer's own button adds a segment"
+    assert images["inner"][0].GetDimensions() == (8, 8, 4)
+
+
+def test_more_segments_than_an_image_has_values(editor, effect, door):
+    places = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    masks = {f"s{number}": places == 7 * number for number in range(300)}
+    several(effect, door, masks)
+    for number in (0, 1, 254, 255, 256, 299):
+        assert np.array_equal(voxels(editor, f"s{number}"), masks[f"s{number}"])
+
+
+def test_added_segments_on_another_grid_than_the_volumes(editor, effect, door, volume):
+    fine = volume("fine", size=(80, 72, 40))
+    source = editor.sourceVolumeNode()
+    fine.SetSpacing(*[s / 2 for s in source.GetSpacing()])
+    fine.SetOrigin(*[o - s / 4 for o, s in zip(source.GetOrigin(), source.GetSpacing(), strict=True)])
+    add(effect, door, OTHER, INNER)  # remains on the volume's grid
+    editor.segmentationNode().SetReferenceImageGeometryParameterFromVolumeNode(fine)
+    parameters = editor.mrmlSegmentEditorNode()
+    parameters.SetOverwriteMode(parameters.OverwriteNone)
+    add(effect, door, BLOCK, INNER)
+    expected = {"Whole": OTHER, "Core": INNER, "Whole_1": BLOCK, "Core_1": INNER}
+    for name, mask in expected.items():
+        assert np.array_equal(voxels(editor, name), mask), name
+    assert np.array_equal(stored(editor, "Core_1")[0].GetSpacing(), fine.GetSpacing())
+
+
+def test_added_segments_are_cut_off_at_the_grids_edge_and_refused_beyond_it(editor, effect, door, volume):
+    part = volume("part", size=(12, 36, 20))  # the first voxels along i
+    part.SetSpacing(*editor.sourceVolumeNode().GetSpacing())
+    part.SetOrigin(*editor.sourceVolumeNode().GetOrigin())
+    editor.segmentationNode().SetReferenceImageGeometryParameterFromVolumeNode(part)
+    with pytest.raises(InputError, match="outside the voxel grid"):
+        add(effect, door, BLOCK, INNER)  # INNER begins at 12
+    assert editor.segmentationNode().GetSegmentation().GetNumberOfSegments() == 2
+    inside = box(SHAPE, (0, 20), (0, 36), (0, 12))
+    several(effect, door, {"block": BLOCK, "other": OTHER})
+    assert np.array_equal(voxels(editor, "block"), BLOCK & inside)
+    assert np.array_equal(voxels(editor, "other"), OTHER & inside)
+
+
+def test_added_segments_are_shown_in_3d_where_the_others_are(editor, effect, door):
+    fill(effect, door, OTHER)
+    contents = editor.segmentationNode().GetSegmentation()
+    assert contents.CreateRepresentation("Closed surface")
+    parameters = editor.mrmlSegmentEditorNode()
+    parameters.SetOverwriteMode(parameters.OverwriteNone)
+    several(effect, door, {"inner": INNER, "block": BLOCK})
+    for name in ("A", "inner", "block"):
+        segment = contents.GetSegment(contents.GetSegmentIdBySegmentName(name))
+        bounds = np.reshape(segment.GetRepresentation("Closed surface").GetBounds(), (3, 2))
+        image, _value = stored(editor, name)
+        extent = np.reshape(image.GetExtent(), (3, 2))
+        assert np.allclose(np.ptp(bounds, axis=1), (np.ptp(extent, axis=1) + 1) * image.GetSpacing(), atol=3), name
+
+
 # ---- preview
 
 
