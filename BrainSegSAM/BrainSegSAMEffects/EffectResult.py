@@ -22,15 +22,15 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainSegSAMLib import mrml
-from BrainSegSAMLib.components import label_components
+from BrainSegSAMLib.components import Box, label_components
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import Region
 from BrainSegSAMLib.mrml import BINARY_LABELMAP
 from BrainSegSAMLib.prompts import PLANES
 
 Matrix = tuple[tuple[float, ...], ...]
-Box = tuple[slice, slice, slice]
 Placed = tuple[Box, NDArray[np.bool_]]
 """A part of a grid as slices along z, y, x, and which of its voxels (z, y, x) are meant."""
 
@@ -83,7 +83,7 @@ class Target:
         if sourceVolumeNode is None:
             raise InputError(_("Choose a source volume in the Segment Editor first."))
         sourceGeometry = mrml.volume_node_geometry(sourceVolumeNode)
-        grid = _copyOfGrid(scriptedEffect)
+        grid = _grid(scriptedEffect)
         return cls(
             segmentationNode, segmentID, sourceVolumeNode, sourceGeometry, grid,
             mrml.grid_geometry(grid, segmentationNode), _relation(sourceGeometry, segmentationNode),
@@ -115,6 +115,22 @@ class Target:
         self._checkPlace()
         return mrml.mask_to_labelmap(
             np.asarray(mask, dtype=bool), self.now(geometry), self.segmentationNode, self.grid, offset_zyx=offset_zyx
+        )
+
+    def labelmapInParts(self, segmentation: Segmentation, region: Region, box: Box) -> mrml.Steps[Any]:
+        """As `labelmap`, of a region, a part at a time; what is returned is the labelmap.
+
+        Args:
+            segmentation: on the whole of the volume, in world space as it was when the work was asked for.
+            region: of its scheme.
+            box: slices along z, y, x that hold all of the region's voxels.
+        """
+        self._checkPlace()
+        return (
+            yield from mrml.labelmap_in_parts(
+                segmentation.label_map, region.labels, self.now(segmentation.geometry), self.segmentationNode,
+                self.grid, box=box,
+            )
         )
 
     def now(self, geometry: Geometry) -> Geometry:
@@ -176,7 +192,7 @@ def fillSegment(
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    grid = _modifierGrid(scriptedEffect)
+    grid = _grid(scriptedEffect)
     before = target.segmentationNode.GetSegmentation().GetSegment(target.segmentID).GetRepresentation(BINARY_LABELMAP)
     modifier = _resultOnGrid(labelmap, _gridAround([labelmap] if add else [labelmap, before], grid))
     modes = slicer.qSlicerSegmentEditorAbstractEffect
@@ -234,7 +250,7 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    grid = _gridAround([labelmap for _region, labelmap in results], _modifierGrid(scriptedEffect))
+    grid = _gridAround([labelmap for _region, labelmap in results], _grid(scriptedEffect))
     placed = [_placed(labelmap, grid) for _region, labelmap in results]
     union = _zeros(grid)
     for box, mask in placed:
@@ -337,19 +353,14 @@ def _rows(matrix: Any) -> Matrix:
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
-def _copyOfGrid(scriptedEffect: Any) -> Any:
-    modifier = _modifierGrid(scriptedEffect)
-    return _emptyGrid(modifier, modifier.GetExtent())
-
-
-def _modifierGrid(scriptedEffect: Any) -> Any:
-    """The grid that the editor works on now, all 0."""
-    modifier = scriptedEffect.defaultModifierLabelmap()
-    if modifier is None:
+def _grid(scriptedEffect: Any) -> Any:
+    """The voxels that the editor works on now, without values."""
+    reference = scriptedEffect.referenceGeometryImage()
+    if reference is None:
         raise InputError(
             _("The segmentation has no voxel grid. Choose its source volume in the Segment Editor once more.")
         )
-    return modifier
+    return _emptyGrid(reference, reference.GetExtent())
 
 
 def _emptyGrid(like: Any, extent: Sequence[int]) -> Any:
@@ -363,7 +374,7 @@ def _emptyGrid(like: Any, extent: Sequence[int]) -> Any:
 
 
 def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
-    """The part of a grid that holds all labelmaps, all 0: a lesion is a small part of a head."""
+    """The part of a grid that holds all labelmaps: a lesion is a small part of a head."""
     filled = [labelmap for labelmap in labelmaps if not labelmap.IsEmpty()]
     match = slicer.vtkOrientedImageDataResample.DoGeometriesMatch
     if not filled or not all(match(labelmap, grid) for labelmap in filled):
@@ -374,10 +385,7 @@ def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
     last = np.minimum(bounds[:, 1::2].max(axis=0), whole[1::2])
     if (first > last).any():
         return grid
-    part = _emptyGrid(grid, [int(bound) for pair in zip(first, last, strict=True) for bound in pair])
-    part.AllocateScalars(grid.GetScalarType(), 1)
-    _voxels(part)[...] = 0
-    return part
+    return _emptyGrid(grid, [int(bound) for pair in zip(first, last, strict=True) for bound in pair])
 
 
 def _editable(scriptedEffect: Any, labelmap: Any) -> Any:
@@ -453,11 +461,9 @@ def _outside() -> str:
 
 def _onGrid(labelmap: Any, grid: Any) -> Any:
     """The labelmap on a grid; what lies outside it is cut off, as everywhere in the Segment Editor."""
-    found = slicer.vtkOrientedImageData()
     if labelmap.IsEmpty():
-        found.DeepCopy(grid)
-        _voxels(found)[...] = 0
-        return found
+        return _zeros(grid)
+    found = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample
     if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, False):
         raise InputError(_("The result cannot be put onto the voxel grid of the segmentation; nothing was changed."))

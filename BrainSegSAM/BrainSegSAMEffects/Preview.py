@@ -7,6 +7,8 @@ from typing import Any
 
 import slicer
 
+from BrainSegSAMLib.mrml import BINARY_LABELMAP
+
 COLOUR_RGB = (255, 200, 0)
 
 
@@ -38,13 +40,11 @@ class Preview:
             contents.RemoveSegment(self._segmentIDs.pop())
         while len(self._segmentIDs) < len(outlines):
             self._segmentIDs.append(contents.AddEmptySegment())
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
         for segmentID, (colour, labelmap) in zip(self._segmentIDs, outlines, strict=True):
-            contents.GetSegment(segmentID).SetColor(*[channel / 255.0 for channel in colour])
-            if labelmap.IsEmpty():
-                logic.ClearSegment(self._node, segmentID)
-            else:
-                logic.SetBinaryLabelmapToSegment(labelmap, self._node, segmentID, logic.MODE_REPLACE)
+            segment = contents.GetSegment(segmentID)
+            segment.SetColor(*[channel / 255.0 for channel in colour])
+            segment.SetLabelValue(1)  # not that of the image which Slicer's empty segments share
+            segment.AddRepresentation(BINARY_LABELMAP, labelmap)
 
     def clear(self) -> None:
         """Take everything away."""
@@ -74,3 +74,4 @@ class Preview:
         display.SetVisibility3D(False)
         scene.AddNode(self._node)
         self._node.SetAndObserveDisplayNodeID(display.GetID())
+

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import qt
 import vtk
 from BrainSegSAMWidgets.Dependencies import ensureDependencies
 from BrainSegSAMWidgets.ModelTexts import noticeOf
 from BrainSegSAMWidgets.PredictionJob import PredictionJob, Request
 from BrainSegSAMWidgets.Volumes import volumeSelector
+from BrainSegSAMWidgets.WorkerProcess import Listener, Worker
 from slicer.i18n import tr as _
 
-from BrainSegSAMLib import wire
+from BrainSegSAMLib import mrml, wire
 from BrainSegSAMLib.errors import InputError
-from BrainSegSAMLib.image import Segmentation, members
 from BrainSegSAMLib.labels import Region
 
 from .EffectBase import EffectBase
@@ -293,25 +292,18 @@ class SegmentEditorNNUNetEffect(EffectBase):
         target = Target.of(self.scriptedEffect, perSegment=False, volumeNode=next(iter(volumes.values())))
         ensureDependencies(self.model.method)
 
-        def begin(listener: Any) -> PredictionJob:
-            job = _Prediction(Request(volumes, self.model.name), self.worker, listener)
+        def begin(listener: Listener) -> PredictionJob:
+            job = _Prediction(Request(volumes, self.model.name), self.worker, listener, target)
             job.start()
             return job
 
         self.startWork(begin, target, onDone=self.onResult)
 
-    def onResult(self, result: tuple[Segmentation, dict[str, Any]]) -> None:
-        """Show what the model found."""
-        segmentation, boxes = result
-        found = []
-        for region in segmentation.scheme.regions:
-            (z0, z1), (y0, y1), (x0, x1) = boxes[region.name]
-            part = segmentation.label_map[z0:z1, y0:y1, x0:x1]
-            mask = members(np.asarray(part), region.labels)
-            found.append((region, self.target.labelmap(mask, segmentation.geometry, offset_zyx=(z0, y0, x0))))
-        self.results = found
+    def onResult(self, results: list[tuple[Region, Any]]) -> None:
+        """Show what the model found: regions and their labelmaps."""
+        self.results = results
         self.showPreview()
-        empty = [region.name for region, labelmap in found if labelmap.IsEmpty()]
+        empty = [region.name for region, labelmap in results if labelmap.IsEmpty()]
         self.say(_("Not found: {names}.").format(names=", ".join(empty)) if empty else "")
 
     def showPreview(self) -> None:
@@ -340,7 +332,15 @@ class SegmentEditorNNUNetEffect(EffectBase):
 
 
 class _Prediction(PredictionJob):
-    """A prediction whose result is not put into the scene."""
+    """A prediction whose result is not put into the scene, but onto the voxels of a target."""
 
-    def _conclude(self, data: dict[str, Any]) -> Any:
-        return wire.segmentation_from(data["segmentation"]), data["boxes"]
+    def __init__(self, request: Request, worker: Worker, listener: Listener, target: Target) -> None:
+        PredictionJob.__init__(self, request, worker, listener)
+        self._target = target
+
+    def _conclude(self, data: dict[str, Any]) -> mrml.Steps[list[tuple[Region, Any]]]:
+        segmentation, found = wire.segmentation_from(data["segmentation"]), []
+        for region in segmentation.scheme.regions:
+            z, y, x = (slice(*bounds) for bounds in data["boxes"][region.name])
+            found.append((region, (yield from self._target.labelmapInParts(segmentation, region, (z, y, x)))))
+        return found

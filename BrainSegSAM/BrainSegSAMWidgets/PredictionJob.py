@@ -19,6 +19,7 @@ from slicer.i18n import tr as _
 
 from BrainSegSAMLib import mrml, wire
 from BrainSegSAMLib.errors import BrainSegSAMError, Cancelled, InputError, explained
+from BrainSegSAMLib.image import Segmentation
 
 from .Volumes import VolumeReader
 from .WorkerProcess import Job, Listener, Worker
@@ -187,17 +188,17 @@ class PredictionJob:
         if self.running:
             self._goOn(self._place(data))
 
-    def _place(self, data: dict[str, Any]) -> Iterator[None]:
+    def _place(self, data: dict[str, Any]) -> mrml.Steps[Any]:
         """Put the result into the scene."""
         voxels = data["segmentation"]["label_map"].reshape(-1)
         for start in range(0, voxels.size, _PART):
             # The system maps memory when it is first touched. For a big volume that takes longer than all the rest.
             voxels[start : start + _PART : _PAGE].max()
             yield
-        return self._conclude(data)
+        return (yield from self._conclude(data))
 
-    def _conclude(self, data: dict[str, Any]) -> Result:
-        """The result in the scene."""
+    def _conclude(self, data: dict[str, Any]) -> mrml.Steps[Any]:
+        """The result in the scene, as a `Result`."""
         # All is read before the scene is touched, which is as it was where something fails.
         segmentation = wire.segmentation_from(data["segmentation"])
         stages = {name: wire.segmentation_from(stage) for name, stage in data["stages"].items()}
@@ -205,12 +206,16 @@ class PredictionJob:
         record = data["record"]
         regions = list(record["regions"])
         request = self._request
-        # The segments belong to the reference volume's voxels, also where that was moved while the worker worked.
-        now = mrml.volume_node_geometry(request.reference)
-        if now.size_ijk != segmentation.geometry.size_ijk:
-            raise InputError(_CHANGED.format(name=request.reference.GetName()))
-        node = mrml.segmentation_to_node(
-            replace(segmentation, geometry=now), request.reference, node=request.segmentationNode,
+
+        def current() -> Segmentation:
+            """It belongs to the reference volume's voxels, also where that was moved while the worker worked."""
+            now = mrml.volume_node_geometry(request.reference)
+            if now.size_ijk != segmentation.geometry.size_ijk:
+                raise InputError(_CHANGED.format(name=request.reference.GetName()))
+            return replace(segmentation, geometry=now)
+
+        node = yield from mrml.segmentation_to_node_in_parts(
+            current, request.reference, node=request.segmentationNode,
             name=_("{volume} segmentation").format(volume=request.reference.GetName()), boxes=boxes,
         )
         return Result(node, regions, record, stages)

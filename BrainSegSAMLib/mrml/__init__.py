@@ -9,7 +9,7 @@ Works with `slicer-core` from the package registry and inside Slicer alike: MRML
 have been attached to the scene: it registers the conversion rules in which a segmentation keeps its reference geometry.
 """
 
-from .labelmaps import grid_geometry, mask_to_labelmap, nearest_indices, world_to_node
+from .labelmaps import Steps, grid_geometry, labelmap_in_parts, mask_to_labelmap, nearest_indices, world_to_node
 from .segmentations import (
     BINARY_LABELMAP,
     check_takes_segments,
@@ -17,21 +17,25 @@ from .segmentations import (
     node_to_segmentation,
     segment_mask,
     segmentation_to_node,
+    segmentation_to_node_in_parts,
 )
 from .volumes import image_from_volume_nodes, read_volume_node, volume_node_geometry
 
 __all__ = [
     "BINARY_LABELMAP",
+    "Steps",
     "check_takes_segments",
     "describe_segment",
     "grid_geometry",
     "image_from_volume_nodes",
+    "labelmap_in_parts",
     "mask_to_labelmap",
     "nearest_indices",
     "node_to_segmentation",
     "read_volume_node",
     "segment_mask",
     "segmentation_to_node",
+    "segmentation_to_node_in_parts",
     "volume_node_geometry",
     "world_to_node",
 ]

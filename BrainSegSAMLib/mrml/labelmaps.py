@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from BrainSegSAMLib.components import Box, bounding_box
 from BrainSegSAMLib.errors import GeometryError
 from BrainSegSAMLib.geometry import AxisOrder, Geometry
+from BrainSegSAMLib.image import members
 
 from .spaces import FloatArray, image_to_ras, named, oriented_image, parent_to_world, vtk_matrix, world_geometry
 
 _log = logging.getLogger(__name__)
 
 BoolArray = NDArray[np.bool_]
+Labelled = tuple[Sequence[int], Box]
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
+"""Work in parts, between which an interface has its turn."""
+
+_PART, _RESAMPLED_PART = 1 << 20, 1 << 18  # voxels that are written at once
 
 # Of a voxel. Headers round positions; the nearest neighbour of a voxel is the same up to half a voxel.
 _SAME_VOXEL = 0.1
@@ -42,11 +51,48 @@ def mask_to_labelmap(
     Raises:
         GeometryError: under a non-linear transform, or where the transforms shear the mask's grid.
     """
+    ours = ((True,), bounding_box(mask_zyx))
+    return finished(_on_node(mask_zyx, ours, geometry, segmentation_node, grid, offset_zyx))
+
+
+def labelmap_in_parts(
+    label_map_zyx: NDArray[Any], labels: Sequence[int], geometry: Geometry, segmentation_node: Any, grid: Any, *,
+    box: Box,
+) -> Steps[Any]:
+    """As `mask_to_labelmap`, of the voxels of a label map that carry one of some values, a part at a time.
+
+    Args:
+        label_map_zyx: integers (z, y, x), the whole of the geometry.
+        labels: the values.
+        geometry: in world space.
+        segmentation_node: vtkMRMLSegmentationNode.
+        grid: vtkOrientedImageData in the node's own space.
+        box: slices along z, y, x that hold all of these voxels.
+
+    Yields:
+        Between two parts, each of a few milliseconds: an interface can have its turn. The labelmap is what is returned.
+    """
+    return (yield from _on_node(label_map_zyx, (labels, box), geometry, segmentation_node, grid, (0, 0, 0)))
+
+
+def finished(steps: Steps[Result]) -> Result:
+    """Do all steps at once; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(Result, end.value)
+
+
+def _on_node(
+    label_map: NDArray[Any], labelled: Labelled, geometry: Geometry, segmentation_node: Any, grid: Any,
+    offset_zyx: tuple[int, int, int],
+) -> Steps[Any]:
     import slicer
 
     local = world_to_node(segmentation_node) @ geometry.ijk_to_ras
     world_geometry(local, [bound for size in geometry.size_ijk for bound in (0, size - 1)], named(segmentation_node))
-    found = cropped_labelmap(mask_zyx, local, grid, offset_zyx=offset_zyx)
+    found = yield from layer_in_parts(label_map, [labelled], local, grid, offset_zyx=offset_zyx)
     if found is None:
         found = slicer.vtkOrientedImageData()
         found.SetGeometryFromImageToWorldMatrix(vtk_matrix(image_to_ras(grid)))
@@ -93,37 +139,75 @@ def nearest_indices(image: Any, segmentation_node: Any, geometry: Geometry, axis
     return found
 
 
-def cropped_labelmap(
-    mask: BoolArray, ijk_to_ras: FloatArray, grid: Any, *, offset_zyx: tuple[int, int, int] = (0, 0, 0)
-) -> Any:
-    """A vtkOrientedImageData cropped to the mask, as Slicer keeps segments; None for an empty mask.
+def layer_in_parts(
+    label_map: NDArray[Any], labelled: Sequence[Labelled], ijk_to_ras: FloatArray, grid: Any, *,
+    offset_zyx: tuple[int, int, int] = (0, 0, 0),
+) -> Steps[Any]:
+    """Voxels of a label map as an image that ends with them, as Slicer keeps segments, made a part at a time.
 
     Args:
-        mask: bool (z, y, x).
-        ijk_to_ras: 4x4, of the voxels of which the mask is a part.
-        grid: vtkOrientedImageData to resample onto, or None.
-        offset_zyx: the voxel at which the mask begins.
+        label_map: integers or bool (z, y, x).
+        labelled: label values, and slices along z, y, x that hold all voxels that carry them; no value twice. Those of
+            the first become 1, of the second 2 and so on; at most 255.
+        ijk_to_ras: 4x4, of the voxels of which the label map is a part.
+        grid: vtkOrientedImageData to resample onto (nearest neighbour), or None.
+        offset_zyx: the voxel at which the label map begins.
+
+    Yields:
+        Between two parts.
+
+    Returns:
+        A vtkOrientedImageData (unsigned char); None where there is no voxel.
     """
-    over_z = np.any(mask, axis=0)
-    if not over_z.any():
+    boxes = [box for _labels, box in labelled if all(side.stop > side.start for side in box)]
+    if not boxes:
         return None
-    sides = []
-    for occupied in map(np.flatnonzero, (mask.any(axis=(1, 2)), over_z.any(axis=1), over_z.any(axis=0))):
-        sides.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    cropped = mask[tuple(sides)]
-    first = np.array([side.start + start for side, start in zip(sides, offset_zyx, strict=True)])[::-1]
+    hull = tuple(slice(min(side.start for side in sides), max(side.stop for side in sides))
+                 for sides in zip(*boxes, strict=True))  # fmt: skip
+    shape = tuple(side.stop - side.start for side in hull)
+    first = np.array([side.start + start for side, start in zip(hull, offset_zyx, strict=True)])[::-1]
+    last = first + shape[::-1] - 1
     if grid is None:
-        return _filled(cropped, ijk_to_ras, first)
+        image = _blank(ijk_to_ras, first, last)
+        yield from _write(_values(image), label_map, labelled, hull)
+        return image
     to_grid = np.linalg.inv(image_to_ras(grid)) @ ijk_to_ras
-    last = first + cropped.shape[::-1] - 1
     turn, begin = _whole_steps(to_grid, first, last)
     if turn is None:
-        # With a rim of 0: beyond its edge VTK repeats an image for half a voxel, and this one ends with the mask.
-        return _resampled(_filled(np.pad(cropped, 1), ijk_to_ras, first - 1), grid, to_grid, first, last)
+        # With a rim of 0: beyond its edge VTK repeats an image for half a voxel, and this one ends with its voxels.
+        image = _blank(ijk_to_ras, first - 1, last + 1)
+        values = _values(image)
+        for axis in range(3):
+            np.moveaxis(values, axis, 0)[[0, -1]] = 0
+        yield from _write(values[1:-1, 1:-1, 1:-1], label_map, labelled, hull)
+        return (yield from _resampled(image, grid, to_grid, first, last))
     sources = [int(source) for source in np.abs(turn).argmax(axis=1)]
     flips = [bool(turn[axis, source] < 0) for axis, source in enumerate(sources)]
     order = AxisOrder((sources[0], sources[1], sources[2]), (flips[0], flips[1], flips[2]))
-    return _filled(order.apply(cropped), image_to_ras(grid), np.minimum(begin, begin + turn @ (last - first)))
+    end = begin + turn @ (last - first)
+    image = _blank(image_to_ras(grid), np.minimum(begin, end), np.maximum(begin, end))
+    yield from _write(order.undo(_values(image)), label_map, labelled, hull)
+    return image
+
+
+def _write(
+    target: NDArray[np.uint8], label_map: NDArray[Any], labelled: Sequence[Labelled], hull: Sequence[slice]
+) -> Steps[None]:
+    """What of the label map is meant within a part of it, into an array of its shape."""
+    z, y, x = hull
+    slices = max(1, _PART // (target.shape[1] * target.shape[2]))
+    for start in range(z.start, z.stop, slices):
+        stop = min(start + slices, z.stop)
+        target[start - z.start : stop - z.start] = 0
+        for value, (labels, box) in enumerate(labelled, 1):
+            low, high = max(start, box[0].start), min(stop, box[0].stop)
+            if low < high:
+                there = target[
+                    low - z.start : high - z.start, box[1].start - y.start : box[1].stop - y.start,
+                    box[2].start - x.start : box[2].stop - x.start,
+                ]  # fmt: skip
+                there += members(label_map[low:high, box[1], box[2]], labels) * np.uint8(value)
+        yield
 
 
 def _whole_steps(to_grid: FloatArray, first: Any, last: Any) -> tuple[Any, Any]:
@@ -144,17 +228,24 @@ def _whole_steps(to_grid: FloatArray, first: Any, last: Any) -> tuple[Any, Any]:
     return (turn, np.rint(begin)) if off.max() < _SAME_VOXEL else (None, None)
 
 
-def _filled(mask: BoolArray, ijk_to_ras: FloatArray, first: Any) -> Any:
-    """A vtkOrientedImageData of 0 and 1 that begins at a voxel i, j, k."""
-    from vtk.util.numpy_support import numpy_to_vtk
+def _blank(ijk_to_ras: FloatArray, first: Any, last: Any) -> Any:
+    """A vtkOrientedImageData (unsigned char) from a voxel i, j, k to another, with values yet to be written."""
+    import vtk
 
-    last = first + mask.shape[::-1] - 1
     image = oriented_image(ijk_to_ras, [bound for pair in zip(first, last, strict=True) for bound in pair])
-    image.GetPointData().SetScalars(numpy_to_vtk(mask.astype(np.uint8, order="C").ravel(), deep=True))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     return image
 
 
-def _resampled(image: Any, grid: Any, to_grid: FloatArray, first: Any, last: Any) -> Any:
+def _values(image: Any) -> NDArray[np.uint8]:
+    """(z, y, x), sharing the image's memory."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    values: NDArray[np.uint8] = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    return values
+
+
+def _resampled(image: Any, grid: Any, to_grid: FloatArray, first: Any, last: Any) -> Steps[Any]:
     """On the grid, and no farther than it reaches there: a whole head takes long."""
     import slicer
 
@@ -162,9 +253,16 @@ def _resampled(image: Any, grid: Any, to_grid: FloatArray, first: Any, last: Any
     corners = np.array(np.meshgrid(*zip(first - 0.5, last + 0.5, strict=True), indexing="ij")).reshape(3, 8)
     there = to_grid[:3, :3] @ corners + to_grid[:3, 3:]
     low, high = np.floor(there.min(axis=1)), np.ceil(there.max(axis=1))
-    part = oriented_image(image_to_ras(grid), [bound for pair in zip(low, high, strict=True) for bound in pair])
-    found = slicer.vtkOrientedImageData()
+    found = _blank(image_to_ras(grid), low, high)
+    values, part = _values(found), slicer.vtkOrientedImageData()
+    slices = max(1, _RESAMPLED_PART // (values.shape[1] * values.shape[2]))
     resample = slicer.vtkOrientedImageDataResample
-    if not resample.ResampleOrientedImageToReferenceOrientedImage(image, part, found, False, False):
-        raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
+    for start in range(0, len(values), slices):
+        stop = min(start + slices, len(values))
+        bounds = zip((low[0], low[1], low[2] + start), (high[0], high[1], low[2] + stop - 1), strict=True)
+        asked = oriented_image(image_to_ras(grid), [bound for pair in bounds for bound in pair])
+        if not resample.ResampleOrientedImageToReferenceOrientedImage(image, asked, part, False, False):
+            raise GeometryError("The segments cannot be resampled onto the voxel grid of the segmentation node.")
+        values[start:stop] = _values(part)
+        yield
     return found

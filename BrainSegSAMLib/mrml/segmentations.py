@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from itertools import combinations
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from BrainSegSAMLib.components import Box, bounding_box
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation, members
@@ -21,7 +21,7 @@ from BrainSegSAMLib.labels import (
     parse_label_values,
 )
 
-from .labelmaps import BoolArray, cropped_labelmap
+from .labelmaps import BoolArray, Steps, finished, layer_in_parts
 from .spaces import (
     FloatArray,
     ijk_to_local_ras,
@@ -33,10 +33,10 @@ from .spaces import (
 )
 from .volumes import check_is_scalar_volume, volume_node_geometry
 
-Box = tuple[slice, slice, slice]
-
 # vtkSegmentationConverter::GetSegmentationBinaryLabelmapRepresentationName(); written into .seg.nrrd files as well.
 BINARY_LABELMAP = "Binary labelmap"
+
+_MOST_SHARING = 255  # values of an unsigned char besides 0
 
 
 def segmentation_to_node(
@@ -66,19 +66,46 @@ def segmentation_to_node(
         InputError: where the reference volume or the node cannot be used.
         GeometryError: under a non-linear transform, or where the transform shears the segments' grid.
     """
+    steps = segmentation_to_node_in_parts(
+        lambda: segmentation, reference_volume_node, node=node, name=name, replace=replace, boxes=boxes
+    )
+    return finished(steps)
+
+
+def segmentation_to_node_in_parts(
+    current: Callable[[], Segmentation], reference_volume_node: Any, *, node: Any = None, name: str = "",
+    replace: bool = False, boxes: Mapping[str, Box] | None = None,
+) -> Steps[Any]:
+    """As `segmentation_to_node`, a part at a time; the scene is touched after the last one, at once.
+
+    Args:
+        current: gives the segmentation where it is now. Asked once more at the end: where volume or node were moved in
+            the meantime, all is made again.
+        reference_volume_node: the volume on which it was found.
+        node: vtkMRMLSegmentationNode to add to, or None.
+        name: of a new node.
+        replace: what happens to a segment of the same name.
+        boxes: region name → slices along z, y, x.
+
+    Yields:
+        Between two parts, each of a few milliseconds: an interface can have its turn. The node is what is returned.
+    """
     check_is_scalar_volume(reference_volume_node)
     scene = reference_volume_node.GetScene()
     if scene is None:
         raise InputError(f"{named(reference_volume_node)} is in no scene; add it to one first.")
+    target = reference_volume_node if node is None else node
+    while True:
+        segmentation = current()
+        grid = _grid_of_volume(target) if node is None else _common_grid(_contents(node))
+        place = _place(segmentation, target, grid)
+        segments = yield from _segments(segmentation, target, grid, boxes)
+        now = _grid_of_volume(target) if node is None else _common_grid(_contents(node))
+        if np.array_equal(place, _place(current(), target, now)):
+            break
     if node is None:
-        segments = _segments(segmentation, reference_volume_node, _grid_of_volume(reference_volume_node), boxes)
-        new = _new_node(scene, segments, reference_volume_node, name or segmentation.name)
-        if _some_lie_apart(segmentation.scheme):
-            new.GetSegmentation().CollapseBinaryLabelmaps(False)  # then they share memory, as in Slicer
-        return new
+        return _new_node(scene, segments, reference_volume_node, name or segmentation.name)
     contents = _contents(node)
-    grid = _common_grid(contents)
-    segments = _segments(segmentation, node, grid, boxes)
     modifying = node.StartModify()
     try:
         _add_segments(contents, segments, replace=replace)
@@ -213,19 +240,41 @@ def _common_grid(contents: Any, extent_mode: int | None = None) -> Any:
     return grid
 
 
+def _place(segmentation: Segmentation, target: Any, grid: Any) -> FloatArray:
+    """All that decides which voxels of a node become those of a segmentation."""
+    local = _local_grid(segmentation.geometry, target)
+    kept = np.empty(0) if grid is None else np.concatenate([image_to_ras(grid).ravel(), grid.GetExtent()])
+    return np.concatenate([local.ravel(), kept])
+
+
 def _segments(
     segmentation: Segmentation, target: Any, grid: Any, boxes: Mapping[str, Box] | None = None
-) -> list[Any]:
+) -> Steps[list[Any]]:
     """One vtkSegment a region, in the space of `target`'s parent transform, on `grid` where that is given."""
     local = _local_grid(segmentation.geometry, target)
-    whole = tuple(slice(0, size) for size in segmentation.label_map.shape)
-    found = []
-    for region in segmentation.scheme.regions:
-        box = (boxes or {}).get(region.name, whole)
-        mask = members(segmentation.label_map[box], region.labels)
-        offset = box[0].start, box[1].start, box[2].start
-        found.append(_segment(region, cropped_labelmap(mask, local, grid, offset_zyx=offset)))
-    return found
+    label_map, found = segmentation.label_map, {}
+    for layer in _layers(segmentation.scheme):
+        labelled = []
+        for region in layer:
+            box = (boxes or {}).get(region.name)
+            labelled.append((region.labels, bounding_box(members(label_map, region.labels)) if box is None else box))
+        image = yield from layer_in_parts(label_map, labelled, local, grid)
+        for value, region in enumerate(layer, 1):
+            found[region.name] = _segment(region, image, value)
+    return [found[region.name] for region in segmentation.scheme.regions]
+
+
+def _layers(scheme: LabelScheme) -> list[list[Region]]:
+    """Regions that can share an image, as in Slicer: those without a label in common do not overlap."""
+    layers: list[list[Region]] = []
+    for region in scheme.regions:
+        for layer in layers:
+            if len(layer) < _MOST_SHARING and not set(region.labels) & {label for one in layer for label in one.labels}:
+                layer.append(region)
+                break
+        else:
+            layers.append([region])
+    return layers
 
 
 def _local_grid(geometry: Geometry, target: Any) -> FloatArray:
@@ -236,13 +285,15 @@ def _local_grid(geometry: Geometry, target: Any) -> FloatArray:
     return local
 
 
-def _segment(region: Region, labelmap: Any) -> Any:
+def _segment(region: Region, image: Any, value: int) -> Any:
+    """A vtkSegment of the voxels that have a value in an image; empty where there is none."""
     import slicer
 
     segment = slicer.vtkSegment()
     describe_segment(segment, region)
-    if labelmap is not None:
-        segment.AddRepresentation(BINARY_LABELMAP, labelmap)
+    if image is not None:
+        segment.SetLabelValue(value)
+        segment.AddRepresentation(BINARY_LABELMAP, image)
     return segment
 
 
@@ -279,11 +330,6 @@ def _new_node(scene: Any, segments: list[Any], reference_volume_node: Any, name:
         scene.RemoveNode(node)
         raise
     return node
-
-
-def _some_lie_apart(scheme: LabelScheme) -> bool:
-    """Whether there are regions that have no label in common, and so cannot overlap."""
-    return any(not set(one.labels) & set(other.labels) for one, other in combinations(scheme.regions, 2))
 
 
 def _add_segments(contents: Any, segments: list[Any], *, replace: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from BrainSegSAMLib.components import bounding_box
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.mrml import mask_to_labelmap
+from BrainSegSAMLib.mrml import labelmap_in_parts, labelmaps, mask_to_labelmap
 from BrainSegSAMLib.mrml.spaces import image_to_ras, oriented_image
 from Testing.mrml.conftest import SHAPE, lesion
 
@@ -50,6 +51,14 @@ def on_whole_grid(mask, geometry, offset, grid):
     found = slicer.vtkOrientedImageData()
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, grid, found, False, True)
     return found
+
+
+@pytest.fixture(autouse=True, params=["at once", "in many parts"])
+def size_of_a_part(request, monkeypatch):
+    """Whatever is made in parts is the same as made at once."""
+    if request.param == "in many parts":
+        monkeypatch.setattr(labelmaps, "_PART", 500)
+        monkeypatch.setattr(labelmaps, "_RESAMPLED_PART", 3000)
 
 
 @pytest.fixture
@@ -116,3 +125,37 @@ def test_an_empty_mask_is_an_empty_labelmap(segmentation):
     grid = grid_of(WHOLE)
     labelmap = mask_to_labelmap(np.zeros(WHOLE.shape_zyx, bool), WHOLE, segmentation, grid)
     assert labelmap.IsEmpty()
+
+
+@pytest.mark.parametrize("spacing", [(0.9, 1.1, 3.0), (0.5, 1.1, 2.0)])
+def test_some_labels_of_a_label_map_are_the_same_as_their_mask(segmentation, spacing):
+    label_map = np.zeros(WHOLE.shape_zyx, np.uint16)
+    there = tuple(slice(first, first + size) for first, size in zip(OFFSET, SHAPE, strict=True))
+    label_map[there] = 300 * lesion().astype(int)
+    grid = grid_of(Geometry(WHOLE.size_ijk, spacing, WHOLE.origin_lps_mm, np.eye(3)))
+    mask = np.isin(label_map, (300, 900))
+    expected = mask_to_labelmap(mask, WHOLE, segmentation, grid)
+    steps = labelmap_in_parts(label_map, (300, 900), WHOLE, segmentation, grid, box=bounding_box(mask))
+    found = labelmaps.finished(steps)
+    assert found.GetExtent() == expected.GetExtent()
+    np.testing.assert_array_equal(values(found), values(expected))
+    assert values(found).any()
+
+
+@pytest.mark.parametrize("spacing", [None, (0.9, 1.1, 3.0), (0.5, 1.1, 2.0)])
+def test_labels_that_share_an_image_keep_their_own_values(spacing):
+    """The n-th becomes n; a value that nobody asked for becomes 0. Slicer's resampling of all values is the oracle."""
+    rng = np.random.default_rng(3)
+    label_map = rng.integers(0, 6, WHOLE.shape_zyx).astype(np.uint8)
+    label_map[:, :, :9] = 0
+    label_map[:8] *= label_map[:8] < 4
+    everywhere = tuple(slice(0, size) for size in WHOLE.shape_zyx)
+    labelled = [((5, 2), everywhere), ((4,), bounding_box(label_map == 4)), ((9,), (slice(0, 0),) * 3)]
+    grid = spacing and grid_of(Geometry(WHOLE.size_ijk, spacing, WHOLE.origin_lps_mm, np.eye(3)))
+    steps = labelmaps.layer_in_parts(label_map, labelled, WHOLE.ijk_to_ras, grid)
+    image = labelmaps.finished(steps)
+    wanted = np.choose(label_map, [0, 0, 1, 0, 2, 1]).astype(np.uint8)
+    expected = on_whole_grid(wanted, WHOLE, (0, 0, 0), grid or grid_of(WHOLE))
+    np.testing.assert_array_equal(places(image), places(expected))
+    kept = values(image)[values(image) > 0]
+    np.testing.assert_array_equal(kept, values(expected)[values(expected) > 0])

@@ -11,7 +11,14 @@ from BrainSegSAMLib.errors import GeometryError, InputError
 from BrainSegSAMLib.geometry import Geometry
 from BrainSegSAMLib.image import Segmentation
 from BrainSegSAMLib.labels import LabelScheme
-from BrainSegSAMLib.mrml import node_to_segmentation, read_volume_node, segmentation_to_node
+from BrainSegSAMLib.mrml import (
+    labelmaps,
+    node_to_segmentation,
+    read_volume_node,
+    segmentation_to_node,
+    segmentation_to_node_in_parts,
+)
+from BrainSegSAMLib.mrml.labelmaps import finished
 from BrainSegSAMLib.volumes import read_volume
 
 slicer = pytest.importorskip("slicer")
@@ -209,7 +216,7 @@ def test_failure_leaves_no_node_behind(case, scene):
     from BrainSegSAMLib.mrml import segmentations
 
     with pytest.raises(MemoryError):
-        segmentations._new_node(scene, segmentations._segments(segmentation, volume, None), Broken(), "x")
+        segmentations._new_node(scene, finished(segmentations._segments(segmentation, volume, None)), Broken(), "x")
     assert snapshot(scene) == before
 
 
@@ -319,7 +326,7 @@ def test_a_refused_segment_leaves_an_existing_node_as_it_was(existing):
     from BrainSegSAMLib.mrml import segmentations
 
     before = {name: voxels(node, name) for name in names(node)}
-    good = segmentations._segments(segmentation, node, None)
+    good = finished(segmentations._segments(segmentation, node, None))
 
     class Fussy:
         def __getattr__(self, name):
@@ -400,6 +407,60 @@ def test_surfaces_made_for_display_follow_new_segments(existing):
     assert node.GetClosedSurfaceRepresentation(
         node.GetSegmentation().GetSegmentIdBySegmentName("Whole tumour"), surface)
     assert surface.GetNumberOfPoints() > 0
+
+
+# ---- in parts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(labelmaps, "_PART", 500)
+    monkeypatch.setattr(labelmaps, "_RESAMPLED_PART", 500)
+
+
+@pytest.mark.parametrize("into", ["new", "existing"])
+def test_the_scene_is_touched_after_the_last_part(existing, scene, small_parts, into):
+    volume, segmentation, node = existing
+    before, kept = snapshot(scene), names(node)
+    steps = segmentation_to_node_in_parts(lambda: segmentation, volume, node=node if into == "existing" else None)
+    for _part in range(5):
+        next(steps)
+        assert (snapshot(scene), names(node)) == (before, kept)
+    finished(steps)
+    assert (snapshot(scene), names(node)) != (before, kept)
+    steps = segmentation_to_node_in_parts(lambda: segmentation, volume)
+    next(steps)
+    before = snapshot(scene)
+    steps.close()
+    assert snapshot(scene) == before
+
+
+@pytest.mark.parametrize("moved", ["volume", "node", "grid"])
+def test_what_is_moved_between_two_parts_is_found_where_it_is(case, scene, make, rotation, small_parts, moved):
+    volume, segmentation = case()
+    node = segmentation_to_node(Segmentation.from_masks(segmentation.geometry, {"mine": ball((8, 10, 12), 7)}), volume)
+    fine = make.volume(np.ones((32, 40, 48), np.int16), np.array(
+        [[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 0.5, -0.25], [0, 0, 0, 1]]), name="fine")
+
+    def current():
+        _array, geometry = read_volume_node(volume)
+        return Segmentation(geometry, segmentation.scheme, segmentation.label_map)
+
+    steps = segmentation_to_node_in_parts(current, volume, node=node)
+    next(steps)
+    if moved == "grid":
+        node.RemoveSegment(node.GetSegmentation().GetNthSegmentID(0))
+        node.SetReferenceImageGeometryParameterFromVolumeNode(fine)
+    else:
+        parent = make.transform(rotation((0, 0, 1), 90, (5, 0, 0)))
+        {"volume": volume, "node": node}[moved].SetAndObserveTransformNodeID(parent.GetID())
+    finished(steps)
+    expected = world_points_by_vtk(volume, segmentation.mask("Whole tumour"))
+    found = segment_world_points(node, "Whole tumour")
+    if moved == "grid":
+        assert len(found) == 8 * len(expected)
+    else:
+        np.testing.assert_allclose(sorted(found.tolist()), sorted(expected.tolist()), atol=1e-3)
 
 
 # ---- a real volume --------------------------------------------------------------------------------------------------

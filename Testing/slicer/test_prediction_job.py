@@ -80,7 +80,7 @@ def test_what_fails_on_the_way_into_the_scene_is_said_and_the_next_works(
         if fault is None:  # an answer that lacks what it should have
             logic.worker = worker("echo")
         else:
-            broken.setattr(mrml, "segmentation_to_node", lambda *a, **k: (_ for _ in ()).throw(fault))
+            broken.setattr(mrml, "segmentation_to_node_in_parts", lambda *a, **k: (_ for _ in ()).throw(fault))
         ends = Ends()
         job = logic.start(request_, ends.listener)
         if blocking:
