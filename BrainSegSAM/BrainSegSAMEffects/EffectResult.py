@@ -263,8 +263,10 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         first = _addSegment(contents, results[0][0], None if _joins(contents, grid) else _emptyGrid(grid, NOTHING))
         mode = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
         scriptedEffect.modifySegmentByLabelmap(node, first, union, mode)
-        permitted = _voxelsOf(contents.GetSegment(first), grid)
-        masks = [(box, mask & permitted[box]) for box, mask in placed]
+        masks, permitted = placed, _array(union)
+        if _restricted(scriptedEffect):
+            permitted = _voxelsOf(contents.GetSegment(first), grid)
+            masks = [(box, mask & permitted[box]) for box, mask in placed]
         if np.count_nonzero(masks[0][1]) < np.count_nonzero(permitted):
             [(image, _value)] = _shared(masks[:1], grid)
             logic.SetBinaryLabelmapToSegment(image, node, first, logic.MODE_REPLACE)
@@ -386,6 +388,13 @@ def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
     if (first > last).any():
         return grid
     return _emptyGrid(grid, [int(bound) for pair in zip(first, last, strict=True) for bound in pair])
+
+
+def _restricted(scriptedEffect: Any) -> bool:
+    """Whether the editor's mask can protect voxels."""
+    parameters = scriptedEffect.parameterSetNode()
+    everywhere = slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere
+    return bool(parameters.GetMaskMode() != everywhere or parameters.GetSourceVolumeIntensityMask())
 
 
 def _editable(scriptedEffect: Any, labelmap: Any) -> Any:

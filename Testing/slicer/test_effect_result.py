@@ -321,20 +321,24 @@ def test_added_segments_honour_the_overwrite_mode(occupied, effect, door, mode):
     assert np.array_equal(voxels(occupied, "B"), OTHER)
 
 
-def test_added_segments_honour_the_masks(occupied, effect, door):
+@pytest.mark.parametrize(("area", "intensities"), [(True, True), (True, False), (False, True)])
+def test_added_segments_honour_the_masks(occupied, effect, door, area, intensities):
     import slicer
 
     from BrainSegSAMLib import mrml
 
     parameters = occupied.mrmlSegmentEditorNode()
-    parameters.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
-    parameters.SetSourceVolumeIntensityMask(True)
+    parameters.SetOverwriteMode(parameters.OverwriteNone)
+    if area:
+        parameters.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    parameters.SetSourceVolumeIntensityMask(intensities)
     parameters.SetSourceVolumeIntensityMaskRange(90.0, 200.0)
-    add(effect, door, BLOCK, INNER)
-    intensities, _ = mrml.read_volume_node(occupied.sourceVolumeNode())
-    allowed = (intensities >= 90) & ~OTHER
-    assert np.array_equal(voxels(occupied, "Whole"), BLOCK & allowed)
-    assert np.array_equal(voxels(occupied, "Core"), INNER & allowed)
+    several(effect, door, {"inner": INNER, "block": BLOCK, "right": RIGHT})
+    values, _ = mrml.read_volume_node(occupied.sourceVolumeNode())
+    allowed = ((values >= 90) | (not intensities)) & ~(OTHER & area)
+    for name, mask in (("inner", INNER), ("block", BLOCK), ("right", RIGHT)):
+        assert (mask & ~allowed).any() or name == "right"
+        assert np.array_equal(voxels(occupied, name), mask & allowed)
     assert np.array_equal(voxels(occupied, "B"), OTHER)
 
 
