@@ -69,7 +69,7 @@ class Target:
             volumeNode: on which the result will be found; Segment Editor's source volume by default.
 
         Raises:
-            InputError: where no segmentation, segment or usable source volume is chosen.
+            InputError: where no segmentation of voxels, no segment or no usable source volume is chosen.
             GeometryError: where the segmentation or the volume lies under a transform that cannot be followed.
         """
         parameters = scriptedEffect.parameterSetNode()
@@ -83,6 +83,7 @@ class Target:
         if sourceVolumeNode is None:
             raise InputError(_("Choose a source volume in the Segment Editor first."))
         sourceGeometry = mrml.volume_node_geometry(sourceVolumeNode)
+        mrml.check_takes_segments(segmentationNode, sourceVolumeNode)
         grid = _grid(scriptedEffect)
         return cls(
             segmentationNode, segmentID, sourceVolumeNode, sourceGeometry, grid,

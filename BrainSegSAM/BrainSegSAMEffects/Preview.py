@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import slicer
-
 from BrainSegSAMLib.mrml import BINARY_LABELMAP
 
 COLOUR_RGB = (255, 200, 0)
@@ -74,4 +72,3 @@ class Preview:
         display.SetVisibility3D(False)
         scene.AddNode(self._node)
         self._node.SetAndObserveDisplayNodeID(display.GetID())
-

@@ -55,7 +55,7 @@ def keptVersions() -> list[str]:
 
 @functools.cache
 def lookAhead() -> None:
-    """Import soon what the check of the packages needs, once a session: not only when a button has been pressed."""
+    """Import in a moment, once a session, what the check of the packages needs: a button shall not wait for it."""
     qt.QTimer.singleShot(0, lambda: missingRequirements(readRequirements()))
 
 

@@ -2,7 +2,8 @@
 
 The scene is touched once, at the very end and only on success. The volumes' parent transforms are part of what is
 read, so the worker sees the world; the result is put back onto the voxels of the reference volume, wherever that has
-been moved to in the meantime. Volumes are read in small parts, so that the interface never stands still.
+been moved to in the meantime. Volumes are read, and segments made, in small parts, so that the interface never stands
+still.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 python Testing/Benchmarks/applying.py [--sizes 240x240x155 512x512x200] [--repeats 5]
 
-Two overlapping regions are laid onto the segmentation's voxels, previewed and applied through the doors that our effects
-use, on the test bench with Slicer's real Segment Editor logic; "finer" is a segmentation of twice the volume's voxels
-along each axis. Beside ours stands the same region by region with Slicer's own calls (`SetBinaryLabelmapToSegment`,
-`ModifySegmentByLabelmap`), as scripts do it. Milliseconds of the main thread's processor time, medians; of what is done
-in parts, with a turn of the event loop after each, the longest part.
+Two overlapping regions are laid onto the segmentation's voxels, previewed and applied through the doors that our
+effects use, on the test bench with Slicer's real Segment Editor logic; "finer" is a segmentation of twice the volume's
+voxels along each axis. Beside ours stands the same region by region with Slicer's own calls
+(`SetBinaryLabelmapToSegment`, `ModifySegmentByLabelmap`), as scripts do it. Milliseconds of the main thread's processor
+time, medians; of what is done in parts, with a turn of the event loop after each, the longest part.
 """
 
 from __future__ import annotations
@@ -26,18 +26,16 @@ import application  # noqa: E402
 import numpy as np  # noqa: E402
 from interactive import make_editor  # noqa: E402
 
-NAMES = ("Whole", "Core")
 
-
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Milliseconds of this thread's processor time, and what the call gives."""
+def timed(call: Callable[[], Any]) -> float:
+    """Milliseconds of this thread's processor time."""
     begin = time.thread_time()
-    found = call()
-    return (time.thread_time() - begin) * 1000, found
+    call()
+    return (time.thread_time() - begin) * 1000
 
 
 def longest_part(steps: Any) -> tuple[float, Any]:
-    """As `timed`, of work in parts: the longest of them."""
+    """Milliseconds of the longest part of some work, and what the work gives."""
     longest = 0.0
     while True:
         begin = time.thread_time()
@@ -74,88 +72,139 @@ def brain(node: Any) -> tuple[Any, dict[str, Any]]:
     z, y, x = (np.linspace(-1, 1, size, dtype=np.float32) ** 2 for size in geometry.shape_zyx)
     radius = z[:, None, None] / 0.7 + y[:, None] / 0.6 + x / 0.4
     label_map = (radius < 1).astype(np.uint8) + (radius < 0.4)
-    scheme = LabelScheme((Region(NAMES[0], (1, 2), (0, 255, 0)), Region(NAMES[1], (2,), (255, 0, 0))))
+    scheme = LabelScheme((Region("Whole", (1, 2), (0, 255, 0)), Region("Core", (2,), (255, 0, 0))))
     boxes = {region.name: bounding_box(members(label_map, region.labels)) for region in scheme.regions}
     return Segmentation(geometry, scheme, label_map), boxes
 
 
-def measure(size: tuple[int, int, int], *, finer: bool, repeats: int) -> None:
-    """Print one row for each thing that is done."""
-    import slicer
-    from BrainSegSAMEffects.EffectResult import Target, addSegments, fillSegment
-    from BrainSegSAMEffects.Preview import Preview
+class Case:
+    """A Segment Editor with a result for it.
 
-    slicer.mrmlScene.Clear(True)
-    source = volume(size, 1.0)
-    editor = make_editor(slicer.mrmlScene, source)
-    if finer:
-        fine = volume([2 * side for side in size], 0.5)
-        editor.segmentationNode().SetReferenceImageGeometryParameterFromVolumeNode(fine)
-    editor.setActiveEffectByName("BrainSegSAM nnU-Net")
-    host, node = editor.activeEffect(), editor.segmentationNode()
-    segmentation, boxes = brain(source)
-    logic, mode = slicer.vtkSlicerSegmentationsModuleLogic, slicer.qSlicerSegmentEditorAbstractEffect
-    times: dict[str, list[float]] = {}
+    Args:
+        size_ijk: of the volume.
+        finer: whether the segmentation has twice the volume's voxels along each axis.
+    """
 
-    def note(what: str, taken: tuple[float, Any]) -> Any:
-        times.setdefault(what, []).append(taken[0])
-        return taken[1]
+    def __init__(self, size_ijk: tuple[int, int, int], *, finer: bool) -> None:
+        import slicer
+        from BrainSegSAMEffects.EffectResult import Target
 
-    def script_preview(shown: Any) -> None:
-        for (_region, labelmap), segmentID in zip(results, shown.GetSegmentation().GetSegmentIDs(), strict=True):
-            logic.SetBinaryLabelmapToSegment(labelmap, shown, segmentID, logic.MODE_REPLACE)
+        slicer.mrmlScene.Clear(True)
+        source = volume(size_ijk, 1.0)
+        self.editor = make_editor(slicer.mrmlScene, source)
+        self.node = self.editor.segmentationNode()
+        if finer:
+            self.node.SetReferenceImageGeometryParameterFromVolumeNode(volume([2 * side for side in size_ijk], 0.5))
+        self.editor.setActiveEffectByName("BrainSegSAM nnU-Net")
+        self.host = self.editor.activeEffect()
+        self.new, self.into = Target.of(self.host, perSegment=False), Target.of(self.host)
+        self.segmentation, self.boxes = brain(source)
+        self.results: list[tuple[Any, Any]] = []
 
-    def script_apply() -> None:
-        host.saveStateForUndo()
-        for region, labelmap in results:
-            segmentID = node.GetSegmentation().AddEmptySegment("", region.name)
-            host.modifySegmentByLabelmap(node, segmentID, labelmap, mode.ModificationModeAdd)
+    def close(self) -> None:
+        """Take the editor away."""
+        self.editor.setActiveEffect(None)
+        self.editor.destroy_effects()
 
-    def script_fill() -> None:
-        whole = host.defaultModifierLabelmap()
-        modifier = slicer.vtkOrientedImageData()
-        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
-            results[0][1], whole, modifier, False, False
-        )
-        host.saveStateForUndo()
-        host.modifySelectedSegmentByLabelmap(modifier, mode.ModificationModeSet)
+    def lay_out(self) -> float:
+        """Make the labelmaps; milliseconds of the longest part."""
+        self.results, longest = [], 0.0
+        for region in self.segmentation.scheme.regions:
+            taken, labelmap = longest_part(self.new.labelmapInParts(self.segmentation, region, self.boxes[region.name]))
+            self.results.append((region, labelmap))
+            longest = max(longest, taken)
+        return longest
 
-    for number in range(repeats + 1):  # the first one meets memory that was never touched
-        target = note("where it goes", timed(lambda: Target.of(host, perSegment=False)))
-        results = []
-        for region in segmentation.scheme.regions:
-            steps = target.labelmapInParts(segmentation, region, boxes[region.name])
-            results.append((region, note(f"longest part of laying out {region.name}", longest_part(steps))))
+    # ---- ours
+
+    def show(self) -> float:
+        """Preview both, and take it away again; milliseconds of the first."""
+        from BrainSegSAMEffects.Preview import Preview
+
         preview = Preview()
-        outlines = [(region.colour_rgb, labelmap) for region, labelmap in results]
-        note("preview", timed(lambda preview=preview, outlines=outlines: preview.show(node, outlines)))
+        outlines = [(region.colour_rgb, labelmap) for region, labelmap in self.results]
+        taken = timed(lambda: preview.show(self.node, outlines))
         preview.clear()
+        return taken
+
+    def add_both(self) -> None:
+        """As new segments."""
+        from BrainSegSAMEffects.EffectResult import addSegments
+
+        addSegments(self.host, self.new, self.results)
+
+    def fill(self, *, add: bool = False) -> None:
+        """The selected segment with the larger region."""
+        from BrainSegSAMEffects.EffectResult import fillSegment
+
+        fillSegment(self.host, self.into, self.results[0][1], add=add)
+
+    # ---- with Slicer's own calls
+
+    def show_as_scripts_do(self) -> float:
+        """In a node of its own; milliseconds without making that."""
+        import slicer
+
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
         shown = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        for name in NAMES:
-            shown.GetSegmentation().AddEmptySegment("", name)
-        note("preview, script", timed(lambda shown=shown: script_preview(shown)))
+        ids = [shown.GetSegmentation().AddEmptySegment("", region.name) for region, _labelmap in self.results]
+        taken = timed(lambda: [
+            logic.SetBinaryLabelmapToSegment(labelmap, shown, segment_id, logic.MODE_REPLACE)
+            for segment_id, (_region, labelmap) in zip(ids, self.results, strict=True)
+        ])  # fmt: skip
         slicer.mrmlScene.RemoveNode(shown)
-        into = Target.of(host)
-        if number == 0:  # so that there is something to be replaced and overwritten
-            fillSegment(host, into, results[0][1])
-        for what, call in (
-            ("add both", lambda target=target, results=results: addSegments(host, target, results)),
-            ("add both, script", script_apply),
-            ("replace", lambda into=into, results=results: fillSegment(host, into, results[0][1])),
-            ("replace, script", script_fill),
-            ("keep and add", lambda into=into, results=results: fillSegment(host, into, results[0][1], add=True)),
-        ):
-            note(what, timed(call))
-            editor.undo()
-    editor.setActiveEffect(None)
-    editor.destroy_effects()
-    print(f"\n{'x'.join(map(str, size))}{', segmentation on a finer grid' if finer else ''}")
-    for what, taken in times.items():
-        if not what.endswith("script"):
-            ours = statistics.median(taken[1:])
-            theirs = statistics.median(times.get(f"{what}, script", [0, 0])[1:])
-            beside = f"   with Slicer's calls {theirs:5.0f} ms   ratio {ours / theirs:.2f}" if theirs else ""
-            print(f"  {what:32}{ours:6.1f} ms (first {taken[0]:.0f}){beside}")
+        return taken
+
+    def add_both_as_scripts_do(self) -> None:
+        """Region by region: the second cuts a hole into the first."""
+        import slicer
+
+        self.host.saveStateForUndo()
+        for region, labelmap in self.results:
+            segment_id = self.node.GetSegmentation().AddEmptySegment("", region.name)
+            mode = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
+            self.host.modifySegmentByLabelmap(self.node, segment_id, labelmap, mode)
+
+    def fill_as_scripts_do(self) -> None:
+        """On the whole of the grid."""
+        import slicer
+
+        modifier, resample = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageDataResample
+        whole = self.host.defaultModifierLabelmap()
+        resample.ResampleOrientedImageToReferenceOrientedImage(self.results[0][1], whole, modifier, False, False)
+        self.host.saveStateForUndo()
+        mode = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet
+        self.host.modifySelectedSegmentByLabelmap(modifier, mode)
+
+
+def measure(size_ijk: tuple[int, int, int], *, finer: bool, repeats: int) -> None:
+    """Print a row for each thing that is done."""
+    case = Case(size_ijk, finer=finer)
+    case.lay_out()
+    case.fill()  # so that there is something to be replaced and to give way
+
+    def undone(call: Callable[[], Any]) -> Callable[[], float]:
+        def run() -> float:
+            taken = timed(call)
+            case.editor.undo()
+            return taken
+
+        return run
+
+    rows: dict[str, tuple[Callable[[], float], Callable[[], float] | None]] = {
+        "longest part of laying a region out": (case.lay_out, None),
+        "preview of both": (case.show, case.show_as_scripts_do),
+        "add both as new segments": (undone(case.add_both), undone(case.add_both_as_scripts_do)),
+        "replace what is in a segment": (undone(case.fill), undone(case.fill_as_scripts_do)),
+        "add to what is in a segment": (undone(lambda: case.fill(add=True)), None),
+    }
+    print(f"\n{'x'.join(map(str, size_ijk))}{', segmentation on a finer grid' if finer else ''}")
+    for what, (ours, scripts) in rows.items():
+        taken = [(ours(), scripts() if scripts else 0.0) for _ in range(repeats + 1)][1:]  # first: fresh memory
+        mine, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
+        beside = f"   with Slicer's calls {theirs:5.0f} ms   ratio {mine / theirs:.2f}" if theirs else ""
+        print(f"  {what:36}{mine:6.1f} ms{beside}")
+    case.close()
 
 
 def main() -> None:

@@ -207,6 +207,16 @@ def test_a_non_linear_transform_is_refused(editor, effect, door, scene):
         door.Target.of(effect)
 
 
+def test_a_segmentation_of_surfaces_is_refused(editor, effect, door):
+    fill(effect, door, BLOCK)
+    node = editor.segmentationNode()
+    assert node.CreateClosedSurfaceRepresentation()
+    assert node.SetSourceRepresentationToClosedSurface()
+    for per_segment in (True, False):
+        with pytest.raises(InputError, match="is stored as 'Closed surface', not as voxels"):
+            door.Target.of(effect, perSegment=per_segment)
+
+
 # ---- targets that are gone
 
 
