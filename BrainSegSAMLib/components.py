@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from .image import Segmentation
 
 BoolArray = NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
-"""A part of a grid, in the order of numpy axes."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,6 @@ def label_components(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
     labels = np.zeros(mask.shape, dtype=np.int32)
     count = int(ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool), output=labels))
     return labels, count
-
-
-def bounding_box(mask: NDArray[Any]) -> Box:
-    """The smallest part of an array (z, y, x) that holds all that is not 0; three empty slices where nothing is."""
-    z = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not len(z):
-        return slice(0, 0), slice(0, 0), slice(0, 0)
-    # Seen along z, what is left is a picture: the other two axes cost nothing then.
-    seen = np.asarray(mask[z[0] : z[-1] + 1].any(axis=0))
-    y, x = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    return slice(int(z[0]), int(z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
 def keep_largest(mask: BoolArray) -> BoolArray:

@@ -14,10 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .components import bounding_box
 from .errors import GeometryError, InputError
 from .geometry import Geometry
-from .image import Segmentation, members
+from .image import Segmentation, bounding_box, members
 from .labels import LabelScheme
 from .metrics import BRATS_GLIOMA, DEFAULT_TOLERANCE_MM, METRICS, LesionRules
 from .pairs import READY, Pair

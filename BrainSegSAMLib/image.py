@@ -13,6 +13,9 @@ from .errors import GeometryError, InputError
 from .geometry import Geometry
 from .labels import DEFAULT_COLOURS_RGB, LabelScheme, Region
 
+Box = tuple[slice, slice, slice]
+"""A part of a grid, in the order of numpy axes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -66,6 +69,17 @@ def members(label_map: NDArray[np.unsignedinteger[Any]], labels: Sequence[int]) 
         for label in labels[1:]:
             within |= part == label
     return found
+
+
+def bounding_box(mask: NDArray[Any]) -> Box:
+    """The smallest part of an array (z, y, x) that holds all that is not 0; three empty slices where nothing is."""
+    z = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(z):
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    # Seen along z, what is left is a picture: the other two axes cost nothing then.
+    seen = np.asarray(mask[z[0] : z[-1] + 1].any(axis=0))
+    y, x = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    return slice(int(z[0]), int(z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from . import wire
 from .console import Console
 from .errors import InputError
-from .image import Image, Segmentation
+from .image import Image, Segmentation, bounding_box
 
 if TYPE_CHECKING:
     from .methods.contract import Predictor
@@ -113,8 +113,6 @@ def _predictor(arguments: Mapping[str, Any], context: Context) -> tuple[Predicto
 
 
 def _bounds(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> list[list[int]]:
-    from .components import bounding_box
-
     return [[part.start, part.stop] for part in bounding_box(mask)]
 
 

@@ -22,10 +22,10 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainSegSAMLib import mrml
-from BrainSegSAMLib.components import Box, label_components
+from BrainSegSAMLib.components import label_components
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.image import Box, Segmentation
 from BrainSegSAMLib.labels import Region
 from BrainSegSAMLib.mrml import BINARY_LABELMAP
 from BrainSegSAMLib.prompts import PLANES
@@ -125,6 +125,9 @@ class Target:
             segmentation: on the whole of the volume, in world space as it was when the work was asked for.
             region: of its scheme.
             box: slices along z, y, x that hold all of the region's voxels.
+
+        Raises:
+            InputError: as `labelmap`.
         """
         self._checkPlace()
         return (

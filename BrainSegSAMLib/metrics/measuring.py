@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..components import Box, bounding_box, label_components
+from ..components import label_components
 from ..errors import GeometryError, InputError
-from ..image import Segmentation, members
+from ..image import Box, Segmentation, bounding_box, members
 from .empty import settled
 from .lesions import BRATS_GLIOMA, LesionMatch, LesionRules, match_lesions
 from .overlap import Counts, count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..components import bounding_box
+from ..image import bounding_box
 
 BoolArray = NDArray[np.bool_]
 

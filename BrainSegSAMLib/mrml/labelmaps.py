@@ -9,10 +9,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from BrainSegSAMLib.components import Box, bounding_box
 from BrainSegSAMLib.errors import GeometryError
 from BrainSegSAMLib.geometry import AxisOrder, Geometry
-from BrainSegSAMLib.image import members
+from BrainSegSAMLib.image import Box, bounding_box, members
 
 from .spaces import FloatArray, image_to_ras, named, oriented_image, parent_to_world, vtk_matrix, world_geometry
 
@@ -71,6 +70,9 @@ def labelmap_in_parts(
 
     Yields:
         Between two parts, each of a few milliseconds: an interface can have its turn. The labelmap is what is returned.
+
+    Raises:
+        GeometryError: as `mask_to_labelmap`.
     """
     return (yield from _on_node(label_map_zyx, (labels, box), geometry, segmentation_node, grid, (0, 0, 0)))
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from BrainSegSAMLib.components import Box, bounding_box
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.image import Segmentation, members
+from BrainSegSAMLib.image import Box, Segmentation, bounding_box, members
 from BrainSegSAMLib.labels import (
     DEFAULT_COLOURS_RGB,
     LABEL_VALUES_TAG,
@@ -89,6 +88,9 @@ def segmentation_to_node_in_parts(
 
     Yields:
         Between two parts, each of a few milliseconds: an interface can have its turn. The node is what is returned.
+
+    Raises:
+        InputError, GeometryError: as `segmentation_to_node`.
     """
     check_is_scalar_volume(reference_volume_node)
     scene = reference_volume_node.GetScene()

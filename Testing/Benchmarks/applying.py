@@ -64,8 +64,7 @@ def volume(size_ijk: Iterable[int], spacing_mm: float) -> Any:
 def brain(node: Any) -> tuple[Any, dict[str, Any]]:
     """A segmentation of two ellipsoids, the larger with axes of 84, 77 and 63 % of the volume's, and their boxes."""
     from BrainSegSAMLib import mrml
-    from BrainSegSAMLib.components import bounding_box
-    from BrainSegSAMLib.image import Segmentation, members
+    from BrainSegSAMLib.image import Segmentation, bounding_box, members
     from BrainSegSAMLib.labels import LabelScheme, Region
 
     geometry = mrml.volume_node_geometry(node)

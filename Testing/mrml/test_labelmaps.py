@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from BrainSegSAMLib.components import bounding_box
 from BrainSegSAMLib.geometry import Geometry
+from BrainSegSAMLib.image import bounding_box
 from BrainSegSAMLib.mrml import labelmap_in_parts, labelmaps, mask_to_labelmap
 from BrainSegSAMLib.mrml.spaces import image_to_ras, oriented_image
 from Testing.mrml.conftest import SHAPE, lesion

@@ -49,8 +49,8 @@ def _shape(arguments):
 
 def _answer(arguments, label_map):
     from BrainSegSAMLib import wire
-    from BrainSegSAMLib.components import as_rows, bounding_box, statistics
-    from BrainSegSAMLib.image import Segmentation
+    from BrainSegSAMLib.components import as_rows, statistics
+    from BrainSegSAMLib.image import Segmentation, bounding_box
     from BrainSegSAMLib.labels import LabelScheme, Region
 
     volume = next(iter(arguments["volumes"].values()))

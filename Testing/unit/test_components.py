@@ -10,7 +10,6 @@ from scipy.spatial.distance import pdist
 
 from BrainSegSAMLib.components import (
     as_rows,
-    bounding_box,
     keep_largest,
     label_components,
     region_statistics,
@@ -18,7 +17,7 @@ from BrainSegSAMLib.components import (
     statistics,
 )
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.image import Segmentation
+from BrainSegSAMLib.image import Segmentation, bounding_box
 from BrainSegSAMLib.labels import LabelScheme
 
 SPACING = (3.0, 0.5, 1.25)  # anisotropic, no two alike
