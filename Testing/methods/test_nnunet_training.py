@@ -241,12 +241,12 @@ def test_a_work_folder_of_another_training_is_refused(trained: Trained, cases: l
 
 @pytest.mark.slow
 def test_a_cancelled_training_stops_soon_and_goes_on(cases: list[Case], tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, epochs=40, iterations_per_epoch=5, final_epochs=0, synthetic_seeds=())
+    config = dataclasses.replace(CONFIG, epochs=15, iterations_per_epoch=5, final_epochs=0, synthetic_seeds=())
     cancelled_at = 0.0
 
     def listen(update: ProgressUpdate) -> None:
         nonlocal cancelled_at
-        if "epoch 2 of 40" in update.message and not cancelled_at:
+        if "epoch 2 of 15" in update.message and not cancelled_at:
             cancelled_at = time.monotonic()
             threading.Thread(target=progress.cancel).start()
 
@@ -260,7 +260,7 @@ def test_a_cancelled_training_stops_soon_and_goes_on(cases: list[Case], tmp_path
     updates: list[ProgressUpdate] = []
     train(cases, config, template(tmp_path / "tiny"), run=run, label_values={4: 3}, progress=Progress(updates.append))
     epochs = [update.message.split()[3] for update in updates if "epoch" in update.message]
-    assert epochs == [str(number) for number in range(int(epochs[0]), 41)]
+    assert epochs == [str(number) for number in range(int(epochs[0]), config.epochs + 1)]
     assert int(epochs[0]) > 2
 
 

@@ -107,7 +107,7 @@ def test_nor_does_it_in_an_effect(
     effect.addCheckBox.checked = keep
     bench.wait_until(lambda: False, seconds=0.1)  # nobody presses a button sooner
     computing = []
-    for number in range(4):
+    for number in range(3):
         beat = heartbeat().start()
         effect.segmentButton.click()
         assert bench.wait_until(lambda: effect.job is None)
