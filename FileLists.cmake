@@ -6,6 +6,7 @@ set(BrainSegSAM_MODULE_SCRIPTS
   BrainSegSAMEffects/EffectResult.py
   BrainSegSAMEffects/Followed.py
   BrainSegSAMEffects/InteractiveEffect.py
+  BrainSegSAMEffects/Labelmaps.py
   BrainSegSAMEffects/Marks.py
   BrainSegSAMEffects/MarksOverlay.py
   BrainSegSAMEffects/Preview.py

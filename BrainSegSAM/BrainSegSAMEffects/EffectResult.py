@@ -16,26 +16,32 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
-from numpy.typing import NDArray
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from BrainSegSAMLib import mrml
-from BrainSegSAMLib.components import label_components
 from BrainSegSAMLib.errors import InputError
 from BrainSegSAMLib.geometry import Geometry
-from BrainSegSAMLib.image import Box, Segmentation
+from BrainSegSAMLib.image import Box, Segmentation, bounding_box
 from BrainSegSAMLib.labels import Region
 from BrainSegSAMLib.mrml import BINARY_LABELMAP
 from BrainSegSAMLib.prompts import PLANES
 
-Matrix = tuple[tuple[float, ...], ...]
-Placed = tuple[Box, NDArray[np.bool_]]
-"""A part of a grid as slices along z, y, x, and which of its voxels (z, y, x) are meant."""
+from .Labelmaps import (
+    NOTHING,
+    arrayOf,
+    connectedPieces,
+    emptyGrid,
+    gridAround,
+    onGrid,
+    placedOn,
+    resultOnGrid,
+    sharedImages,
+    valuesOf,
+    voxelsOf,
+    zeros,
+)
 
-NOTHING = (0, -1, 0, -1, 0, -1)  # the extent of an empty image
-MOST_SHARING = 255  # values of an unsigned char besides 0
+Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -198,11 +204,11 @@ def fillSegment(
     target.check(scriptedEffect)
     grid = _grid(scriptedEffect)
     before = target.segmentationNode.GetSegmentation().GetSegment(target.segmentID).GetRepresentation(BINARY_LABELMAP)
-    modifier = _resultOnGrid(labelmap, _gridAround([labelmap] if add else [labelmap, before], grid))
+    modifier = resultOnGrid(labelmap, gridAround([labelmap] if add else [labelmap, before], grid))
     modes = slicer.qSlicerSegmentEditorAbstractEffect
-    erased = None if removed is None else _editable(scriptedEffect, _onGrid(removed, _gridAround([removed], grid)))
+    erased = None if removed is None else _editable(scriptedEffect, onGrid(removed, gridAround([removed], grid)))
     scriptedEffect.saveStateForUndo()
-    if erased is not None and _voxels(erased).any():
+    if erased is not None and valuesOf(erased).any():
         scriptedEffect.modifySelectedSegmentByLabelmap(erased, modes.ModificationModeRemove, True)
     scriptedEffect.modifySelectedSegmentByLabelmap(
         modifier, modes.ModificationModeAdd if add else modes.ModificationModeSet
@@ -223,16 +229,28 @@ def sameObject(target: Target, labelmap: Any, geometry: Geometry, plane: str, sl
         A labelmap (vtkOrientedImageData): on those slices, all pieces of the segment that share a voxel with the
         result, without the result itself. Other pieces are other objects.
     """
-    found = slicer.vtkOrientedImageData()
-    target.segmentationNode.GetBinaryLabelmapRepresentation(target.segmentID, found)
-    if found.IsEmpty():
-        return found
-    shape = found.GetDimensions()[::-1]
-    number = mrml.nearest_indices(found, target.segmentationNode, target.now(geometry), 2 - PLANES[plane])
-    pieces, _count = label_components((_voxels(found).reshape(shape) > 0) & np.isin(number, list(slices)))
-    result = _voxels(_onGrid(labelmap, found)).reshape(shape) > 0
-    touched = np.setdiff1d(pieces[result], [0])
-    _voxels(found)[...] = (np.isin(pieces, touched) & ~result).ravel()
+    segment = target.segmentationNode.GetSegmentation().GetSegment(target.segmentID)
+    image = segment.GetRepresentation(BINARY_LABELMAP)
+    if image.IsEmpty():
+        return slicer.vtkOrientedImageData()
+    number = mrml.nearest_indices(image, target.segmentationNode, target.now(geometry), 2 - PLANES[plane])
+    followed = np.isin(number, list(slices))
+    # No more than those slices, as far as the image's axes allow it.
+    sides = zip(bounding_box(followed), followed.shape, strict=True)
+    z, y, x = (side if size > 1 else slice(None) for side, size in sides)
+    mask = (arrayOf(image)[z, y, x] == segment.GetLabelValue()) & followed[z, y, x]
+    if not mask.any():
+        return slicer.vtkOrientedImageData()
+    starts = [low + (side.start or 0) for low, side in zip(image.GetExtent()[::2], (x, y, z), strict=True)]
+    bounds = zip(starts, mask.shape[::-1], strict=True)
+    part = emptyGrid(image, [bound for start, size in bounds for bound in (start, start + size - 1)])
+    result = arrayOf(onGrid(labelmap, part)) > 0
+    pieces, count = connectedPieces(mask)
+    touched = np.zeros(count + 1, dtype=bool)
+    touched[pieces[result]] = True
+    touched[0] = False
+    found = zeros(part)
+    arrayOf(found)[...] = touched[pieces] & ~result
     return found
 
 
@@ -254,28 +272,28 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         InputError: where the target is no longer there; nothing is changed.
     """
     target.check(scriptedEffect)
-    grid = _gridAround([labelmap for _region, labelmap in results], _grid(scriptedEffect))
-    placed = [_placed(labelmap, grid) for _region, labelmap in results]
-    union = _zeros(grid)
+    grid = gridAround([labelmap for _region, labelmap in results], _grid(scriptedEffect))
+    placed = [placedOn(labelmap, grid) for _region, labelmap in results]
+    union = zeros(grid)
     for box, mask in placed:
-        _array(union)[box] |= mask
+        arrayOf(union)[box] |= mask
     scriptedEffect.saveStateForUndo()
     node = target.segmentationNode
     logic, contents = slicer.vtkSlicerSegmentationsModuleLogic, node.GetSegmentation()
     modifying = node.StartModify()
     try:
-        first = _addSegment(contents, results[0][0], None if _joins(contents, grid) else _emptyGrid(grid, NOTHING))
+        first = _addSegment(contents, results[0][0], None if _joins(contents, grid) else emptyGrid(grid, NOTHING))
         mode = slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeAdd
         scriptedEffect.modifySegmentByLabelmap(node, first, union, mode)
-        masks, permitted = placed, _array(union)
+        masks, permitted = placed, arrayOf(union)
         if _restricted(scriptedEffect):
-            permitted = _voxelsOf(contents.GetSegment(first), grid)
+            permitted = voxelsOf(contents.GetSegment(first), grid)
             masks = [(box, mask & permitted[box]) for box, mask in placed]
         if np.count_nonzero(masks[0][1]) < np.count_nonzero(permitted):
-            [(image, _value)] = _shared(masks[:1], grid)
+            [(image, _value)] = sharedImages(masks[:1], grid)
             logic.SetBinaryLabelmapToSegment(image, node, first, logic.MODE_REPLACE)
         segmentIDs = [first]
-        for (region, _labelmap), (image, value) in zip(results[1:], _shared(masks[1:], grid), strict=True):
+        for (region, _labelmap), (image, value) in zip(results[1:], sharedImages(masks[1:], grid), strict=True):
             segmentIDs.append(_addSegment(contents, region, image, value))
         for segmentID in segmentIDs:
             logic.SetSegmentStatus(contents.GetSegment(segmentID), logic.InProgress)
@@ -308,48 +326,6 @@ def _joins(contents: Any, grid: Any) -> bool:
     return bool(image.IsEmpty() or slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, grid))
 
 
-def _voxelsOf(segment: Any, grid: Any) -> NDArray[np.bool_]:
-    """Which voxels of a grid a segment has, (z, y, x); its own voxels are the grid's, wherever they end."""
-    image, found = segment.GetRepresentation(BINARY_LABELMAP), np.zeros(_shape(grid), dtype=bool)
-    if not image.IsEmpty():
-        part, box = _common(image, grid)
-        found[box] = _array(image)[part] == segment.GetLabelValue()
-    return found
-
-
-def _shared(placed: Sequence[Placed], grid: Any) -> list[tuple[Any, int]]:
-    """As Slicer keeps segments: those without a voxel in common share an image, each with a value of its own.
-
-    Returns:
-        For each its image (vtkOrientedImageData, unsigned char) and its value there.
-    """
-    layers: list[tuple[NDArray[np.uint8], list[Box]]] = []
-    places = []
-    for box, mask in placed:
-        free = (number for number, (values, sharing) in enumerate(layers)
-                if len(sharing) < MOST_SHARING and not (values[box] * mask).any())
-        number = next(free, len(layers))
-        if number == len(layers):
-            layers.append((np.zeros(_shape(grid), dtype=np.uint8), []))
-        values, sharing = layers[number]
-        sharing.append(box)
-        values[box] += mask * np.uint8(len(sharing))
-        places.append((number, len(sharing)))
-    images = [_image(values, sharing, grid) for values, sharing in layers]
-    return [(images[number], value) for number, value in places]
-
-
-def _image(values: NDArray[np.uint8], boxes: Sequence[Box], grid: Any) -> Any:
-    """What some parts of a grid hold, as a vtkOrientedImageData that ends with them."""
-    first = np.min([[side.start for side in box] for box in boxes], axis=0)
-    stop = np.max([[side.stop for side in box] for box in boxes], axis=0)
-    bounds = zip(first[::-1], stop[::-1], grid.GetExtent()[::2], strict=True)
-    image = _emptyGrid(grid, [int(bound) for low, high, start in bounds for bound in (low + start, high - 1 + start)])
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    _array(image)[...] = values[tuple(slice(*sides) for sides in zip(first, stop, strict=True))]
-    return image
-
-
 def _relation(sourceGeometry: Geometry, segmentationNode: Any) -> Matrix:
     """4x4 from the source volume's voxels to the segmentation's own space, which a shared transform does not change."""
     return _rows(mrml.world_to_node(segmentationNode) @ sourceGeometry.ijk_to_ras)
@@ -366,32 +342,7 @@ def _grid(scriptedEffect: Any) -> Any:
         raise InputError(
             _("The segmentation has no voxel grid. Choose its source volume in the Segment Editor once more.")
         )
-    return _emptyGrid(reference, reference.GetExtent())
-
-
-def _emptyGrid(like: Any, extent: Sequence[int]) -> Any:
-    """An extent of the same voxels, without values."""
-    grid = slicer.vtkOrientedImageData()
-    grid.CopyDirections(like)
-    grid.SetOrigin(like.GetOrigin())
-    grid.SetSpacing(like.GetSpacing())
-    grid.SetExtent(*extent)
-    return grid
-
-
-def _gridAround(labelmaps: Sequence[Any], grid: Any) -> Any:
-    """The part of a grid that holds all labelmaps: a lesion is a small part of a head."""
-    filled = [labelmap for labelmap in labelmaps if not labelmap.IsEmpty()]
-    match = slicer.vtkOrientedImageDataResample.DoGeometriesMatch
-    if not filled or not all(match(labelmap, grid) for labelmap in filled):
-        return grid
-    bounds = np.array([labelmap.GetExtent() for labelmap in filled])
-    whole = np.array(grid.GetExtent())
-    first = np.maximum(bounds[:, ::2].min(axis=0), whole[::2])
-    last = np.minimum(bounds[:, 1::2].max(axis=0), whole[1::2])
-    if (first > last).any():
-        return grid
-    return _emptyGrid(grid, [int(bound) for pair in zip(first, last, strict=True) for bound in pair])
+    return emptyGrid(reference, reference.GetExtent())
 
 
 def _restricted(scriptedEffect: Any) -> bool:
@@ -411,88 +362,13 @@ def _editable(scriptedEffect: Any, labelmap: Any) -> Any:
     protected = scriptedEffect.maskLabelmap()
     if protected is None:
         raise InputError(_("The editable area cannot be found out, so nothing was changed; choose it once more."))
-    allowed = _voxels(_onGrid(protected, labelmap)) == 0
+    allowed = valuesOf(onGrid(protected, labelmap)) == 0
     if parameters.GetSourceVolumeIntensityMask():
         source = scriptedEffect.sourceVolumeImageData()
         if source is None:
             raise InputError(_("The source volume holds no voxels, so its editable intensity range cannot be used."))
         low, high = parameters.GetSourceVolumeIntensityMaskRange()
-        values = _voxels(_onGrid(source, labelmap))
+        values = valuesOf(onGrid(source, labelmap))
         allowed &= (values >= low) & (values <= high)
-    _voxels(labelmap)[...] *= allowed
+    valuesOf(labelmap)[...] *= allowed
     return labelmap
-
-
-def _zeros(grid: Any) -> Any:
-    """An image (unsigned char) of a grid's voxels, all 0."""
-    image = _emptyGrid(grid, grid.GetExtent())
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    _voxels(image)[...] = 0
-    return image
-
-
-def _placed(labelmap: Any, grid: Any) -> Placed:
-    """Where on a grid a result lies; refuses one of which nothing would be left."""
-    if not labelmap.IsEmpty():
-        if not slicer.vtkOrientedImageDataResample.DoGeometriesMatch(labelmap, grid):
-            labelmap = _resultOnGrid(labelmap, grid)
-        part, box = _common(labelmap, grid)
-        mask = _array(labelmap)[part] > 0
-        if mask.any():
-            return box, mask
-        if _voxels(labelmap).any():
-            raise InputError(_outside())
-    return (slice(0, 1),) * 3, np.zeros((1, 1, 1), dtype=bool)
-
-
-def _common(image: Any, grid: Any) -> tuple[Box, Box]:
-    """The voxels that an image and a grid of the same voxels share: slices along z, y, x, of the one and the other."""
-    extents = np.array(image.GetExtent()), np.array(grid.GetExtent())
-    first = np.maximum(*(extent[::2] for extent in extents))
-    stop = np.maximum(np.minimum(*(extent[1::2] for extent in extents)) + 1, first)
-    one, other = (
-        [slice(int(low), int(high)) for low, high in zip(first - extent[::2], stop - extent[::2], strict=True)]
-        for extent in extents
-    )
-    return (one[2], one[1], one[0]), (other[2], other[1], other[0])
-
-
-def _resultOnGrid(labelmap: Any, grid: Any) -> Any:
-    """As `_onGrid`; refuses a result of which nothing would be left."""
-    found = _onGrid(labelmap, grid)
-    if not labelmap.IsEmpty() and _voxels(labelmap).any() and not _voxels(found).any():
-        raise InputError(_outside())
-    return found
-
-
-def _outside() -> str:
-    return str(
-        _("The result lies outside the voxel grid of the segmentation, so nothing was changed. Specify a geometry that "
-          "holds it in the Segment Editor.")
-    )
-
-
-def _onGrid(labelmap: Any, grid: Any) -> Any:
-    """The labelmap on a grid; what lies outside it is cut off, as everywhere in the Segment Editor."""
-    if labelmap.IsEmpty():
-        return _zeros(grid)
-    found = slicer.vtkOrientedImageData()
-    resample = slicer.vtkOrientedImageDataResample
-    if not resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, found, False, False):
-        raise InputError(_("The result cannot be put onto the voxel grid of the segmentation; nothing was changed."))
-    return found
-
-
-def _voxels(image: Any) -> Any:
-    """The values of an image as an array (n,) that shares its memory."""
-    return vtk_to_numpy(image.GetPointData().GetScalars())
-
-
-def _array(image: Any) -> Any:
-    """The values of an image as an array (z, y, x) that shares its memory."""
-    return _voxels(image).reshape(_shape(image))
-
-
-def _shape(image: Any) -> tuple[int, int, int]:
-    i, j, k = image.GetDimensions()
-    return k, j, i

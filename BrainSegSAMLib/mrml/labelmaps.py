@@ -25,6 +25,8 @@ Steps = Generator[None, None, Result]
 
 _PART, _RESAMPLED_PART = 1 << 20, 1 << 18  # voxels that are written at once
 
+_NO_STEP = 1e-6  # of a slice: what rounding makes of 0
+
 # Of a voxel. Headers round positions; the nearest neighbour of a voxel is the same up to half a voxel.
 _SAME_VOXEL = 0.1
 
@@ -132,13 +134,21 @@ def nearest_indices(image: Any, segmentation_node: Any, geometry: Geometry, axis
         axis: 0, 1, 2: the volume's index i, j, k.
 
     Returns:
-        Of each voxel of the image (z, y, x): the volume's index along the axis, rounded.
+        Of each voxel of the image the volume's index along the axis, rounded: (z, y, x), of length 1 along axes of the
+        image along which it does not change.
     """
     to_index = (np.linalg.inv(geometry.ijk_to_ras) @ parent_to_world(segmentation_node) @ image_to_ras(image))[axis]
     extent = image.GetExtent()
-    k, j, i = np.ogrid[extent[4] : extent[5] + 1, extent[2] : extent[3] + 1, extent[0] : extent[1] + 1]
-    found: NDArray[np.int64] = np.rint(to_index[0] * i + to_index[1] * j + to_index[2] * k + to_index[3]).astype(int)
-    return found
+    found = np.full((1, 1, 1), to_index[3])
+    for side in range(3):
+        first, last = extent[2 * side], extent[2 * side + 1]
+        if abs(to_index[side]) * max(abs(first), abs(last), 1) < _NO_STEP:
+            continue
+        shape = [1, 1, 1]
+        shape[2 - side] = -1
+        found = found + to_index[side] * np.arange(first, last + 1).reshape(shape)
+    numbers: NDArray[np.int64] = np.rint(found).astype(int)
+    return numbers
 
 
 def layer_in_parts(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import sys
@@ -129,6 +130,7 @@ def start() -> Complaints:
                          "parameterNodeWrapper": parameter_nodes}.items():
         sys.modules[f"slicer.{name}"] = module
         setattr(slicer, name, module)
+    sys.modules["vtkITK"] = importlib.import_module("slicer_core.vtkITK")  # a module of its own in Slicer
     make_scene()
     sample_data.install()
     segment_editor.follow_subject_hierarchy(slicer.mrmlScene)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from Testing.slicer.results import BLOCK, EFFECT, OTHER, SHAPE, box, fill, voxels
+from Testing.slicer.results import BLOCK, EFFECT, OTHER, SHAPE, box, fill, rotation, transform, voxels
 
 
 @pytest.fixture
@@ -133,3 +135,42 @@ def test_replacing_on_another_grid_leaves_no_crumbs(editor, effect, door, volume
         editor.segmentationNode(), geometry=mrml.volume_node_geometry(fine)).masks() if region.name == "A")
     expected = other | np.kron(BLOCK, np.ones((2, 2, 2), dtype=bool))
     assert np.array_equal(found, expected)
+
+
+def test_pieces_are_those_of_scipy(bench):
+    """Voxels that touch at a corner belong together."""
+    from BrainSegSAMEffects.Labelmaps import connectedPieces
+    from scipy import ndimage
+
+    for density in (0.0, 0.03, 0.08, 0.2, 1.0):
+        mask = np.random.default_rng(1).random((9, 14, 11)) < density
+        pieces, count = connectedPieces(mask)
+        expected, number = ndimage.label(mask, np.ones((3, 3, 3)))
+        assert count == number
+        assert np.array_equal(pieces > 0, mask)
+        assert len(np.unique(np.stack([pieces[mask], expected[mask]]), axis=1).T) == number, "one for one"
+
+
+def test_replacing_imports_nothing_big(editor, effect, door, monkeypatch):
+    """Importing scipy takes 0.2 s, in which the interface would stand still."""
+    for name in ("scipy", "scipy.ndimage"):
+        monkeypatch.setitem(sys.modules, name, None)
+    fill(effect, door, OLD)
+    replace(effect, door, BLOCK)
+    assert np.array_equal(voxels(editor, "A"), (OLD & ~on_slices(OLD, HERE)) | BLOCK)
+
+
+@pytest.mark.parametrize("oblique", [False, True])
+def test_nothing_of_an_object_on_other_slices_is_replaced(editor, effect, door, scene, oblique):
+    """Also where the segmentation's voxels lie askew to the slices."""
+    if oblique:
+        node = transform(scene, rotation(30))
+        editor.segmentationNode().SetAndObserveTransformNodeID(node.GetID())
+    fill(effect, door, OLD)
+    before = voxels(editor, "A")
+    for slices in (range(14, 19), range(100, 110)):
+        replace(effect, door, BLOCK, slices)
+        assert not (before & ~voxels(editor, "A")).any()
+    replace(effect, door, BLOCK, range(20))
+    gone = before & ~voxels(editor, "A")
+    assert 0.9 < gone.sum() / (before & ~BLOCK).sum() < 1.1
