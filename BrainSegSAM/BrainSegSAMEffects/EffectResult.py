@@ -199,7 +199,7 @@ def fillSegment(
         removed: labelmap of what the segment loses before, where the mask allows it; see `sameObject`.
 
     Raises:
-        InputError: where the target is no longer there; nothing is changed.
+        InputError: where the target is no longer there, or nothing of the result would be left; nothing is changed.
     """
     target.check(scriptedEffect)
     grid = _grid(scriptedEffect)
@@ -269,7 +269,8 @@ def addSegments(scriptedEffect: Any, target: Target, results: Sequence[tuple[Reg
         The ids of the new segments.
 
     Raises:
-        InputError: where the target is no longer there; nothing is changed.
+        InputError: where the target is no longer there, or nothing of a result would be left; nothing is changed. Where
+            Slicer refuses a segment, which Undo takes back.
     """
     target.check(scriptedEffect)
     grid = gridAround([labelmap for _region, labelmap in results], _grid(scriptedEffect))
@@ -314,7 +315,12 @@ def _addSegment(contents: Any, region: Region, image: Any = None, value: int = 1
     segment.AddRepresentation(BINARY_LABELMAP, image)
     segment.SetLabelValue(value)
     segmentID = contents.GenerateUniqueSegmentID("")
-    contents.AddSegment(segment, segmentID)
+    if not contents.AddSegment(segment, segmentID):
+        raise InputError(
+            _("Slicer refused the segment '{name}'. Press Undo to take back what was written, and Apply again.").format(
+                name=segment.GetName()
+            )
+        )
     return str(segmentID)
 
 

@@ -80,7 +80,11 @@ def onGrid(labelmap: Any, grid: Any) -> Any:
 
 
 def resultOnGrid(labelmap: Any, grid: Any) -> Any:
-    """As `onGrid`; refuses a result of which nothing would be left."""
+    """As `onGrid`, for a result.
+
+    Raises:
+        InputError: where nothing of it would be left.
+    """
     found = onGrid(labelmap, grid)
     if not labelmap.IsEmpty() and valuesOf(labelmap).any() and not valuesOf(found).any():
         raise InputError(_outside())
@@ -88,7 +92,11 @@ def resultOnGrid(labelmap: Any, grid: Any) -> Any:
 
 
 def placedOn(labelmap: Any, grid: Any) -> Placed:
-    """Where on a grid a result lies; refuses one of which nothing would be left."""
+    """Where on a grid a result lies; of an empty one, a single voxel that it does not have.
+
+    Raises:
+        InputError: where nothing of the result would be left.
+    """
     if not labelmap.IsEmpty():
         if not slicer.vtkOrientedImageDataResample.DoGeometriesMatch(labelmap, grid):
             labelmap = resultOnGrid(labelmap, grid)
@@ -110,6 +118,10 @@ def _outside() -> str:
 
 def sharedImages(placed: Sequence[Placed], grid: Any) -> list[tuple[Any, int]]:
     """As Slicer keeps segments: those without a voxel in common share an image, each with a value of its own.
+
+    Args:
+        placed: what each segment has on the grid.
+        grid: vtkOrientedImageData.
 
     Returns:
         For each its image (vtkOrientedImageData, unsigned char) and its value there.
@@ -151,9 +163,15 @@ def voxelsOf(segment: Any, grid: Any) -> NDArray[np.bool_]:
 
 
 def connectedPieces(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
-    """The 26-connected pieces of a mask, numbered from 1, and their number; by a filter of Slicer's own.
+    """The 26-connected pieces of a mask, by a filter of Slicer's own.
 
     `components.label_components` would do as well; importing scipy for it holds the interface up for 0.2 s.
+
+    Args:
+        mask: bool (z, y, x).
+
+    Returns:
+        uint32 (z, y, x), 0 for background and the pieces numbered from 1; and how many there are.
     """
     import vtkITK
 

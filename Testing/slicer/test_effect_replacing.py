@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from BrainSegSAMLib.errors import InputError
+from BrainSegSAMLib.labels import Region
 from Testing.slicer.results import BLOCK, EFFECT, OTHER, SHAPE, box, fill, rotation, transform, voxels
 
 
@@ -160,17 +162,54 @@ def test_replacing_imports_nothing_big(editor, effect, door, monkeypatch):
     assert np.array_equal(voxels(editor, "A"), (OLD & ~on_slices(OLD, HERE)) | BLOCK)
 
 
-@pytest.mark.parametrize("oblique", [False, True])
-def test_nothing_of_an_object_on_other_slices_is_replaced(editor, effect, door, scene, oblique):
-    """Also where the segmentation's voxels lie askew to the slices."""
-    if oblique:
-        node = transform(scene, rotation(30))
-        editor.segmentationNode().SetAndObserveTransformNodeID(node.GetID())
-    fill(effect, door, OLD)
-    before = voxels(editor, "A")
-    for slices in (range(14, 19), range(100, 110)):
-        replace(effect, door, BLOCK, slices)
-        assert not (before & ~voxels(editor, "A")).any()
-    replace(effect, door, BLOCK, range(20))
-    gone = before & ~voxels(editor, "A")
-    assert 0.9 < gone.sum() / (before & ~BLOCK).sum() < 1.1
+def tilt(degrees):
+    """4x4 about the axis R."""
+    turned = np.eye(4)
+    turned[1:3, 1:3] = rotation(degrees)[:2, :2]
+    return turned
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("matrix", [None, rotation(30), tilt(20), rotation(30) @ tilt(20)])
+@pytest.mark.parametrize("which", ["few", "all", "none"])
+def test_the_same_object_on_slices_that_lie_askew(editor, effect, door, scene, plane, matrix, which):
+    """The segmentation's voxels may lie in any way to the slices; looking at every voxel is the oracle."""
+    from scipy import ndimage
+
+    from BrainSegSAMLib.mrml.spaces import image_to_ras, parent_to_world
+    from BrainSegSAMLib.prompts import PLANES
+
+    node = editor.segmentationNode()
+    if matrix is not None:
+        node.SetAndObserveTransformNodeID(transform(scene, matrix).GetID())
+    fill(effect, door, OLD | LESION)
+    target = door.Target.of(effect)
+    upright = target.sourceGeometry.reoriented("LPS")[0]
+    labelmap = target.labelmap(BLOCK, target.sourceGeometry)
+    image = node.GetSegmentation().GetSegment("A").GetRepresentation("Binary labelmap")
+    k, j, i = np.indices(door.arrayOf(image).shape).reshape(3, -1) + np.array(image.GetExtent()[4::-2])[:, None]
+    place = np.linalg.inv(upright.ijk_to_ras) @ parent_to_world(node) @ image_to_ras(image) @ [i, j, k, np.ones(len(i))]
+    number = np.rint(place[2 - PLANES[plane]]).astype(int).reshape(door.arrayOf(image).shape)
+    occupied = np.unique(number[door.arrayOf(image) > 0])
+    middle = len(occupied) // 2
+    slices = {"few": occupied[middle : middle + 3], "all": occupied, "none": occupied + 100}[which].tolist()
+    found = door.sameObject(target, labelmap, upright, plane, slices)
+    pieces, _count = ndimage.label((door.arrayOf(image) > 0) & np.isin(number, slices), np.ones((3, 3, 3)))
+    result = door.arrayOf(door.onGrid(labelmap, image)) > 0
+    expected = np.isin(pieces, np.setdiff1d(pieces[result], [0])) & ~result
+    kept = door.arrayOf(door.onGrid(found, image)) > 0
+    assert np.array_equal(kept, expected)
+    assert expected.any() == (which != "none")
+
+
+def test_a_refused_segment_is_said(editor, effect, door):
+    class Fussy:
+        def __getattr__(self, name):
+            return getattr(editor.segmentationNode().GetSegmentation(), name)
+
+        def AddSegment(self, segment, segment_id):
+            return False
+
+    grid = door.Target.of(effect).grid
+    with pytest.raises(InputError, match=r"refused the segment 'Core'\. Press Undo"):
+        door._addSegment(Fussy(), Region("Core", (2,), (255, 0, 0)), door.zeros(grid))
