@@ -338,9 +338,10 @@ def test_added_segments_honour_the_masks(occupied, effect, door, area, intensiti
     from BrainSegSAMLib import mrml
 
     parameters = occupied.mrmlSegmentEditorNode()
-    parameters.SetOverwriteMode(parameters.OverwriteNone)
-    if area:
+    if area:  # which protects B, although all segments may be overwritten
         parameters.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    else:
+        parameters.SetOverwriteMode(parameters.OverwriteNone)
     parameters.SetSourceVolumeIntensityMask(intensities)
     parameters.SetSourceVolumeIntensityMaskRange(90.0, 200.0)
     several(effect, door, {"inner": INNER, "block": BLOCK, "right": RIGHT})
