@@ -293,6 +293,51 @@ def test_cancel_leaves_nothing(effect, editor, bench, scene, hire):
     assert names(editor.segmentationNode()) == ["A", "B"]
 
 
+def at_the_first_part(monkeypatch, what):
+    """Let something happen when the first part of a result has been laid onto the segmentation's voxels."""
+    from BrainSegSAMLib.mrml import labelmaps
+
+    monkeypatch.setattr(labelmaps, "_PART", 1)
+    real, parts = labelmaps._write, []
+
+    def write(*arguments):
+        for part in real(*arguments):
+            parts.append(part)
+            if len(parts) == 1:
+                what()
+            yield part
+
+    monkeypatch.setattr(labelmaps, "_write", write)
+    return parts
+
+
+def test_cancel_while_a_result_is_laid_out_leaves_nothing(effect, editor, bench, scene, monkeypatch):
+    before = node_ids(scene)
+    parts = at_the_first_part(monkeypatch, lambda: effect.cancelButton.click())
+    effect.segmentButton.click()
+    assert bench.wait_until(lambda: parts)
+    bench.wait_until(lambda: False, seconds=0.2)
+    assert len(parts) == 1
+    assert effect.job is None
+    assert not effect.preview.visible
+    assert effect.statusLabel.text == "Cancelled; the segments are as they were."
+    assert node_ids(scene) == before
+
+
+def test_a_volume_that_is_moved_while_a_result_is_laid_out_is_said(
+    effect, volumes, bench, scene, monkeypatch, dialogs
+):
+    before = node_ids(scene)
+    at_the_first_part(monkeypatch, lambda: volumes["flair"].SetOrigin(1, 2, 3))
+    effect.segmentButton.click()
+    assert bench.wait_until(lambda: effect.job is None)
+    ((_kind, text),) = dialogs.messages
+    dialogs.messages.clear()
+    assert "was moved or changed in the meantime; start again" in text
+    assert not effect.preview.visible
+    assert node_ids(scene) == before
+
+
 def leave_effect(editor, scene):
     editor.setActiveEffect(None)
 

@@ -181,6 +181,42 @@ def test_removing_the_segmentation_cancels(logic, volumes, scene, bench, worker)
     assert segmentations(scene) == []
 
 
+@pytest.mark.parametrize("what", ["cancelled", "segmentation removed", "scene closed", "aborted"])
+def test_what_ends_it_between_two_parts_of_a_result_leaves_the_scene_as_it_was(
+    logic, volumes, scene, bench, monkeypatch, what
+):
+    """The worker has answered, and the segments are made, a part in each turn of the event loop."""
+    from BrainSegSAMWidgets.PredictionJob import Request
+
+    from BrainSegSAMLib.errors import Cancelled
+    from BrainSegSAMLib.mrml import labelmaps
+
+    monkeypatch.setattr(labelmaps, "_PART", 1)
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumes["flair"])
+    real, parts = labelmaps._write, []
+
+    def write(*arguments):
+        for part in real(*arguments):
+            parts.append(part)
+            if len(parts) == 2:
+                {"cancelled": logic.cancel, "segmentation removed": lambda: scene.RemoveNode(node),
+                 "scene closed": lambda: scene.Clear(False), "aborted": job.abort}[what]()  # fmt: skip
+            yield part
+
+    monkeypatch.setattr(labelmaps, "_write", write)
+    ends = Ends()
+    job = logic.start(Request(volumes, "toy", segmentationNode=node), ends.listener)
+    assert bench.wait_until(lambda: len(parts) == 2)
+    assert bench.wait_until(lambda: not job.running)
+    bench.wait_until(lambda: False, seconds=0.1)
+    assert len(parts) == 2
+    assert [type(end) for end in ends] == ([] if what == "aborted" else [Cancelled])
+    assert node.GetSegmentation().GetNumberOfSegments() == 0
+    assert segmentations(scene) == ([node] if what in ("cancelled", "aborted") else [])
+    assert not logic.running
+
+
 @pytest.mark.parametrize("how", ["cancel", "abort", "close"])
 def test_a_result_that_is_not_wanted_any_more_is_not_put_into_the_scene(
     logic, request_, bench, scene, monkeypatch, how
